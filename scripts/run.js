@@ -10,6 +10,17 @@ import { BuildError, buildIfOutdated, PROJECT_FOLDER } from './build.js';
 /** In the place of a program: compile, and do not fail without a compiler. */
 const IF_POSSIBLE = '--if-possible';
 
+/** The exit code of a program that SIGPIPE ends. Node ignores this signal, and reports an error of standard output instead. */
+const BROKEN_PIPE = 141;
+
+// The reader of a pipe may leave early, as `head` does. A program that handles signals stops what it has started.
+process.stdout.once('error', (error) => {
+  if (!('code' in error) || error.code !== 'EPIPE') throw error;
+  process.stdout.on('error', () => {});
+  if (process.listenerCount('SIGTERM') === 0) process.exit(BROKEN_PIPE);
+  process.kill(process.pid, 'SIGTERM');
+});
+
 const [node = '', , program, ...words] = process.argv;
 try {
   await buildIfOutdated();

@@ -170,6 +170,7 @@ async function revokeSession({ revocation }: Clients, sessionId: string, operato
       target: { $case: 'sessionId' as const, value: sessionId },
       reason: 'the tour',
       wait: RevokeWait.REVOKE_WAIT_NONE,
+      targets: [],
     };
     const receipt = await ask(revocation.revoke.bind(revocation), request, { token: operator });
     return [performance.now(), `entry ${receipt.sequence} of the log`];

@@ -124,6 +124,7 @@ async function revokeOfUnknownIssuers(environment: Environment): Promise<void> {
         target: { $case: 'foreign', value: { issuer, what: subject } },
         reason: 'attack',
         wait: RevokeWait.REVOKE_WAIT_NONE,
+        targets: [],
       }).finish();
       const authorization = [`Bearer ${environment.olga.accessToken}`];
       const answer = await environment.send(environment.target.auth, {

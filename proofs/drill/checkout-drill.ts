@@ -291,6 +291,7 @@ async function revokeInTheMiddle(
     target: { $case: 'token' as const, value: victim.token },
     reason: 'the drill',
     wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
+    targets: [],
   };
   await ask(clients.revocation.revoke.bind(clients.revocation), revoke, { token: operator });
   const isDecided = failpoint === 'committing:after';

@@ -11,6 +11,8 @@ import { type Answer, createPeer, EMPTY_MESSAGE, headersOf, messageOf, type Peer
 import type { FloodInput, Tally } from './flood-input.js';
 
 const PACE_INTERVAL_MS = 5;
+/** The length of what precedes a message: a flag and the length. */
+const PREFIX_BYTES = 5;
 
 /** A request of a flood. */
 interface Call {
@@ -125,9 +127,16 @@ export class Attack {
     await sleep(Math.max(0, this.#endsAtMs - performance.now()));
   }
 
-  /** Opens an HTTP/2 connection that keeps to the protocol and to flow control. */
-  connect(to: string, from?: string): ClientHttp2Session {
-    const session = connectHttp2(`http://${to}`, { createConnection: () => this.#socket(to, from) });
+  /**
+   * Opens an HTTP/2 connection that keeps to the protocol and to flow control.
+   *
+   * @param windowBytes - how many bytes of each response the server may send before the client has read some
+   */
+  connect(to: string, from?: string, windowBytes?: number): ClientHttp2Session {
+    const session = connectHttp2(`http://${to}`, {
+      createConnection: () => this.#socket(to, from),
+      ...(windowBytes !== undefined && { settings: { initialWindowSize: windowBytes } }),
+    });
     session.on('error', () => this.count('connection failed'));
     session.on('goaway', () => this.count('connection refused'));
     session.on('close', () => this.count('connection closed'));
@@ -160,6 +169,24 @@ export class Attack {
     });
     stream.resume();
     return stream;
+  }
+
+  /** Sends a unary request over a connection, and returns the message of the response; `undefined` without one. */
+  async call(
+    session: ClientHttp2Session,
+    path: string,
+    message: Uint8Array,
+    token?: string,
+  ): Promise<Buffer | undefined> {
+    const headers = token === undefined ? undefined : { authorization: `Bearer ${token}` };
+    const stream = this.open(session, path, headers);
+    if (stream === undefined) return undefined;
+    const parts: Buffer[] = [];
+    stream.on('data', (part: Buffer) => void parts.push(part));
+    stream.end(messageOf(message));
+    await new Promise<void>((resolve) => stream.once('close', resolve));
+    const bytes = Buffer.concat(parts);
+    return bytes.length < PREFIX_BYTES ? undefined : bytes.subarray(PREFIX_BYTES);
   }
 
   /** Opens a connection for frames of any kind. */

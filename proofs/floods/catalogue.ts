@@ -5,6 +5,7 @@ import { CUSTOMER_FLOODS } from './customer-floods.js';
 import type { Flood } from './flood.js';
 import { LOG_FLOODS } from './log-floods.js';
 import { OPS_FLOODS } from './ops-floods.js';
+import { READER_FLOODS } from './reader-floods.js';
 import { SERVICE_FLOODS } from './service-floods.js';
 import { STRANGER_FLOODS } from './stranger-floods.js';
 
@@ -14,6 +15,7 @@ export const FLOODS: readonly Flood[] = [
   ...OPS_FLOODS,
   ...LOG_FLOODS,
   ...CUSTOMER_FLOODS,
+  ...READER_FLOODS,
   ...SERVICE_FLOODS,
 ];
 

@@ -69,6 +69,8 @@ export async function buildEnvironment(signal: AbortSignal): Promise<Environment
 interface Accounts {
   readonly honest: readonly Account[];
   readonly attackers: readonly Account[];
+  /** An attacker who may list users and read security events. */
+  readonly insider: Account;
   readonly attackerKey: KeyObject;
 }
 
@@ -82,11 +84,13 @@ async function addAccounts(dataDir: string): Promise<Accounts> {
       password: randomBytes(PASSWORD_BYTES).toString('base64url'),
     }));
   const [honest, attackers] = [accountsNamed('honest', HONEST_USERS), accountsNamed('mallory', ATTACKERS)];
+  const insider = { username: 'insider', password: randomBytes(PASSWORD_BYTES).toString('base64url') };
   const bootstrap = JSON.parse(await readFile(bootstrapFile, 'utf8')) as {
     users: object[];
     clients: object[];
   };
   bootstrap.users.push(...[...honest, ...attackers].map((account) => ({ ...account, roles: ['customer'] })));
+  bootstrap.users.push({ ...insider, roles: ['security'] });
   bootstrap.clients.push({
     client_id: ATTACKER_CLIENT,
     public_key_pem: publicKey.export({ type: 'spki', format: 'pem' }),
@@ -96,7 +100,7 @@ async function addAccounts(dataDir: string): Promise<Accounts> {
     exchange_scopes: ['inventory.read'],
   });
   await writeFile(bootstrapFile, JSON.stringify(bootstrap, null, 2), { mode: 0o600 });
-  return { honest, attackers, attackerKey: privateKey };
+  return { honest, attackers, insider, attackerKey: privateKey };
 }
 
 async function logEverybodyIn(system: System, accounts: Accounts): Promise<Omit<Environment, 'stop'>> {
@@ -117,6 +121,7 @@ async function logEverybodyIn(system: System, accounts: Accounts): Promise<Omit<
         sessionId: session?.sessionId ?? randomUUID(),
       });
     }
+    const insider = await logIn(accounts.insider);
     // Makes the network of the honest callers known.
     for (const account of accounts.honest) await logIn(account);
     const [one, two] = system.inventory;
@@ -138,6 +143,7 @@ async function logEverybodyIn(system: System, accounts: Accounts): Promise<Omit<
         issuer: system.issuer,
         honestNames: accounts.honest.map(({ username }) => username),
         customers: attackers,
+        securityToken: insider.accessToken,
         service: {
           clientId: ATTACKER_CLIENT,
           privateKeyPem: accounts.attackerKey.export({ type: 'pkcs8', format: 'pem' }).toString(),

@@ -25,6 +25,8 @@ export interface FloodInput {
   /** The names of honest users, which are no secret. */
   readonly honestNames: readonly string[];
   readonly customers: readonly FloodCustomer[];
+  /** The token of a user who may list users and read security events. */
+  readonly securityToken: string;
   readonly service: {
     readonly clientId: string;
     readonly privateKeyPem: string;

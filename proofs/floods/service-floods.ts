@@ -52,6 +52,9 @@ export const SERVICE_FLOODS: readonly Flood[] = [
     name: 'invented-instances',
     attacker: 'service',
     title: '3,000 syncs of instances that do not exist, also under the names of other services',
+    notReached:
+      'A Revoke that waits cannot tell an instance that was invented from one that froze and may still admit calls, so ' +
+      'it waits for the bound of the promise. The other instances enforce the revocation meanwhile.',
     run: (attack) => {
       const names = [attack.input.service.clientId, 'inventory', 'payment', 'a\nb'];
       return sendAsService(attack, { perSecond: 800, atOnce: 200, most: 3_000 }, (index) => ({

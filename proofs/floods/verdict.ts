@@ -38,6 +38,8 @@ export interface FloodFigures {
   readonly services: FloodResult['services'];
   readonly flood: FloodResult['tally'];
   readonly violations: readonly string[];
+  /** Why the violations stay; absent where there is none, or no reason for it. */
+  readonly reason?: string;
 }
 
 /** Compares one flood with the limits. */
@@ -77,7 +79,13 @@ export function figuresOf(result: FloodResult): FloodFigures {
     services,
     flood: result.tally,
   };
-  return { ...figures, violations: violationsOf(result, figures) };
+  const violations = violationsOf(result, figures);
+  const { notReached } = result.flood;
+  return {
+    ...figures,
+    violations,
+    ...(violations.length > 0 && notReached !== undefined && { reason: notReached }),
+  };
 }
 
 /** How many times as long a class takes as it may. */
@@ -154,17 +162,27 @@ export function tableOf(all: Readonly<Record<string, FloodFigures>>): Rows {
       figures.recovered_s < 0 ? 'never' : formatNumber(figures.recovered_s),
       formatNumber(figures.load_average),
       `${Math.round(100 * figures.starved)} %`,
-      figures.violations.length === 0 ? 'holds' : 'VIOLATED',
+      verdictOf(figures),
     ]),
   ];
 }
 
-/** One line for each flood that broke something. */
+function verdictOf({ violations, reason }: FloodFigures): string {
+  if (violations.length === 0) return 'holds';
+  return reason === undefined ? 'VIOLATED' : 'not reached';
+}
+
+/** Whether the flood broke no limit, or only for a reason that is known. */
+export function isAccepted({ violations, reason }: FloodFigures): boolean {
+  return violations.length === 0 || reason !== undefined;
+}
+
+/** One line for each flood that broke something, with the reason if it is known. */
 export function reasonsOf(all: Readonly<Record<string, FloodFigures>>): string[] {
   return Object.entries(all)
     .filter(([, { violations }]) => violations.length > 0)
     .map(
-      ([name, { violations }]) =>
-        `${name}: ${violations.map((one) => one.slice(0, REASON_CHARACTERS_MAX)).join('; ')}`,
+      ([name, { violations, reason }]) =>
+        `${name}: ${violations.map((one) => one.slice(0, REASON_CHARACTERS_MAX)).join('; ')}${reason === undefined ? '' : `. ${reason}`}`,
     );
 }

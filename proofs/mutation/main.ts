@@ -7,12 +7,22 @@ import { type Postgres, startPostgres } from '../../scripts/system/postgres.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { integerBetween, stopSignal } from '../shared/command-line.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
+import { type EarlierRun, readEarlierRun } from './earlier-run.js';
 import { instrument, type Mutant, type Source } from './instrument.js';
 import type { TestFailure } from './orders.js';
 import { copyProject, sourcesOf, testsOf } from './project.js';
 import { type Outcome, runMutants } from './run.js';
-import { findingsOf, hasChanged, isGood, type Run, readScores, recordScores, textOf } from './scores.js';
-import { readExplanations, readSurvivors } from './survivors.js';
+import {
+  findingsOf,
+  hasChanged,
+  isGood,
+  type Run,
+  readScores,
+  recordScores,
+  type Score,
+  textOf,
+} from './scores.js';
+import { readExplanations } from './survivors.js';
 import { TARGETS, type Target } from './targets.js';
 
 const WORKERS_DEFAULT = 2;
@@ -42,7 +52,10 @@ function readOptions(): Options {
     )
     .option('--only <text...>', 'only files whose path contains one of these texts', [])
     .option('--changed', 'only files with a recorded score that have changed since', false)
-    .option('--again <file>', 'only the mutants that survived in the run that wrote this file with --json')
+    .option(
+      '--again <file>',
+      'of unchanged files, only the mutants that survived in the run that wrote this file with --json',
+    )
     .option('--workers <n>', 'number of processes', integerBetween(1, WORKERS_MAX), WORKERS_DEFAULT)
     .option('--minutes <n>', 'stop after this time', integerBetween(1, MINUTES_MAX))
     .option('--record', 'record the scores of the files that were run to the end', false)
@@ -68,11 +81,16 @@ async function runTargets({ only, changed, again, workers, minutes }: Options): 
   const limit = minutes === undefined ? [] : [AbortSignal.timeout(minutes * 60_000)];
   const signal = AbortSignal.any([stopping, ...limit]);
   const recorded = await readScores(root);
-  const isWanted = again === undefined ? () => true : await readSurvivors(again);
+  const earlierRun = again === undefined ? undefined : await readEarlierRun(again);
   const isChosen = ({ file, text }: Source): boolean =>
     (only.length === 0 || only.some((part) => file.includes(part))) &&
     (!changed || hasChanged(recorded[file], text));
-  const run = { sources: [] as Source[], outcomes: [] as Outcome[], left: [] as Mutant[] };
+  const run = {
+    sources: [] as Source[],
+    outcomes: [] as Outcome[],
+    left: [] as Mutant[],
+    earlier: new Map<string, Score>(),
+  };
   const folder = await makeTemporaryFolder();
   const copy = join(folder.path, 'project');
   let postgres: Postgres | undefined;
@@ -83,16 +101,15 @@ async function runTargets({ only, changed, again, workers, minutes }: Options): 
       if (run.sources.length === 0) await copyProject(root, copy);
       run.sources.push(...chosen);
       if (target.needsDatabase) postgres ??= await openPostgres(join(folder.path, 'postgres'));
-      const environment = postgres === undefined ? {} : { DATABASE_URL: postgres.url('postgres') };
-      const { outcomes, left } = await runTarget(target, chosen, {
-        copy,
-        environment,
-        workers,
-        signal,
-        isWanted,
-      });
+      const environment =
+        postgres === undefined
+          ? {}
+          : { DATABASE_URL: postgres.url('postgres'), TEST_DATABASES_REUSED: 'yes' };
+      const context = { copy, environment, workers, signal, earlierRun };
+      const { outcomes, left, earlier } = await runTarget(target, chosen, context);
       run.outcomes.push(...outcomes);
       run.left.push(...left);
+      for (const [file, score] of earlier) run.earlier.set(file, score);
     }
   } finally {
     await postgres?.destroy();
@@ -114,12 +131,18 @@ async function runTarget(
     environment: NodeJS.ProcessEnv;
     workers: number;
     signal: AbortSignal;
-    isWanted: (mutant: Mutant) => boolean;
+    earlierRun: EarlierRun | undefined;
   },
-): Promise<{ outcomes: readonly Outcome[]; left: readonly Mutant[] }> {
-  const { copy, environment, workers, signal, isWanted } = context;
+): Promise<Omit<Run, 'sources'>> {
+  const { copy, environment, workers, signal, earlierRun } = context;
   const { instrumented, mutants: all } = await instrument(chosen);
-  const mutants = all.filter(isWanted);
+  const earlier = new Map(
+    chosen.flatMap((source): [string, Score][] => {
+      const score = earlierRun?.scoreOf(source);
+      return score === undefined ? [] : [[source.file, score]];
+    }),
+  );
+  const mutants = all.filter((mutant) => !earlier.has(mutant.file) || earlierRun?.hasSurvivor(mutant));
   for (const { file, text } of instrumented) await writeFile(join(copy, file), text);
   const progress = createProgress(process.stdout, { lineIntervalMs: LINE_INTERVAL_MS });
   progress.show(0, mutants.length, `${target.name}: running the tests once without a change`);
@@ -146,5 +169,5 @@ async function runTarget(
   // Later targets run against the original.
   for (const { file, text } of chosen) await writeFile(join(copy, file), text);
   const done = new Set(outcomes.map(({ mutant }) => mutant));
-  return { outcomes, left: all.filter((mutant) => !done.has(mutant)) };
+  return { outcomes, left: mutants.filter((mutant) => !done.has(mutant)), earlier };
 }

@@ -31,6 +31,8 @@ export interface Run {
   readonly outcomes: readonly Outcome[];
   /** The mutants that were not run. */
   readonly left: readonly Mutant[];
+  /** By file, the score in an earlier run, of which only the survivors were run again. */
+  readonly earlier: ReadonlyMap<string, Score>;
 }
 
 /** A run, counted. */
@@ -43,16 +45,17 @@ export interface Findings {
   readonly left: number;
 }
 
-export function findingsOf({ sources, outcomes, left }: Run, explanations: Explanations): Findings {
+export function findingsOf({ sources, outcomes, left, earlier }: Run, explanations: Explanations): Findings {
   const survivors = outcomes.filter(({ fate }) => fate !== 'killed');
   const unexplained = survivors.filter(({ mutant }) => explanations.reasonFor(mutant) === undefined);
   const countIn = (file: string, list: readonly Outcome[]): number =>
     list.filter(({ mutant }) => mutant.file === file).length;
   const scores = sources.map(({ file, text }): [string, Score] => {
-    const mutants = countIn(file, outcomes);
-    const killed = mutants - countIn(file, survivors);
-    const explained = mutants - killed - countIn(file, unexplained);
-    return [file, { sha256: hashOf(text), mutants, killed, explained }];
+    const former = earlier.get(file);
+    const mutants = former?.mutants ?? countIn(file, outcomes);
+    const surviving = countIn(file, unexplained);
+    const explained = (former?.explained ?? 0) + countIn(file, survivors) - surviving;
+    return [file, { sha256: hashOf(text), mutants, killed: mutants - explained - surviving, explained }];
   });
   return {
     scores: Object.fromEntries(scores),

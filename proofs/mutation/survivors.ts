@@ -27,14 +27,7 @@ export async function readExplanations(root: string): Promise<Explanations> {
   return { reasonFor: (mutant) => reasons.get(keyOf(mutant)) };
 }
 
-/** Reads which mutants survived in an earlier run, from its figures. They are compared without their lines. */
-export async function readSurvivors(figures: string): Promise<(mutant: Mutant) => boolean> {
-  const { unexplained }: { unexplained: readonly Mutant[] } = JSON.parse(await readFile(figures, 'utf8'));
-  const keys = new Set(unexplained.map(keyOf));
-  return (mutant) => keys.has(keyOf(mutant));
-}
-
-/** Independent of the line, so that other changes of the file keep it. */
-function keyOf({ file, mutator, from, to }: Omit<Explained, 'reason'>): string {
+/** What identifies a mutant. Independent of the line, so that other changes of the file keep it. */
+export function keyOf({ file, mutator, from, to }: Omit<Explained, 'reason'>): string {
   return JSON.stringify([file, mutator, from, to]);
 }

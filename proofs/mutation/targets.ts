@@ -16,18 +16,45 @@ const GUARD_TESTS = ['test/interceptors/'];
 export const TARGETS: readonly Target[] = [
   { name: 'token', sources: ['interceptors/src/token/'], tests: GUARD_TESTS },
   { name: 'server', sources: ['interceptors/src/server/'], tests: GUARD_TESTS },
-  { name: 'revocation', sources: ['interceptors/src/revocation/'], tests: GUARD_TESTS },
+  { name: 'revocation', sources: ['interceptors/src/revocation/'], tests: ['test/interceptors/revocation/'] },
   {
-    name: 'auth',
+    name: 'sessions',
     needsDatabase: true,
-    sources: [
-      'services/auth/sessions/',
-      'services/auth/tokens/exchange.ts',
-      'services/auth/keys/',
-      'services/auth/clients/',
-      'services/auth/security/throttle.ts',
+    sources: ['services/auth/sessions/', 'services/auth/security/throttle.ts'],
+    tests: [
+      'test/services/auth/sessions/',
+      'test/services/auth/security/throttle.test.ts',
+      'test/services/auth/security/events.test.ts',
+      'test/services/auth/accounts/account-changes.test.ts',
+      'test/services/auth/tokens/certificates.test.ts',
+      'test/services/auth/housekeeping.test.ts',
     ],
-    tests: ['test/services/auth/', 'test/contracts/auth-store/'],
+  },
+  {
+    name: 'exchange',
+    needsDatabase: true,
+    sources: ['services/auth/tokens/exchange.ts'],
+    tests: ['test/services/auth/tokens/'],
+  },
+  {
+    name: 'keys',
+    needsDatabase: true,
+    sources: ['services/auth/keys/'],
+    tests: [
+      'test/services/auth/keys/',
+      'test/services/auth/adapters/well-known.test.ts',
+      'test/services/auth/revocation/epochs.test.ts',
+    ],
+  },
+  {
+    name: 'clients',
+    needsDatabase: true,
+    sources: ['services/auth/clients/'],
+    tests: [
+      'test/services/auth/clients/',
+      'test/services/auth/tokens/service-tokens.test.ts',
+      'test/services/auth/tokens/certificates.test.ts',
+    ],
   },
 ];
 
@@ -40,4 +67,6 @@ export const TESTS_LEFT_OUT: readonly string[] = [
   'test/services/auth/operator-commands.test.ts',
   'test/services/auth/migrations.test.ts',
   'test/services/auth/tokens/other-verifiers.test.ts',
+  'test/services/auth/sessions/session-races.test.ts',
+  'test/services/auth/keys/key-rotation.test.ts',
 ];

@@ -27,12 +27,13 @@ const files: string[] = JSON.parse(process.env['MUTATION_TESTS'] ?? '[]');
 // A mutant of code that runs while modules are loaded is on from the beginning.
 namespace.activeMutant = process.env['MUTATION_STATIC'];
 
-const mocha = new Mocha({ timeout: 20_000, reporter: function Silent() {} as never, bail: true });
+const mocha = new Mocha({ timeout: 20_000, reporter: function Silent() {} as never });
 mocha.cleanReferencesAfterRun(false);
 for (const file of files) mocha.addFile(file);
 
 try {
   await mocha.loadFilesAsync();
+  setBail(mocha.suite, true);
 } catch (error) {
   send({ kind: 'broken', reason: String(error) });
   process.exit(1);
@@ -54,7 +55,7 @@ async function record(): Promise<{
 }> {
   const tests: TestRecord[] = [];
   const failed: TestFailure[] = [];
-  mocha.bail(false);
+  setBail(mocha.suite, false);
   await new Promise<void>((resolve) => {
     const runner = mocha.run(() => resolve());
     runner.on(HOOK_BEGIN, (hook: Mocha.Hook) => {
@@ -70,11 +71,17 @@ async function record(): Promise<{
       failed.push({ title: test.fullTitle(), message: error.message }),
     );
   });
-  mocha.bail(true);
+  setBail(mocha.suite, true);
   const { static: loaded = {}, perTest = {} } = namespace.mutantCoverage ?? {};
   const coverage: Record<string, string[]> = { [LOADING]: Object.keys(loaded) };
   for (const [id, hits] of Object.entries(perTest)) coverage[id] = Object.keys(hits);
   return { tests, coverage, failed };
+}
+
+/** Sets whether the first failure ends a run. Each suite has a flag of its own, which it takes from its parent when loaded. */
+function setBail(suite: Mocha.Suite, isOn: boolean): void {
+  suite.bail(isOn);
+  for (const child of suite.suites) setBail(child, isOn);
 }
 
 /** Runs groups of tests with a mutant on, until one of a group fails; returns it. */

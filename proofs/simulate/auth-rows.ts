@@ -17,13 +17,15 @@ import type {
   NewEntry,
   PackedIds,
 } from '../../services/auth/records/revocations.js';
-import type { RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
+import type { LockedSession, RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
 import type { UserState } from '../../services/auth/records/users.js';
-import type { InstanceStore, SharedRecord } from '../../services/auth/revocation/instance-records.js';
 import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/log-access.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
+import { clientRows } from './client-rows.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
+import { keyRows, liveKeys, type StoredKey } from './key-rows.js';
+import { onlyThese } from './only-these.js';
 import type { Process } from './time.js';
 import { START_MS, type World } from './world.js';
 
@@ -40,7 +42,6 @@ interface LogRow {
 }
 
 type EntryRow = LogEntry & { readonly epoch: Buffer };
-type StoredKey = KeyRow & { readonly epoch: Buffer };
 type UserRow = UserState & { readonly username: string; readonly createTime: Date };
 type SessionRow = Omit<Session, 'open'> & { readonly ended: boolean };
 
@@ -147,7 +148,7 @@ function createTransaction(
     users: userRows(transaction),
     sessions: sessionRows(world, transaction),
     clients: clientRows(transaction),
-    keys: keyRows(transaction),
+    keys: keyRows(transaction, () => logOf(transaction).epoch),
     tokens: {
       anyRevoked: (tokenIds) =>
         transaction.statement(() => {
@@ -175,7 +176,7 @@ function createTransaction(
       },
     },
     // Security events have no effect on the simulated protocol.
-    events: { record: () => Promise.resolve() },
+    events: { record: () => Promise.resolve(), recordAll: () => Promise.resolve() },
     databaseTime: () => transaction.statement(() => timeOf(transaction)),
     afterCommit: effects.afterCommit,
     once: (request, work) => once(transaction, request, work),
@@ -234,15 +235,18 @@ function isForeignRevocationOf(
   }
 }
 
-function timeOf(transaction: Transaction): Date {
+/** The database's present time. */
+export function timeOf(transaction: Transaction): Date {
   return new Date(transaction.node.process.clock.wallMs());
 }
 
-function logOf(transaction: Transaction): LogRow {
+/** The present row of the log. */
+export function logOf(transaction: Transaction): LogRow {
   return transaction.get(LOG, LOG) as LogRow;
 }
 
-function entriesOf(transaction: Transaction): EntryRow[] {
+/** Every entry of the log. */
+export function entriesOf(transaction: Transaction): EntryRow[] {
   return [...transaction.all('entries').values()] as EntryRow[];
 }
 
@@ -340,6 +344,27 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
         if (row !== undefined) transaction.put('sessions', sessionId, { ...row, lastUseTime });
       }),
     end: async (sessionId) => (await endThose((row) => row.sessionId === sessionId && !row.ended)) > 0,
+    lockEach: (sessionIds, busy) =>
+      transaction.statement(async () => {
+        const locked: LockedSession[] = [];
+        for (const sessionId of [...new Set(sessionIds)].sort()) {
+          if (transaction.get('sessions', sessionId) === undefined) continue;
+          const key = `session ${sessionId}`;
+          if (busy === 'wait') await transaction.lock(key, 'exclusive');
+          else if (!transaction.tryLock(key)) continue;
+          const { userId, ended, expireTime } = transaction.get('sessions', sessionId) as SessionRow;
+          locked.push({ sessionId, userId, ended, open: !ended && expireTime > timeOf(transaction) });
+        }
+        return locked;
+      }),
+    existing: (sessionIds) =>
+      transaction.statement(() =>
+        sessionIds.filter((sessionId) => transaction.get('sessions', sessionId) !== undefined),
+      ),
+    endEach: async (endings) => {
+      const wanted = new Set(endings.map(({ sessionId }) => sessionId));
+      await endThose((row) => wanted.has(row.sessionId) && !row.ended);
+    },
     endAllOfUser: (userId) => endThose((row) => row.userId === userId && !row.ended),
     endOthersOfUser: (userId, { than, limit }) => {
       const now = timeOf(transaction);
@@ -392,80 +417,6 @@ function sessionRows(world: World, transaction: Transaction): AuthTransaction['s
         transaction.put('refresh', key, { ...row, useTime: time, requestId, successorHash });
       }),
   });
-}
-
-function clientRows(transaction: Transaction): AuthTransaction['clients'] {
-  const find = (clientId: string): Client | undefined =>
-    transaction.get('clients', clientId) as Client | undefined;
-  return onlyThese<AuthTransaction['clients']>({
-    find: (clientId) => transaction.statement(() => find(clientId)),
-    lockShared: (clientId) =>
-      transaction.statement(async () => {
-        await transaction.lock('clients', 'share');
-        return find(clientId);
-      }),
-    raiseGeneration: (clientId) =>
-      transaction.statement(async () => {
-        await transaction.lock('clients', 'exclusive');
-        const client = find(clientId);
-        if (client === undefined) return undefined;
-        transaction.put('clients', clientId, { ...client, generation: client.generation + 1n });
-        return client.generation + 1n;
-      }),
-  });
-}
-
-function keyRows(transaction: Transaction): AuthTransaction['keys'] {
-  const live = (): StoredKey[] => liveKeys(transaction.all('keys'), logOf(transaction).epoch);
-  const change = (key: StoredKey, state: KeyRow['state']): void =>
-    transaction.put('keys', key.kid, { ...key, state });
-  return onlyThese<AuthTransaction['keys']>({
-    epoch: () => transaction.statement(() => logOf(transaction).epoch),
-    lockCreation: () => transaction.statement(() => transaction.lock('making keys', 'exclusive')),
-    live: () => transaction.statement(live),
-    insert: (key) =>
-      transaction.statement(() =>
-        transaction.put('keys', key.kid, { ...key, epoch: logOf(transaction).epoch }),
-      ),
-    retire: (kid) =>
-      transaction.statement(async () => {
-        await transaction.lock('keys', 'exclusive');
-        const key = transaction.get('keys', kid) as StoredKey | undefined;
-        if (key === undefined || !key.epoch.equals(logOf(transaction).epoch)) return undefined;
-        change(key, 'retired');
-        return key;
-      }),
-    retireAll: () =>
-      transaction.statement(async () => {
-        await transaction.lock('keys', 'exclusive');
-        for (const key of live()) change(key, 'retired');
-      }),
-    // The publish time matters only to scheduled rotation, which is not simulated.
-    markPublished: () => transaction.statement(() => undefined),
-    promoteNext: (purpose) =>
-      transaction.statement(() => {
-        for (const key of live()) if (key.purpose === purpose && key.state === 'next') change(key, 'signing');
-      }),
-    lockSigning: (purpose) =>
-      transaction.statement(async () => {
-        await transaction.lock('keys', 'share');
-        return live().find((key) => key.purpose === purpose && key.state === 'signing');
-      }),
-    lockLive: (kid) =>
-      transaction.statement(async () => {
-        await transaction.lock('keys', 'share');
-        return live().some((key) => key.kid === kid);
-      }),
-  });
-}
-
-function liveKeys(keys: ReadonlyMap<string, object>, epoch: Buffer): StoredKey[] {
-  const live: StoredKey[] = [];
-  for (const row of keys.values()) {
-    const key = row as StoredKey;
-    if (key.state !== 'retired' && key.epoch.equals(epoch)) live.push(key);
-  }
-  return live.sort((one, other) => (one.kid < other.kid ? -1 : 1));
 }
 
 function lockOf(log: LogRow, nowMs: number): LogLock {
@@ -775,59 +726,6 @@ async function dropExpired(world: World, transaction: Transaction, limit: number
     transaction.onDurable(() => world.tell('log', () => `${dropped.length} entries are dropped`));
   });
   return dropped.length;
-}
-
-/** What the replicas store about instances for each other. */
-export function createInstanceStore(connection: Connection): InstanceStore {
-  const { world, cluster, process, node } = connection;
-  return onlyThese<InstanceStore>({
-    share: async (replica, records) => {
-      if (!world.settings.waits) return;
-      await cluster.transaction(process, node(), (transaction) =>
-        transaction.statement(() => {
-          const atMs = timeOf(transaction).getTime();
-          for (const record of records) {
-            const key = `${replica.toString('hex')} ${record.instance.toString('hex')}`;
-            // No lease counts as a lease that had ended at the request.
-            const leaseLeftMs = Math.max(record.leaseLeftMs, -record.ageMs);
-            transaction.put('instances', key, { replica, record: { ...record, leaseLeftMs }, atMs });
-          }
-        }),
-      );
-    },
-    readFromOthers: (replica, withinMs) =>
-      cluster.uncommitted(process, node(), (transaction) =>
-        transaction.statement(() => {
-          const nowMs = timeOf(transaction).getTime();
-          const entries = entriesOf(transaction);
-          const isCompared = ({ epoch, applied, seen }: SharedRecord): boolean =>
-            entries.some(
-              (entry) =>
-                entry.epoch.equals(epoch) &&
-                entry.sequence === applied &&
-                seen.some((id) => id.equals(entry.entryId)),
-            );
-          const heard: SharedRecord[] = [];
-          for (const row of transaction.all('instances').values()) {
-            const shared = row as { replica: Buffer; record: SharedRecord; atMs: number };
-            const passedMs = nowMs - shared.atMs;
-            const ageMs = shared.record.ageMs + passedMs;
-            if (shared.replica.equals(replica) || ageMs >= withinMs) continue;
-            const applied = isCompared(shared.record) ? shared.record.applied : 0n;
-            heard.push({
-              ...shared.record,
-              ...{ applied, ageMs, leaseLeftMs: shared.record.leaseLeftMs - passedMs },
-            });
-          }
-          return heard;
-        }),
-      ),
-  });
-}
-
-/** The methods that the simulation implements. Any other one is not a function. */
-function onlyThese<T extends object>(doors: Partial<T>): T {
-  return doors as T;
 }
 
 /** The next token key in the database. */

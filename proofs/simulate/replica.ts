@@ -32,16 +32,10 @@ import { createSessions, type Sessions } from '../../services/auth/sessions/sess
 import { createExchange, type Exchange } from '../../services/auth/tokens/exchange.js';
 import { createTokens, type MintedToken, type VerifyToken } from '../../services/auth/tokens/tokens.js';
 import type { AuthStore } from '../../services/auth/transaction.js';
-import {
-  type Connection,
-  createInstanceStore,
-  createLogStore,
-  createStore,
-  keyRow,
-  transactionBehind,
-} from './auth-rows.js';
+import { type Connection, createLogStore, createStore, keyRow, transactionBehind } from './auth-rows.js';
 import type { Broker } from './broker.js';
 import type { Cluster, Node } from './database.js';
+import { createInstanceStore } from './instance-rows.js';
 import type { IssuedClaims } from './oracle.js';
 import type { Process } from './time.js';
 import { ACTING_CLIENT, ISSUER, type World } from './world.js';
@@ -121,6 +115,7 @@ export function startReplica({
       new Promise((resolve) =>
         process.after(PASSWORD_MS * world.random.next(), () => resolve(hash === password)),
       ),
+    requirePlace: () => undefined,
   };
   const throttle = {
     attempt: () =>
@@ -131,6 +126,7 @@ export function startReplica({
         uncount: () => Promise.resolve(),
         refusal: () => Promise.resolve(undefined),
       }),
+    remembers: () => false,
     nameKeyOf: () => Buffer.alloc(32),
     networkKeyOf: () => Buffer.alloc(32),
   };

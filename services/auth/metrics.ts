@@ -53,6 +53,8 @@ export interface AuthCounts {
   refreshed(outcome: RefreshOutcome): void;
   /** A sync request was refused because of this limit. */
   instanceRefused(limit: InstanceLimit): void;
+  /** Revocations were written together, this many. */
+  revocationsGrouped(members: number): void;
   queueRefused(queue: QueueName, importance: CallerClass, limit: QueueLimit): void;
   /** The metrics of these counters. */
   metrics(): readonly AuthMetric[];
@@ -69,7 +71,12 @@ export function createAuthCounts(): AuthCounts {
       ),
     ),
   );
+  const groups = { transactions: 0, members: 0 };
   return {
+    revocationsGrouped: (members) => {
+      groups.transactions += 1;
+      groups.members += members;
+    },
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
     queueRefused: (queue, importance, limit) => {
@@ -92,6 +99,18 @@ export function createAuthCounts(): AuthCounts {
         kind: 'counter',
         labels: ['limit'],
         read: () => [...refused].map(([limit, count]) => [count, limit]),
+      },
+      {
+        name: 'revocation_groups_total',
+        help: 'Transactions that wrote revocations of sessions and tokens together.',
+        kind: 'counter',
+        read: () => [[groups.transactions]],
+      },
+      {
+        name: 'revocation_group_members_total',
+        help: 'Revocations of sessions and tokens that were written by such transactions.',
+        kind: 'counter',
+        read: () => [[groups.members]],
       },
       {
         name: 'anomalies_total',

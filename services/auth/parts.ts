@@ -25,6 +25,7 @@ import { createEpochs } from './revocation/epochs.js';
 import type { InstanceLimit } from './revocation/instance-places.js';
 import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
+import { createRevocationRecords } from './revocation/listed-revocations-store.js';
 import type { SyncPosition } from './revocation/log.js';
 import { createRevocations } from './revocation/revocations.js';
 import { createRevocationStore } from './revocation/store.js';
@@ -237,8 +238,9 @@ function createRevocationParts(
     instances,
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
+    onGroup: base.counts.revocationsGrouped,
   });
-  return { instances, revocationLog, revocations };
+  return { instances, revocationLog, revocations, revocationRecords: createRevocationRecords(database) };
 }
 
 /** Shortest time between two log lines about refused instances, in milliseconds. */
@@ -295,6 +297,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       failures,
       turns: createLoginTurns(clock),
       places: createRefreshPlaces(config.refreshesPerToken),
+      onGroup: counts.revocationsGrouped,
       onRefresh: counts.refreshed,
       refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
@@ -319,7 +322,7 @@ function createThrottleFor(
   { database, clock, secrets }: Base,
 ) {
   return createThrottle({
-    counters: createAttemptCounters(database.lane('unknown')),
+    counters: createAttemptCounters((importance) => database.lane(importance)),
     clock,
     limits: loginLimits,
     purpose,

@@ -19,12 +19,10 @@ import {
   UserServiceService,
   protoMetadata as userMetadata,
 } from '../../proto/gen/auth/v1/user_service.js';
-import {
-  RevocationServiceService,
-  protoMetadata as revocationMetadata,
-} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { protoMetadata as revocationMetadata } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { GuardedService } from '../common/host/run-service.js';
 import { createPasswordHandlers, createUserHandlers } from './accounts/handlers.js';
+import { SharedRevocationService } from './adapters/revocation-service.js';
 import { createClientHandlers } from './clients/handlers.js';
 import { createKeyHandlers, createKeySetHandlers } from './keys/handlers.js';
 import { createRevocationHandlers } from './revocation/handlers.js';
@@ -57,7 +55,7 @@ export function createServices(
     { definition: KeyServiceService, schema: keyMetadata, handlers: createKeyHandlers(deps) },
     { definition: SecurityServiceService, schema: securityMetadata, handlers: createSecurityHandlers(deps) },
     {
-      definition: RevocationServiceService,
+      definition: SharedRevocationService,
       schema: revocationMetadata,
       handlers: createRevocationHandlers(deps),
     },

@@ -97,6 +97,26 @@ describe('the documentation', () => {
     expect(documented.sort()).to.deep.equal(actual.sort());
   });
 
+  it('lists every reason of an error, with its status and the services that send it, and no other', async () => {
+    const rows = (await read('docs/reference/errors.md'))
+      .split('\n')
+      .filter((line) => line.startsWith('| `'));
+    const documented = rows.map((row) => {
+      const [, reason = '', status = '', sentBy = ''] = row.split('|').map((cell) => cell.trim());
+      return `${reason.replaceAll('`', '')} ${status} ${sentBy}`;
+    });
+    const declared = new Map<string, string[]>();
+    for (const file of await filesThatDeclareErrors()) {
+      const [, service = ''] = /^services\/(auth|inventory|payment)\//.exec(file) ?? [];
+      for (const [, reason, status] of (await read(file)).matchAll(/^ {2}([A-Z_]+): '([A-Z_]+)',$/gm)) {
+        const key = `${reason} ${status}`;
+        declared.set(key, [...(declared.get(key) ?? []), service || 'every service']);
+      }
+    }
+    const actual = [...declared].map(([key, services]) => `${key} ${services.sort().join(', ')}`);
+    expect(documented.sort()).to.deep.equal(actual.sort());
+  });
+
   it('names no command that does not exist', async () => {
     const { scripts } = JSON.parse(await read('package.json')) as { scripts: Record<string, string> };
     for (const page of await pages()) {
@@ -168,6 +188,19 @@ function headingsOf(markdown: string): string[] {
 /** The variables that a service's configuration reads. */
 function variablesOf(service: keyof typeof CONFIGURED): string[] {
   return Object.keys(CONFIGURED[service]);
+}
+
+/** The files with the reasons of errors. */
+async function filesThatDeclareErrors(): Promise<string[]> {
+  const folders = ['interceptors/src', 'services'];
+  const files = await Promise.all(
+    folders.map(async (folder) =>
+      (await readdir(join(ROOT, folder), { recursive: true })).map((file) => join(folder, file)),
+    ),
+  );
+  const sources = files.flat().filter((file) => file.endsWith('.ts'));
+  const texts = await Promise.all(sources.map(read));
+  return sources.filter((_, index) => /\bdeclareErrors\b/.test(texts[index] ?? ''));
 }
 
 async function pages(): Promise<string[]> {

@@ -16,6 +16,9 @@ const UNPAGED = [
   '/auth.v1.SecurityService/ReviewSecurity',
   '/portcullis.revocation.v1.RevocationService/Sync',
   '/portcullis.revocation.v1.RevocationService/Revoke',
+  // At most 100 sessions, and the instances of one system.
+  '/portcullis.revocation.v1.RevocationService/RevokeSessions',
+  '/portcullis.revocation.v1.RevocationService/GetRevocation',
 ];
 
 const listMethods = ownMethods.filter(({ name }) => /^List[A-Z]/.test(name));

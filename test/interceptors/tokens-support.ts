@@ -50,6 +50,11 @@ export class SetTimers implements Timers {
     setImmediate(work);
   }
 
+  /** The number of timers that have neither fired nor been stopped. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** Fires every timer that is due within `ms` milliseconds, in order. */
   pass(ms: number): void {
     const untilMs = this.#nowMs + ms;

@@ -4,6 +4,7 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtemp, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -47,6 +48,17 @@ describe('a service in a container', function () {
         /^(\d+\n)?unnamed\n$/,
       );
     }
+    await startAndStop(before, '/nonexistent');
+  });
+
+  it('writes nothing into the shared temporary folder, from which it would run what another user put there first', async () => {
+    const temporary = await mkdtemp(join(folder, 'tmp-'));
+    await startAndStop([], temporary);
+    expect(await readdir(temporary)).to.deep.equal([]);
+  });
+
+  /** Starts inventory without a database, and stops it when it is alive. */
+  async function startAndStop(before: readonly string[], temporary: string): Promise<void> {
     const ops = await findFreePort();
     const [command = '', ...words] = [
       ...before,
@@ -58,7 +70,7 @@ describe('a service in a container', function () {
       env: {
         PATH: process.env['PATH'],
         HOME: '/nonexistent',
-        TMPDIR: '/nonexistent',
+        TMPDIR: temporary,
         DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing',
         NATS_URL: 'nats://127.0.0.1:1',
         PORTCULLIS_LISTEN: '127.0.0.1:0',
@@ -77,5 +89,5 @@ describe('a service in a container', function () {
     });
     child.kill('SIGTERM');
     expect(await ended).to.deep.equal([0, null]);
-  });
+  }
 });

@@ -32,7 +32,11 @@ export class ForeignIssuer {
   behaviour: Behaviour = 'good';
   /** The response body of the behaviour `lie`. */
   lie: unknown = {};
+  /** The status of the behaviour `down`. */
+  status = 503;
   asked = 0;
+  /** The `accept` header of the last request. */
+  accepted: string | undefined;
   /** The bytes that it sent before the client closed the connection. */
   sent = 0;
   readonly #server: Server;
@@ -41,7 +45,10 @@ export class ForeignIssuer {
   private constructor(name: string, key: ForeignKey) {
     this.name = name;
     this.keys = [key];
-    this.#server = createServer((_request, response) => this.#answer(response));
+    this.#server = createServer((request, response) => {
+      this.accepted = request.headers.accept;
+      this.#answer(response);
+    });
   }
 
   static async start(
@@ -114,7 +121,7 @@ export class ForeignIssuer {
         response.end(typeof this.lie === 'string' ? this.lie : JSON.stringify(this.lie));
         return;
       case 'down':
-        response.statusCode = 503;
+        response.statusCode = this.status;
         response.end();
         return;
       case 'redirect':

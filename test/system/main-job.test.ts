@@ -200,6 +200,7 @@ describe('the main job', () => {
       target: { $case: 'sessionId' as const, value: sessionId },
       reason: 'test',
       wait: RevokeWait.REVOKE_WAIT_NONE,
+      targets: [],
     };
     await ask(clients.revocation.revoke.bind(clients.revocation), request, { token });
   }

@@ -216,6 +216,7 @@ describe('the security of a system', function () {
           target: { $case: 'token', value: again.accessToken },
           reason: `lost: ${again.accessToken.slice(0, 150)}`,
           wait: 0,
+          targets: [],
         },
         { token: olga },
       ),

@@ -1,6 +1,8 @@
 /** The client interceptor: attaches access tokens to calls, and retries a unary call once. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  type Deadline,
   InterceptingCall,
   type InterceptingListener,
   type Interceptor,
@@ -11,13 +13,11 @@ import {
 } from '@grpc/grpc-js';
 import type { GuardErrorCode } from '../errors.js';
 import { detailsOf } from '../wire/status.js';
+import { DeferredCall, type OpenCall, TokenWait } from './deferred-call.js';
 import type { TokenSource } from './token-source.js';
 
 /** Maximum delay before a retry, in milliseconds. When the server's RetryInfo asks for more, the call is not retried. */
 const RETRY_WAIT_MAX_MS = 2000;
-
-/** A call below the interceptor. grpc-js does not export its type. */
-type OpenCall = ReturnType<Parameters<Interceptor>[1]>;
 
 /** Reasons for which a new token may help. */
 const RENEWABLE: ReadonlySet<string> = new Set<GuardErrorCode>(['TOKEN_EXPIRED', 'TOKEN_INVALID']);
@@ -34,19 +34,26 @@ const RENEWABLE: ReadonlySet<string> = new Set<GuardErrorCode>(['TOKEN_EXPIRED',
  */
 export function authenticate(source: TokenSource): Interceptor {
   return (options, nextCall) => {
-    const { requestStream, responseStream } = options.method_definition;
-    const open = (): OpenCall => nextCall(options);
-    return requestStream || responseStream
-      ? authenticatedStream(source, open())
-      : new AuthenticatedUnaryCall(source, open).outer;
+    const { deadline, method_definition: method } = options;
+    const open = (): OpenCall => new DeferredCall(() => nextCall(options));
+    return method.requestStream || method.responseStream
+      ? authenticatedStream(source, open(), deadline)
+      : new AuthenticatedUnaryCall(source, open, deadline).outer;
   };
 }
 
 /** Attaches a token to a stream. A rejected token is reported to the source, for later calls. */
-function authenticatedStream(source: TokenSource, call: OpenCall): InterceptingCall {
+function authenticatedStream(
+  source: TokenSource,
+  call: OpenCall,
+  deadline: Deadline | undefined,
+): InterceptingCall {
+  let wait: TokenWait | undefined;
   return new InterceptingCall(call, {
     start: (metadata, listener, next) => {
-      source.get().then(
+      wait = new TokenWait(deadline, (end) => listener.onReceiveStatus(end));
+      wait.on(
+        source.get(),
         (token) =>
           next(withToken(metadata, token), {
             onReceiveStatus: (end, pass) => {
@@ -54,8 +61,12 @@ function authenticatedStream(source: TokenSource, call: OpenCall): InterceptingC
               pass(end);
             },
           }),
-        (error: unknown) => listener.onReceiveStatus(noToken(error, metadata)),
+        (error) => listener.onReceiveStatus(noToken(error, metadata)),
       );
+    },
+    cancel: (next) => {
+      wait?.cancel();
+      next();
     },
   });
 }
@@ -66,16 +77,19 @@ class AuthenticatedUnaryCall {
   readonly outer: InterceptingCall;
   readonly #source: TokenSource;
   readonly #open: () => OpenCall;
+  readonly #deadline: Deadline | undefined;
   #listener: InterceptingListener | undefined;
+  #wait: TokenWait | undefined;
   #retry: OpenCall | undefined;
   #token = '';
   #sentMessage: unknown;
   #receivedMetadata: Metadata | undefined;
   #receivedMessage: unknown;
 
-  constructor(source: TokenSource, open: () => OpenCall) {
+  constructor(source: TokenSource, open: () => OpenCall, deadline: Deadline | undefined) {
     this.#source = source;
     this.#open = open;
+    this.#deadline = deadline;
     this.outer = new InterceptingCall(open(), {
       start: (metadata, listener, next) => this.#start(metadata, listener, next),
       sendMessage: (message: unknown, next) => {
@@ -83,6 +97,7 @@ class AuthenticatedUnaryCall {
         next(message);
       },
       cancel: (next) => {
+        this.#wait?.cancel();
         this.#retry?.cancelWithStatus(status.CANCELLED, 'cancelled by the caller');
         next();
       },
@@ -95,7 +110,8 @@ class AuthenticatedUnaryCall {
     next: (metadata: Metadata, listener: Listener) => void,
   ): void {
     this.#listener = listener;
-    this.#source.get().then(
+    this.#newWait().on(
+      this.#source.get(),
       (token) => {
         this.#token = token;
         next(withToken(metadata, token), {
@@ -108,8 +124,13 @@ class AuthenticatedUnaryCall {
           onReceiveStatus: (end) => this.#ended(metadata, end),
         });
       },
-      (error: unknown) => listener.onReceiveStatus(noToken(error, metadata)),
+      (error) => listener.onReceiveStatus(noToken(error, metadata)),
     );
+  }
+
+  #newWait(): TokenWait {
+    this.#wait = new TokenWait(this.#deadline, (end) => this.#listener?.onReceiveStatus(end));
+    return this.#wait;
   }
 
   /** The first attempt has ended: retries, or passes the response on. */
@@ -118,20 +139,25 @@ class AuthenticatedUnaryCall {
     if (end.code === status.UNAUTHENTICATED) {
       this.#source.reject(this.#token);
       if (RENEWABLE.has(reason)) {
-        this.#tryAgain(metadata, end);
+        this.#tryAgain(metadata, end, this.#source.get());
         return;
       }
     }
     if (end.code === status.UNAVAILABLE && retryAfterMs <= RETRY_WAIT_MAX_MS) {
-      setTimeout(() => this.#tryAgain(metadata, end), retryAfterMs);
+      this.#tryAgain(
+        metadata,
+        end,
+        sleep(retryAfterMs).then(() => this.#source.get()),
+      );
       return;
     }
     this.#finish(end);
   }
 
   /** Makes the second attempt. Without a token for it, the call ends with the status of the first. */
-  #tryAgain(metadata: Metadata, end: StatusObject): void {
-    this.#source.get().then(
+  #tryAgain(metadata: Metadata, end: StatusObject, nextToken: Promise<string>): void {
+    this.#newWait().on(
+      nextToken,
       (token) => {
         this.#token = token;
         const call = this.#open();

@@ -89,7 +89,7 @@ function readText(path: string): Read<string> {
     if (bytes.length <= CREDENTIALS_BYTES_MAX) return { value: bytes.toString('utf8') };
     return { problem: `has more than ${CREDENTIALS_BYTES_MAX} bytes` };
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
+    const { code = 'unknown error' } = error as NodeJS.ErrnoException;
     return { problem: `cannot be read (${code})` };
   }
 }
@@ -108,8 +108,10 @@ function userSeedIn(text: string): { bytes: Uint8Array; publicKey: string } | un
 
 function subjectOf(jwt: string): unknown {
   try {
-    const claims: unknown = JSON.parse(Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString('utf8'));
-    return typeof claims === 'object' && claims !== null && 'sub' in claims ? claims.sub : undefined;
+    const { sub }: { sub?: unknown } = JSON.parse(
+      Buffer.from(jwt.split('.')[1] ?? '', 'base64url').toString('utf8'),
+    );
+    return sub;
   } catch {
     return undefined;
   }

@@ -1,9 +1,9 @@
 /** A connection to the broker that is kept: opened in the background, and opened again whenever it is lost or refused. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ConnectionOptions, connect, ErrorCode, type NatsConnection, NatsError } from 'nats';
+import { connect, ErrorCode, type NatsConnection, NatsError } from 'nats';
 import { systemClock } from '../clock.js';
-import { type BrokerFiles, brokerConnection } from './broker.js';
+import { type BrokerConnectionOptions, type BrokerFiles, brokerConnection } from './broker.js';
 import { BrokerCredentialsError } from './broker-credentials.js';
 
 /** The first delay between two attempts to connect, in milliseconds. */
@@ -24,7 +24,8 @@ const STABLE_MS = 2000;
  * - `connecting`: no attempt has ended yet
  * - `connected`
  * - `unreachable`: no answer, or the connection was lost
- * - `refused`: the broker answers and rejects this client: its user, password, token or key, or one client too many
+ * - `refused`: the broker answers and rejects this client: its user, password, token or key, its
+ *   subscription, or one client too many
  * - `tls`: the TLS handshake fails
  * - `credentials`: the file with the credentials cannot be used
  */
@@ -157,8 +158,10 @@ async function connectToAny(
 }
 
 /** The configured servers, from any of them on, then those of their cluster. */
-function serversOf({ servers = [], tls }: ConnectionOptions, discovered: readonly string[]): string[] {
-  const configured = typeof servers === 'string' ? [servers] : servers;
+function serversOf(
+  { servers: configured, tls }: BrokerConnectionOptions,
+  discovered: readonly string[],
+): string[] {
   const first = Math.floor(Math.random() * configured.length);
   const rotated = [...configured.slice(first), ...configured.slice(0, first)];
   // A cluster names its servers by address, which their certificates need not contain.
@@ -182,10 +185,20 @@ function throwLoss(error: unknown): never {
 /** Messages of the broker that are about the connection and not about the client. */
 const BROKEN = /stale connection|slow consumer|server shutdown|connection closed/i;
 
+/**
+ * Codes of errors in a TLS handshake, which nats.js passes on: OpenSSL's and Node's, and the reasons for which Node rejects
+ * a certificate (https://nodejs.org/api/tls.html#x509-certificate-error-codes).
+ */
+const TLS_CODES =
+  /^(?:EPROTO$|ERR_(?:SSL|TLS)_|UNABLE_TO_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|INVALID_(?:CA|PURPOSE)|PATH_LENGTH_|HOSTNAME_)/;
+
 function stateOf(error: unknown): BrokerState {
   if (error instanceof BrokerCredentialsError) return 'credentials';
-  if (!(error instanceof NatsError)) return 'unreachable';
-  if (error.isAuthError() || error.isAuthTimeout()) return 'refused';
+  if (!(error instanceof NatsError)) {
+    const { code = '' }: { code?: string } = Object(error);
+    return TLS_CODES.test(code) ? 'tls' : 'unreachable';
+  }
+  if (error.isAuthError() || error.isAuthTimeout() || error.isPermissionError()) return 'refused';
   if (error.code === ErrorCode.Tls || error.code === ErrorCode.ServerOptionNotAvailable) return 'tls';
   return error.isProtocolError() && !BROKEN.test(error.message) ? 'refused' : 'unreachable';
 }

@@ -24,6 +24,9 @@ export interface BrokerFiles extends BrokerCredentialFiles {
   readonly keyFile?: string;
 }
 
+/** Options of nats.js that name the servers. */
+export type BrokerConnectionOptions = ConnectionOptions & { readonly servers: string[] };
+
 /**
  * Options of a connection that reconnects by itself, without a limit.
  *
@@ -33,7 +36,11 @@ export interface BrokerFiles extends BrokerCredentialFiles {
  * @param files - files for TLS, and with credentials
  * @throws BrokerCredentialsError when the file with the credentials cannot be used
  */
-export function brokerConnection(url: string, name: string, files: BrokerFiles = {}): ConnectionOptions {
+export function brokerConnection(
+  url: string,
+  name: string,
+  files: BrokerFiles = {},
+): BrokerConnectionOptions {
   const addresses = url.split(',').map((address) => new URL(withScheme(address.trim())));
   const { username = '', password = '' } = addresses[0] ?? {};
   const { nkeyFile, credsFile, ...tls } = files;

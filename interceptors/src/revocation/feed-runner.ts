@@ -269,7 +269,7 @@ export class FeedRunner {
   }
 
   #checkLease(): void {
-    if (!this.#isCurrentKnown || this.#closed) return;
+    if (!this.#isCurrentKnown) return;
     const { feed, clock } = this.#options;
     const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
     if (leftMs > 0) {
@@ -286,7 +286,7 @@ export class FeedRunner {
   }
 
   async #pull(): Promise<void> {
-    if (this.#isPulling || this.#closed) return;
+    if (this.#isPulling) return;
     this.#isPulling = true;
     const { feed, source, service, instance } = this.#options;
     try {

@@ -299,10 +299,13 @@ export class Feed {
   }
 }
 
-function insertPart(list: RevocationList, part: Exclude<PullResponse['part'], { $case: 'end' }>): void {
-  if (part?.$case === 'packed') {
+function insertPart(
+  list: RevocationList,
+  part: Exclude<NonNullable<PullResponse['part']>, { $case: 'end' }>,
+): void {
+  if (part.$case === 'packed') {
     list.addIds(part.value.kind, part.value.ids, part.value.keepUntil?.getTime() ?? Number.NaN);
-  } else if (part?.$case === 'entries') {
+  } else {
     for (const entry of part.value.entries) list.add(entry);
   }
 }

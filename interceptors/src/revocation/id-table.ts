@@ -18,6 +18,9 @@ const DEPTH_MAX = 16;
 /** Maximum load of a leaf, so that probes for absent identifiers stay short. */
 const FILL_MAX = 7 / 8;
 
+/** Size of an entry of the directory, in bytes. */
+const ENTRY_BYTES = 8;
+
 /** Load of a leaf after it has grown. */
 const FILL_GROWN = 0.64;
 
@@ -41,14 +44,14 @@ export class IdTable {
 
   /** Memory held, in bytes. */
   get bytes(): number {
-    let bytes = 0;
+    let bytes = this.#directory.length * ENTRY_BYTES;
     for (const leaf of new Set(this.#directory)) bytes += leaf.words.byteLength;
     return bytes;
   }
 
   /** Adds an identifier, given as four 32-bit words. @returns whether it is new */
   add(a: number, b: number, c: number, d: number): boolean {
-    const hash = hashOf(a, b, c, d);
+    const hash = idHash(a, b, c, d);
     let leaf = this.#leafOf(hash);
     let slot = leaf.slotOf(hash, a, b, c, d);
     if (isTaken(leaf.words, slot)) return false;
@@ -63,7 +66,7 @@ export class IdTable {
   }
 
   has(a: number, b: number, c: number, d: number): boolean {
-    const hash = hashOf(a, b, c, d);
+    const hash = idHash(a, b, c, d);
     const leaf = this.#leafOf(hash);
     return isTaken(leaf.words, leaf.slotOf(hash, a, b, c, d));
   }
@@ -157,7 +160,7 @@ class Leaf {
     const b = word(words, slot + 1);
     const c = word(words, slot + 2);
     const d = word(words, slot + 3);
-    this.put(this.slotOf(hashOf(a, b, c, d), a, b, c, d), a, b, c, d);
+    this.put(this.slotOf(idHash(a, b, c, d), a, b, c, d), a, b, c, d);
   }
 
   /** Splits the identifiers by the next bit of their hashes. */
@@ -169,7 +172,8 @@ class Leaf {
     for (let slot = 0; slot < words.length; slot += WORDS) {
       const one = (hashAt(words, slot) >>> bit) & 1;
       ones[slot / WORDS] = one;
-      if (isTaken(words, slot)) count += one;
+      // The hash of a free slot is zero.
+      count += one;
     }
     const zeroLeaf = new Leaf(this.depth + 1, slotsFor(this.size - count));
     const oneLeaf = new Leaf(this.depth + 1, slotsFor(count));
@@ -186,11 +190,11 @@ function slotsFor(size: number): number {
 }
 
 function hashAt(words: Uint32Array, slot: number): number {
-  return hashOf(word(words, slot), word(words, slot + 1), word(words, slot + 2), word(words, slot + 3));
+  return idHash(word(words, slot), word(words, slot + 1), word(words, slot + 2), word(words, slot + 3));
 }
 
 /** A 32-bit hash whose first bits are the best mixed. */
-function hashOf(a: number, b: number, c: number, d: number): number {
+export function idHash(a: number, b: number, c: number, d: number): number {
   return (
     (Math.imul(a, FACTOR_A) + Math.imul(b, FACTOR_B) + Math.imul(c, FACTOR_C) + Math.imul(d, FACTOR_D)) >>> 0
   );

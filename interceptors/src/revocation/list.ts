@@ -268,9 +268,9 @@ export class RevocationList {
   #revokesForeign(claims: TokenClaims): boolean {
     if (this.#foreignIds.size === 0 && this.#foreignUsers.size === 0) return false;
     for (const root of rootsOf(claims)) {
-      for (const [kind, key] of foreignKeysOf(root)) {
-        if (kind !== EntryKind.ENTRY_KIND_USER && this.#foreignIds.has(key)) return true;
-        const cutOff = kind === EntryKind.ENTRY_KIND_USER ? this.#foreignUsers.get(key) : undefined;
+      for (const key of foreignKeysOf(root)) {
+        if (this.#foreignIds.has(key)) return true;
+        const cutOff = this.#foreignUsers.get(key);
         if (cutOff !== undefined && root.issuedAtSeconds <= cutOff.seconds) return true;
       }
     }
@@ -284,17 +284,12 @@ function rootsOf(claims: TokenClaims): readonly TokenOrigin[] {
 }
 
 /** The keys of the entries that would revoke a token of another issuer. */
-export function foreignKeysOf(root: TokenOrigin): readonly (readonly [kind: ForeignKind, key: string])[] {
-  const { issuer, tokenId, sessionId, subject } = root;
-  const token = foreignKey(EntryKind.ENTRY_KIND_TOKEN, issuer, tokenId);
-  const user = foreignKey(EntryKind.ENTRY_KIND_USER, issuer, subject);
-  const keys: (readonly [ForeignKind, string])[] = [
-    [EntryKind.ENTRY_KIND_TOKEN, token],
-    [EntryKind.ENTRY_KIND_USER, user],
+export function foreignKeysOf({ issuer, tokenId, sessionId, subject }: TokenOrigin): readonly string[] {
+  const keys = [
+    foreignKey(EntryKind.ENTRY_KIND_TOKEN, issuer, tokenId),
+    foreignKey(EntryKind.ENTRY_KIND_USER, issuer, subject),
   ];
-  if (sessionId !== undefined) {
-    keys.push([EntryKind.ENTRY_KIND_SESSION, foreignKey(EntryKind.ENTRY_KIND_SESSION, issuer, sessionId)]);
-  }
+  if (sessionId !== undefined) keys.push(foreignKey(EntryKind.ENTRY_KIND_SESSION, issuer, sessionId));
   return keys;
 }
 

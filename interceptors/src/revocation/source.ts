@@ -57,7 +57,7 @@ export async function createRemoteSource(options: {
         );
         const cancel = (): void => call.cancel();
         if (signal.aborted) cancel();
-        signal.addEventListener('abort', cancel, { once: true });
+        signal.addEventListener('abort', cancel);
       }),
 
     async *pull(request: PullRequest, signal: AbortSignal): AsyncGenerator<PullResponse> {
@@ -66,7 +66,7 @@ export async function createRemoteSource(options: {
       });
       const cancel = (): void => stream.cancel();
       if (signal.aborted) cancel();
-      signal.addEventListener('abort', cancel, { once: true });
+      signal.addEventListener('abort', cancel);
       try {
         for await (const part of stream) yield part as PullResponse;
       } finally {

@@ -258,7 +258,7 @@ export class VerifiedTokens {
 }
 
 function originKeysOf({ claims }: VerifiedToken): readonly string[] {
-  return claims.origin === undefined ? [] : foreignKeysOf(claims.origin).map(([, key]) => key);
+  return claims.origin === undefined ? [] : foreignKeysOf(claims.origin);
 }
 
 /**
@@ -289,7 +289,7 @@ function insert(index: Index, key: string, token: VerifiedToken): void {
   const found = index.get(key);
   if (found === undefined) index.set(key, token);
   else if (found instanceof Set) found.add(token);
-  else if (found !== token) index.set(key, new Set([found, token]));
+  else index.set(key, new Set([found, token]));
 }
 
 function erase(index: Index, key: string, token: VerifiedToken): void {

@@ -110,7 +110,10 @@ export function describeViolation(code: GuardErrorCode, rule: AccessRule): Servi
     case 'SCOPE_MISSING':
       return new GuardError(code, `this method requires scope ${rule.scopes.join(' and ')}`);
     case 'ROLE_MISSING':
-      return new GuardError(code, `this method requires role ${rule.roles.join(' or ')}`);
+      return new GuardError(
+        code,
+        `this method requires role ${rule.roles.join(' or ')}; a token with narrowed scopes may lack a role of its user`,
+      );
     case 'CALLER_KIND':
       return new GuardError(code, `this method is for ${rule.caller === 'USER' ? 'users' : 'services'}`);
     default:
@@ -121,8 +124,14 @@ export function describeViolation(code: GuardErrorCode, rule: AccessRule): Servi
   }
 }
 
+const CALLERS: ReadonlyMap<Caller, AccessRule['caller']> = new Map([
+  [Caller.CALLER_UNSPECIFIED, 'ANY'],
+  [Caller.CALLER_USER, 'USER'],
+  [Caller.CALLER_SERVICE, 'SERVICE'],
+]);
+
 function ruleOf(declared: Rule): AccessRule | string {
-  const caller = callerOf(declared.caller);
+  const caller = CALLERS.get(declared.caller);
   if (caller === undefined) return 'declares a caller kind that this version does not know';
   if (declared.onStale < 0 || declared.onStale > OnStale.ON_STALE_ALLOW) {
     return 'declares an on_stale that this version does not know';
@@ -148,17 +157,4 @@ function ruleOf(declared: Rule): AccessRule | string {
   return conditions
     ? 'is public and has other conditions: declare one or the other'
     : { ...PUBLIC_RULE, requestBytesMax: rule.requestBytesMax };
-}
-
-function callerOf(caller: Caller): AccessRule['caller'] | undefined {
-  switch (caller) {
-    case Caller.CALLER_UNSPECIFIED:
-      return 'ANY';
-    case Caller.CALLER_USER:
-      return 'USER';
-    case Caller.CALLER_SERVICE:
-      return 'SERVICE';
-    default:
-      return undefined;
-  }
 }

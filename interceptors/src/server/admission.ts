@@ -60,6 +60,14 @@ export type Admission =
 /** A verified token, or the error to refuse it with. */
 type Verification = VerifiedToken | ServiceError<GuardErrorCode>;
 
+/** A verification that waits or runs. */
+interface PendingVerification {
+  readonly result: Promise<Verification>;
+  readonly verifications: Verifications;
+  /** Ends the wait of each call that has joined it. */
+  readonly joined: (() => void)[];
+}
+
 /** Decides calls by tokens, keys and rules. How calls are held and cut is the part of guarded-call.ts. */
 export class Admissions {
   readonly tokens = new VerifiedTokens();
@@ -74,7 +82,7 @@ export class Admissions {
   readonly #onVerified: (ms: number) => void;
   readonly #onLimit: (limit: LimitName) => void;
   /** By the text of the token. */
-  readonly #pending = new Map<string, Promise<Verification>>();
+  readonly #pending = new Map<string, PendingVerification>();
   /** The networks from which a valid token has come lately. */
   readonly knownNetworks: KnownNetworks;
   readonly #verifications: Verifications;
@@ -116,11 +124,6 @@ export class Admissions {
     this.#keys = keys;
   }
 
-  /** Whether the current key set has this key. */
-  hasKey(keyId: string): boolean {
-    return this.#keys.has(keyId);
-  }
-
   /**
    * Decides a call. Claims are cached, decisions are not: every call checks revocation, expiry, lease, rule, and the
    * certificate that the token is bound to. With a cached token the result is synchronous.
@@ -129,16 +132,22 @@ export class Admissions {
     if (rule.isPublic) return { kind: 'public', requestBytesMax: rule.requestBytesMax };
     const values = metadata.get('authorization');
     const value = values[0];
-    if (value === undefined) return refused('TOKEN_MISSING');
-    if (values.length > 1 || typeof value !== 'string' || !isBearer(value)) {
+    if (typeof value !== 'string') return refused('TOKEN_MISSING');
+    if (values.length > 1 || !isBearer(value)) {
       this.#onTokenInvalid('authorization');
       return refused('TOKEN_INVALID');
     }
     this.decisions += 1;
     const text = value.slice(SCHEME.length);
-    const known = this.tokens.find(text);
-    if (known !== undefined) return this.#authorize(known, rule, call);
-    return this.#verifyAndAuthorize(text, rule, call);
+    const verified = this.tokens.find(text) ?? this.#verifyNew(text, call.getPeer());
+    if (verified instanceof VerifiedToken) return this.#authorize(verified, rule, call);
+    if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
+    // Every call that waited is checked after the verification: the token may have been revoked meanwhile.
+    return verified.then((result) =>
+      result instanceof ServiceError
+        ? { kind: 'refused', error: result }
+        : this.#authorize(result, rule, call),
+    );
   }
 
   /** Why a call with this token must not go on; undefined when it may. */
@@ -161,32 +170,25 @@ export class Admissions {
     return allowStale ? lifeMs : Math.min(lifeMs, this.#feed.leaseLeftMs(this.#clock.monotonicMs(), wallMs));
   }
 
-  /**
-   * Verifies a token, or finds it in the cache. Concurrent calls with the same new token share one verification.
-   *
-   * @returns the token, or the error to refuse it with
-   */
-  verify(text: string, peer: string): Verification | Promise<Verification> {
-    const known = this.tokens.find(text);
-    if (known !== undefined) return known;
+  /** Verifies a token that is not in the cache. Concurrent calls with the same token share one verification. */
+  #verifyNew(text: string, peer: string): Promise<Verification> | ServiceError<GuardErrorCode> {
     const pending = this.#pending.get(text);
-    if (pending !== undefined) return pending;
+    if (pending !== undefined) return this.#join(pending, peer);
     if (this.#trusted !== undefined && this.#trusted.size > 0) {
       // The issuer is chosen by its name before any key lookup: keys of one issuer never verify tokens of another.
       const issuer = issuerNamedIn(text);
-      const foreign = issuer === undefined ? undefined : this.#trusted.find(issuer);
+      if (issuer === undefined) return this.#invalid('form');
+      const foreign = this.#trusted.find(issuer);
       if (foreign !== undefined) return this.#verifyForeign(foreign, text, peer);
-      if (issuer !== this.#issuer) return this.#invalid(issuer === undefined ? 'form' : 'iss');
+      if (issuer !== this.#issuer) return this.#invalid('iss');
     }
     return this.#verifyOwn(text, peer);
   }
 
-  #verifyOwn(text: string, peer: string): Verification | Promise<Verification> {
+  #verifyOwn(text: string, peer: string): Promise<Verification> | ServiceError<GuardErrorCode> {
     const token = parseCompactToken(text, ACCESS_TOKEN_TYPE);
     if (token === undefined) return this.#invalid('form');
-    // Before the first sync there are no keys, so no token can be called invalid.
-    if (this.#keys === KeyRing.EMPTY) return sharedRefusal('REVOCATION_STATE_STALE');
-    // A process whose lease is over may have missed a new key, so it cannot call the token invalid either.
+    // A process whose lease is over, or has not begun, may lack a new key, so it cannot call the token invalid.
     if (!this.#keys.has(token.keyId)) {
       return this.#isCurrent() ? this.#invalid('kid') : sharedRefusal('REVOCATION_STATE_STALE');
     }
@@ -239,23 +241,42 @@ export class Admissions {
     verify: () => Promise<Verification>,
   ): Promise<Verification> {
     const beganMs = this.#clock.monotonicMs();
+    const joined: (() => void)[] = [];
+    const ended = (): void => {
+      this.#pending.delete(text);
+      for (const leave of joined) leave();
+    };
     // Two callbacks instead of `finally`, which would create two more promises for each new token.
     const verification = verifications.run(peer, verify, limitRefusal('verifications')).then(
       (result) => {
-        this.#ended(text, peer, beganMs, result);
+        ended();
+        this.#verified(peer, beganMs, result);
         return result;
       },
       (error: unknown) => {
-        this.#pending.delete(text);
+        ended();
         throw error;
       },
     );
-    this.#pending.set(text, verification);
+    this.#pending.set(text, { result: verification, verifications, joined });
     return verification;
   }
 
-  #ended(text: string, peer: string, beganMs: number, result: Verification): void {
-    this.#pending.delete(text);
+  /** Waits for the verification of an earlier call with the same token. */
+  #join(
+    { result, verifications, joined }: PendingVerification,
+    peer: string,
+  ): Promise<Verification> | ServiceError<GuardErrorCode> {
+    const leave = verifications.join(peer);
+    if (leave === undefined) {
+      this.#onLimit('verifications');
+      return limitRefusal('verifications');
+    }
+    joined.push(leave);
+    return result;
+  }
+
+  #verified(peer: string, beganMs: number, result: Verification): void {
     if (result === limitRefusal('verifications')) {
       this.#onLimit('verifications');
       return;
@@ -288,18 +309,6 @@ export class Admissions {
 
   #isCurrent(): boolean {
     return this.#feed.leaseLeftMs(this.#clock.monotonicMs(), this.#clock.wallMs()) > 0;
-  }
-
-  #verifyAndAuthorize(text: string, rule: AccessRule, call: Caller): Admission | Promise<Admission> {
-    const verified = this.verify(text, call.getPeer());
-    if (verified instanceof ServiceError) return { kind: 'refused', error: verified };
-    if (verified instanceof VerifiedToken) return this.#authorize(verified, rule, call);
-    // Every call that waited is checked after the verification: the token may have been revoked meanwhile.
-    return verified.then((result) =>
-      result instanceof ServiceError
-        ? { kind: 'refused', error: result }
-        : this.#authorize(result, rule, call),
-    );
   }
 
   /** Checks the claims of a token whose signature is valid, and caches the token. */

@@ -20,6 +20,9 @@ const CALLER_BYTES_PART = 1 / 8;
  */
 const PUBLIC_STREAMS_PART = 1 / 2;
 
+/** A response that was not read for so long makes room for other calls, in milliseconds. */
+const UNREAD_MS = 1000;
+
 /** How often callers without calls and tokens are dropped, in milliseconds. */
 const FORGET_INTERVAL_MS = 10_000;
 
@@ -97,6 +100,8 @@ interface ClassTotals {
   readonly bytesMax: number;
   /** Requests that have not arrived in full. */
   readonly requests: CallQueue;
+  /** Calls whose response, or a message of it, the peer has no room for. */
+  readonly responses: CallQueue;
 }
 
 /** What the calls of a process hold at the moment. */
@@ -116,8 +121,6 @@ export class CallLimits {
   readonly #unknown: ClassTotals;
   /** Public streams of requests, by their last message. */
   readonly #idle = new CallQueue();
-  /** Calls whose response the peer has not read in full. */
-  readonly #responses = new CallQueue();
   /** The time of the last sweep. Reading a clock for each call would cost more than the rest. */
   #nowMs: number;
   #forgottenMs = 0;
@@ -133,6 +136,7 @@ export class CallLimits {
       bytes: 0,
       bytesMax: limits.bytesInFlight * part,
       requests: new CallQueue(),
+      responses: new CallQueue(),
     });
     this.#known = totals(KNOWN_BYTES_PART);
     this.#unknown = totals(UNKNOWN_BYTES_PART);
@@ -159,8 +163,8 @@ export class CallLimits {
   }
 
   /**
-   * Counts a call of a public method. Where a limit is reached, the oldest call whose request is incomplete makes room:
-   * short calls pass, however many half-sent ones are open.
+   * Counts a call of a public method. Where a limit is reached, the oldest call whose request is incomplete makes room,
+   * or the oldest whose response the peer has not read for a second: short calls pass, however many others are open.
    *
    * @returns the limit that refuses it; undefined when it may run
    */
@@ -175,21 +179,30 @@ export class CallLimits {
       return 'public_calls_per_address';
     }
     if (holder.calls >= publicCallsPerAddress) {
-      const oldest = totals.requests.find(({ holder: other }) => other === holder);
-      if (oldest === undefined) return 'public_calls_per_address';
-      oldest.endForLimit('public_calls_per_address');
+      const isOwn = ({ holder: other }: HeldCall): boolean => other === holder;
+      if (!this.#makeRoom(totals, 'public_calls_per_address', isOwn)) return 'public_calls_per_address';
     }
     if (call.isUnknown) {
       if (call.isStream && totals.streams >= publicCalls * PUBLIC_STREAMS_PART) return 'public_calls';
-      if (totals.calls >= publicCalls) {
-        const oldest = totals.requests.first;
-        if (oldest === undefined) return 'public_calls';
-        oldest.endForLimit('public_calls');
-      }
+      if (totals.calls >= publicCalls && !this.#makeRoom(totals, 'public_calls', () => true))
+        return 'public_calls';
     }
     this.#enter(call, holder, totals);
     (call.requestStream ? this.#idle : totals.requests).append(call, this.#nowMs);
     return undefined;
+  }
+
+  /** Ends the oldest call that its caller keeps open. @returns whether there was one */
+  #makeRoom(totals: ClassTotals, limit: LimitName, matches: (call: HeldCall) => boolean): boolean {
+    const incomplete = totals.requests.find(matches);
+    if (incomplete !== undefined) {
+      incomplete.endForLimit(limit);
+      return true;
+    }
+    const unread = totals.responses.find(matches);
+    if (unread === undefined || this.#nowMs - unread.heldSinceMs < UNREAD_MS) return false;
+    unread.endForLimit('response_seconds');
+    return true;
   }
 
   #enter(call: HeldCall, holder: Holder, totals: ClassTotals): void {
@@ -211,13 +224,25 @@ export class CallLimits {
   /** The request has arrived in full. */
   arrived(call: HeldCall): void {
     call.queue?.remove(call);
-    if (call.heldBytes > 0) this.charge(call, 0);
+    this.charge(call, 0);
   }
 
   /** The response is complete, and the peer has to read it. */
   answered(call: HeldCall): void {
     call.queue?.remove(call);
-    this.#responses.append(call, this.#nowMs);
+    this.#totalsOf(call).responses.append(call, this.#nowMs);
+  }
+
+  /** A message of a stream of responses waits until the peer has room for it. A stream of requests is idle meanwhile. */
+  sending(call: HeldCall): void {
+    if (call.queue !== undefined || call.holder === undefined) return;
+    this.#totalsOf(call).responses.append(call, this.#nowMs);
+  }
+
+  /** The message has been sent. */
+  sent(call: HeldCall): void {
+    const { responses } = this.#totalsOf(call);
+    if (call.queue === responses) responses.remove(call);
   }
 
   /**
@@ -231,13 +256,11 @@ export class CallLimits {
     if (holder === undefined) return undefined;
     const more = bytes - call.heldBytes;
     const totals = this.#totalsOf(call);
-    if (more > 0) {
-      if (holder.bytes + more > this.#limits.bytesInFlight * CALLER_BYTES_PART) return 'bytes_in_flight';
-      while (totals.bytes + more > totals.bytesMax) {
-        const oldest = totals.requests.find((other) => other !== call && other.heldBytes > 0);
-        if (oldest === undefined) return 'bytes_in_flight';
-        oldest.endForLimit('bytes_in_flight');
-      }
+    if (holder.bytes + more > this.#limits.bytesInFlight * CALLER_BYTES_PART) return 'bytes_in_flight';
+    while (totals.bytes + more > totals.bytesMax) {
+      const oldest = totals.requests.find((other) => other !== call && other.heldBytes > 0);
+      if (oldest === undefined) return 'bytes_in_flight';
+      oldest.endForLimit('bytes_in_flight');
     }
     call.heldBytes = bytes;
     holder.bytes += more;
@@ -250,7 +273,7 @@ export class CallLimits {
     const { holder } = call;
     call.queue?.remove(call);
     if (holder === undefined) return;
-    if (call.heldBytes > 0) this.charge(call, 0);
+    this.charge(call, 0);
     const totals = this.#totalsOf(call);
     call.holder = undefined;
     holder.calls -= 1;
@@ -265,10 +288,11 @@ export class CallLimits {
     const nowMs = this.#clock.monotonicMs();
     this.#nowMs = nowMs;
     const { requestMs, publicIdleMs, responseMs } = this.#limits;
-    for (const { requests } of [this.#known, this.#unknown])
+    for (const { requests, responses } of [this.#known, this.#unknown]) {
       endBefore(requests, nowMs - requestMs, 'request_seconds');
+      endBefore(responses, nowMs - responseMs, 'response_seconds');
+    }
     endBefore(this.#idle, nowMs - publicIdleMs, 'public_idle_seconds');
-    endBefore(this.#responses, nowMs - responseMs, 'response_seconds');
     if (nowMs - this.#forgottenMs < FORGET_INTERVAL_MS) return;
     this.#forgottenMs = nowMs;
     for (const holders of [this.#principals, this.#networks]) {

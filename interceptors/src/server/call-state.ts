@@ -45,7 +45,7 @@ export function stateOf(call: AnyCall): CallState | undefined {
  * @throws TypeError on a public method, or where no guard is installed
  */
 export function principalOf(call: AnyCall): Principal {
-  const principal = stateOf(call)?.principal;
+  const { principal } = guardedState(call);
   if (principal === undefined) throw new TypeError('this call has no principal: its method is public');
   return principal;
 }
@@ -79,7 +79,7 @@ export function certificateThumbprintOf(call: AnyCall): string | undefined {
  * @throws TypeError on a public method, or where no guard is installed
  */
 export function bearerOf(call: AnyCall): string {
-  const bearer = guardedState(call).bearer;
+  const { bearer } = guardedState(call);
   if (bearer === undefined) throw new TypeError('this call has no token: its method is public');
   return bearer;
 }

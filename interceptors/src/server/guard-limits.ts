@@ -12,7 +12,7 @@ export interface GuardLimits {
   readonly requestMs: number;
   /** How long a caller of a public method may leave its stream of requests without a message. Default: 60 seconds. */
   readonly publicIdleMs: number;
-  /** How long a peer may take to read the last message of a response, in milliseconds. Default: 60 seconds. */
+  /** How long a peer may take to read a message of a response, in milliseconds. Default: 60 seconds. */
   readonly responseMs: number;
   /**
    * Maximum number of bytes of requests that have not reached their handlers. Callers of public methods from
@@ -51,6 +51,12 @@ export interface GuardLimits {
   readonly firstRequestMs: number;
   /** Maximum number of calls in progress on one connection. Default: 1,000. */
   readonly streamsPerConnection: number;
+  /**
+   * Maximum number of open HTTP/2 streams of one network, on connections on which no call was admitted with a token so
+   * far. The stream of a call whose response is not read stays open. Beyond the maximum, the connection with most of them
+   * is closed. Default: 1,000.
+   */
+  readonly newStreamsPerAddress: number;
   /** Maximum size of the headers of a call, in bytes as RFC 9113 §6.5.2 counts them. Default: 16 KiB. */
   readonly headerBytes: number;
 }
@@ -72,6 +78,7 @@ export type LimitName =
   | 'connections_per_address'
   | 'connection_setup_seconds'
   | 'first_request_seconds'
+  | 'new_streams_per_address'
   | 'verifications';
 
 /** The defaults of {@link GuardLimits}. */
@@ -93,6 +100,7 @@ export const DEFAULT_LIMITS: GuardLimits = {
   connectionSetupMs: 10 * SECOND_MS,
   firstRequestMs: 60 * SECOND_MS,
   streamsPerConnection: 1000,
+  newStreamsPerAddress: 1000,
   headerBytes: 16 * 1024,
 };
 

@@ -13,24 +13,16 @@ import { type Clock, systemClock, systemTimers } from '../clock.js';
 import { GuardError, type GuardErrorCode, ServiceError } from '../errors.js';
 import { ID_BYTES } from '../limits.js';
 import type { GuardLog } from '../log.js';
-import {
-  createReportSender,
-  type Reporting,
-  type ReportingState,
-  type SendReport,
-  startReporting,
-} from '../reports/report-sender.js';
-import { ReportCollector } from '../reports/security-reports.js';
-import type { BrokerState, BrokerUse } from '../revocation/broker-link.js';
+import type { ReportingState } from '../reports/report-sender.js';
+import type { BrokerUse } from '../revocation/broker-link.js';
 import { Feed } from '../revocation/feed.js';
 import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
 import { createRemoteSource } from '../revocation/source.js';
 import type { DenialReason, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
 import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
-import { addressOf, type PlaintextUse } from '../wire/connection.js';
 import { readDeadlinesOf } from '../wire/deadlines.js';
-import { setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
+import { sessionUnder, setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
 import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
 import {
   type AccessRule,
@@ -44,19 +36,23 @@ import { CallLimits } from './call-limits.js';
 import { ConnectionLimits } from './connection-limits.js';
 import { Enforcement } from './enforcement.js';
 import { type GuardLimits, guardLimitsOf, type LimitName } from './guard-limits.js';
+import { GuardReports } from './guard-reports.js';
 import { type CallGuard, guardCall } from './guarded-call.js';
 import { onlyGuarded } from './handlers.js';
+import { LogQuota } from './log-quota.js';
 import type { GuardObserver, GuardOptions } from './options.js';
 import { sharedRefusal } from './refusals.js';
-
-/** How often expired tokens are dropped and their calls cut, in milliseconds. */
-const EXPIRY_INTERVAL_MS = 250;
+import { StreamLimits } from './stream-limits.js';
 
 /** The largest value of an HTTP/2 setting. */
 const UINT32_MAX = 2 ** 32 - 1;
 
-/** Maximum number of log lines about rejected tokens, per second. */
+/** How often expired tokens are dropped and their calls cut, in milliseconds. */
+const EXPIRY_INTERVAL_MS = 250;
+
+/** Maximum number of log lines per second: about rejected tokens, and about limits. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
+const LIMIT_LINES_PER_SECOND = 1;
 
 /** The state of a guard, for readiness and metrics. */
 export interface GuardState {
@@ -86,6 +82,10 @@ export interface GuardState {
   readonly connections: number;
   /** Number of calls of public methods in progress, from networks that have shown no valid token lately. */
   readonly publicCalls: number;
+  /** Number of open HTTP/2 streams on connections on which no call was admitted with a token so far. */
+  readonly newStreams: number;
+  /** Number of HTTP/2 streams whose calls have not begun, because too many arrived at once. */
+  readonly waitingStreams: number;
   /** Number of bytes of requests that have not reached their handlers. */
   readonly bytesInFlight: number;
 }
@@ -148,6 +148,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly limits: CallLimits;
   readonly #limitSettings: GuardLimits;
   readonly #connectionLimits: ConnectionLimits;
+  readonly #streamLimits: StreamLimits;
   readonly #prepared = new WeakSet<Server>();
   readonly #rules = new Map<string, AccessRule>();
   readonly #enforcement: Enforcement;
@@ -160,30 +161,21 @@ class ServerGuard implements Guard, CallGuard {
   readonly #allowsPlaintext: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
-  /** Undefined where reports cannot be sent: they would only use memory. */
-  readonly #reports: ReportCollector | undefined;
-  readonly #onConnection: (plaintext: PlaintextUse) => void;
-  readonly #reporting: Reporting | undefined;
-  readonly #sender: GuardReportSender;
+  readonly #reports: GuardReports;
+  readonly #invalidTokenLines: LogQuota;
+  readonly #limitLines: LogQuota;
   #resolveReady: () => void = () => {};
-  #invalidLines = 0;
-  #invalidSecond = 0;
-  #limitSecond = 0;
-  #limitedSinceLine = 0;
 
   constructor(options: GuardOptions, source: RevocationSource) {
     this.#clock = options.clock ?? systemClock;
     this.#log = options.log ?? SILENT_LOG;
+    this.#invalidTokenLines = new LogQuota(INVALID_TOKEN_LINES_PER_SECOND, this.#clock);
+    this.#limitLines = new LogQuota(LIMIT_LINES_PER_SECOND, this.#clock);
     this.#observer = options.observer ?? {};
     this.#allowsPlaintext = options.plaintext === 'allow';
     const instance = randomBytes(ID_BYTES);
     this.#trusted = this.#createTrusted(options);
-    this.#sender = reportSenderOf(options);
-    const { send } = this.#sender;
-    const reports = send && new ReportCollector({ service: options.audience, instance, clock: this.#clock });
-    this.#reports = reports;
-    this.#onConnection = (plaintext) => reports?.recordConnection(plaintext);
-    this.#reporting = send && reports && startReporting({ collector: reports, send });
+    this.#reports = new GuardReports(options, instance, this.#clock);
     this.#enforcement = this.#createEnforcement(options, instance);
     this.#feed = this.#enforcement.feed;
     this.#limitSettings = guardLimitsOf(options.limits);
@@ -193,6 +185,11 @@ class ServerGuard implements Guard, CallGuard {
     this.#connectionLimits = new ConnectionLimits({
       limits: this.#limitSettings,
       nowMs: () => this.#clock.monotonicMs(),
+      isKnownNetwork,
+      onLimit: (limit) => this.onLimit(limit),
+    });
+    this.#streamLimits = new StreamLimits({
+      limits: this.#limitSettings,
       isKnownNetwork,
       onLimit: (limit) => this.onLimit(limit),
     });
@@ -257,7 +254,7 @@ class ServerGuard implements Guard, CallGuard {
       onKeys: (keys) => this.#enforcement.replaceKeys(keys),
       onCurrentChange: (isCurrent) => this.#currentChanged(isCurrent),
       onForgery: () => {
-        this.#reports?.recordForgedBroadcast();
+        this.#reports.recordForgedBroadcast();
         this.#observer.broadcastForged?.();
       },
     });
@@ -291,6 +288,7 @@ class ServerGuard implements Guard, CallGuard {
     exposeRepeatedCredentials(server);
     readDeadlinesOf(server, () => this.#clock.wallMs());
     this.#connectionLimits.watch(server);
+    this.#streamLimits.watch(server);
   }
 
   state(): GuardState {
@@ -305,9 +303,11 @@ class ServerGuard implements Guard, CallGuard {
       tokens: this.#enforcement.admissions.tokens.size,
       staleReason: this.#runner.staleReason,
       lastSyncSucceeded: this.#runner.lastSyncSucceeded,
-      reports: this.#reporting?.state() ?? NO_REPORTS,
+      reports: this.#reports.state(),
       broker: this.#brokerUses(),
       connections: this.#connectionLimits.count,
+      newStreams: this.#streamLimits.open,
+      waitingStreams: this.#streamLimits.waiting,
       ...this.limits.state(),
     };
   }
@@ -332,14 +332,13 @@ class ServerGuard implements Guard, CallGuard {
   async close(): Promise<void> {
     clearInterval(this.#expiryTimer);
     this.#trusted.close();
-    await this.#reporting?.close();
-    await this.#sender.close();
+    await this.#reports.close();
     await this.#runner.close();
   }
 
   #brokerUses(): readonly BrokerUse[] {
     const revocations = this.#runner.broker?.state;
-    const reports = this.#sender.state();
+    const reports = this.#reports.brokerState();
     return [
       ...(revocations === undefined ? [] : [{ use: 'revocations', state: revocations }]),
       ...(reports === undefined ? [] : [{ use: 'reports', state: reports }]),
@@ -349,17 +348,13 @@ class ServerGuard implements Guard, CallGuard {
   // CallGuard.
 
   addressOf(call: ServerInterceptingCallInterface): string {
-    return addressOf(call, this.#onConnection);
+    return this.#reports.addressOf(call);
   }
 
   onLimit(limit: LimitName): void {
     this.#observer.limited?.(limit);
-    this.#limitedSinceLine += 1;
-    const second = Math.floor(this.#clock.monotonicMs() / 1000);
-    if (second === this.#limitSecond) return;
-    this.#limitSecond = second;
-    const count = this.#limitedSinceLine;
-    this.#limitedSinceLine = 0;
+    const count = this.#limitLines.count();
+    if (count === 0) return;
     this.#log.warn({ event: 'limited', limit, count }, 'a limit refused or ended calls or connections');
   }
 
@@ -387,7 +382,8 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   reportAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
-    this.#reports?.recordAdmitted(token, addressOf(call, this.#onConnection));
+    this.#streamLimits.trust(sessionUnder(call));
+    this.#reports.recordAdmitted(token, call);
   }
 
   reportRefused(
@@ -395,7 +391,7 @@ class ServerGuard implements Guard, CallGuard {
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void {
-    this.#reports?.recordRefused(reason, token, addressOf(call, this.#onConnection));
+    this.#reports.recordRefused(reason, token, call);
   }
 
   handlerFailed(path: string, error: unknown): void {
@@ -420,35 +416,10 @@ class ServerGuard implements Guard, CallGuard {
 
   #tokenInvalid(fault: string): void {
     this.#observer.tokenInvalid?.(fault);
-    const second = Math.floor(this.#clock.monotonicMs() / 1000);
-    if (second !== this.#invalidSecond) {
-      this.#invalidSecond = second;
-      this.#invalidLines = 0;
-    }
-    this.#invalidLines += 1;
-    // Bounded, so that a flood of forged tokens does not flood the log.
-    if (this.#invalidLines <= INVALID_TOKEN_LINES_PER_SECOND) {
-      this.#log.warn({ event: 'token_invalid', fault }, 'a token was rejected');
-    }
+    const count = this.#invalidTokenLines.count();
+    if (count === 0) return;
+    this.#log.warn({ event: 'token_invalid', fault, count }, 'a token was rejected');
   }
-}
-
-const NO_REPORTS: ReportingState = { sent: 0, lost: 0, waiting: 0 };
-
-/** How this process sends its reports: to its own issuer, over the broker with a client key, or not at all. */
-interface GuardReportSender {
-  readonly send: SendReport | undefined;
-  /** The state of the connection to the broker; undefined where there is none. */
-  state(): BrokerState | undefined;
-  close(): Promise<void>;
-}
-
-function reportSenderOf({ auth, nats, audience, log }: GuardOptions): GuardReportSender {
-  const unconnected = { state: () => undefined, close: () => Promise.resolve() };
-  if ('source' in auth) return { send: auth.report, ...unconnected };
-  if (nats === undefined) return { send: undefined, ...unconnected };
-  const { clientId, clientKey } = auth;
-  return createReportSender({ ...nats, service: audience, clientId, clientKey, log });
 }
 
 function hasCredential(metadata: Metadata): boolean {

@@ -25,13 +25,14 @@ import {
   type ServerCallListener,
   type ServerCallStatus,
 } from '../wire/grpc-js-internals.js';
-import { isCompressed, lengthOfOneMessage, RequestReader } from '../wire/request-reader.js';
+import { isCompressed, lengthOfOneMessage } from '../wire/request-reader.js';
 import { type CallStatus, statusOf } from '../wire/status.js';
 import type { Admission, Caller } from './admission.js';
 import type { CallLimits, CallQueue, HeldCall, Holder } from './call-limits.js';
 import { attachState, type CallState } from './call-state.js';
 import type { LimitName } from './guard-limits.js';
 import { CUT_STATUSES, limitRefusal, limitStatus, refusal } from './refusals.js';
+import { RequestBuffer } from './request-buffer.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in milliseconds. */
 export const CUT_GRACE_MS = 250;
@@ -42,17 +43,14 @@ const HTTP2_CANCEL = 8;
 /** A message of so many bytes that arrives in one frame is not counted: it is less than what the call itself takes. */
 const UNCOUNTED_BYTES = 1024;
 
-/** What a waiting message takes beside its bytes, and what decompressing one takes, in bytes. */
-const MESSAGE_OVERHEAD_BYTES = 512;
-const DECOMPRESSION_BYTES = 16 * 1024;
-
-/** What a stream of requests may hold beside two messages of the maximum size, in bytes. */
-const STREAM_SLACK_BYTES = 64 * 1024;
-
-/** A call with one request fails at the second message, so that further ones need not be kept. */
-const MESSAGES_OF_ONE_REQUEST_MAX = 2;
-
 const NO_MESSAGES: Buffer[] = [];
+
+const NO_LISTENER: ServerCallListener = {
+  onReceiveMetadata: () => {},
+  onReceiveMessage: () => {},
+  onReceiveHalfClose: () => {},
+  onCancel: () => {},
+};
 
 const MALFORMED_TIMEOUT = invalidField(
   'grpc-timeout',
@@ -137,7 +135,7 @@ class GuardedCall
   readonly #inner: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
   readonly #answersOnce: boolean;
-  #listener: ServerCallListener | undefined;
+  #listener = NO_LISTENER;
   #token: VerifiedToken | undefined;
   #allowStale = false;
   /** Ended by the guard: no message passes any longer, in either direction. */
@@ -152,11 +150,8 @@ class GuardedCall
   /** The request has arrived in full. */
   #halfClosed = false;
   #requestBytesMax = 0;
-  /** Exists when a message has not arrived in one frame. */
-  #reader: RequestReader | undefined;
-  /** Messages that wait for the handler, and what they take. */
-  #waitingMessages = 0;
-  #waitingBytes = 0;
+  /** Exists for streams of requests, and when the only message is large or has not arrived in one frame. */
+  #request: RequestBuffer | undefined;
   #mapsStatuses = false;
   #abort: AbortController | undefined;
   #resetTimer: NodeJS.Timeout | undefined;
@@ -220,13 +215,13 @@ class GuardedCall
     // the only response the token is not checked any more, so no message is read either.
     const passes = this.requestStream ? !this.#answered && this.#passes() : !this.#closed;
     if (this.requestStream) this.#delivered();
-    if (passes) this.#listener?.onReceiveMessage(message);
+    if (passes) this.#listener.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {
     this.#halfClosed = true;
     this.#guard.limits.arrived(this);
-    if (this.#passes()) this.#listener?.onReceiveHalfClose();
+    if (this.#passes()) this.#listener.onReceiveHalfClose();
   }
 
   onCancel(): void {
@@ -239,11 +234,18 @@ class GuardedCall
 
   sendMessage(message: unknown, callback: () => void): void {
     if (!this.#passes()) return;
+    const { limits } = this.#guard;
     if (this.#answersOnce) {
       this.#answered = true;
-      this.#guard.limits.answered(this);
+      limits.answered(this);
+      this.#inner.sendMessage(message, callback);
+      return;
     }
-    this.#inner.sendMessage(message, callback);
+    limits.sending(this);
+    this.#inner.sendMessage(message, () => {
+      limits.sent(this);
+      callback();
+    });
   }
 
   sendStatus(status: ServerCallStatus): void {
@@ -292,39 +294,33 @@ class GuardedCall
 
   write(data: Buffer): Buffer[] {
     if (this.#closed || this.#finished) return NO_MESSAGES;
-    if (!this.requestStream && this.#reader === undefined) {
+    if (!this.requestStream && this.#request === undefined) {
       const length = lengthOfOneMessage(data);
       // Copied, as grpc-js does: a slice would keep the whole read alive.
       if (length >= 0 && length <= Math.min(UNCOUNTED_BYTES, this.#requestBytesMax) && !isCompressed(data)) {
         return [Buffer.from(data)];
       }
     }
-    return this.#readCounted(data);
+    this.#request ??= new RequestBuffer(this.#requestBytesMax, this.requestStream);
+    return this.#readCounted(this.#request, data);
   }
 
-  #readCounted(data: Buffer): Buffer[] {
-    this.#reader ??= new RequestReader(this.#requestBytesMax);
-    const messages = this.#reader.read(data);
+  #readCounted(request: RequestBuffer, data: Buffer): Buffer[] {
+    const messages = request.read(data);
     if (messages === undefined) return this.#refuseRequest('request_bytes');
     if (messages.length > 0) this.#guard.limits.active(this);
-    if (!this.requestStream) messages.length = Math.min(messages.length, MESSAGES_OF_ONE_REQUEST_MAX);
-    for (const message of messages) this.#countMessage(message);
-    const bytes = this.#reader.heldBytes + this.#waitingBytes;
-    const isTooMuch = bytes > 2 * this.#requestBytesMax + STREAM_SLACK_BYTES;
-    const limit = isTooMuch ? 'bytes_in_flight' : this.#guard.limits.charge(this, bytes);
+    if (messages.some(isCompressed)) this.#nameDecompressionLimit();
+    const limit = request.isOverfull ? 'bytes_in_flight' : this.#guard.limits.charge(this, request.bytes);
     return limit === undefined ? messages : this.#refuseRequest(limit);
   }
 
-  #countMessage(message: Buffer): void {
-    this.#waitingMessages += 1;
-    this.#waitingBytes += message.length + MESSAGE_OVERHEAD_BYTES;
-    if (!isCompressed(message)) return;
-    this.#waitingBytes += DECOMPRESSION_BYTES;
+  /** grpc-js ends a call whose message is too large after decompression with a status that has no reason. */
+  #nameDecompressionLimit(): void {
     if (this.#mapsStatuses) return;
     this.#mapsStatuses = true;
     mapStatusesOf(this.#inner, (status) => {
-      // grpc-js ends a call whose message becomes too large with a status that has no reason.
-      if (status.code !== grpcStatus.RESOURCE_EXHAUSTED || status.metadata != null) return status;
+      // A handler's status has metadata, or null.
+      if (status.code !== grpcStatus.RESOURCE_EXHAUSTED || status.metadata !== undefined) return status;
       this.#guard.onLimit('request_bytes');
       return limitStatus('request_bytes');
     });
@@ -332,10 +328,9 @@ class GuardedCall
 
   /** A message of a stream has reached the handler. */
   #delivered(): void {
-    if (this.#waitingMessages === 0) return;
-    this.#waitingBytes -= this.#waitingBytes / this.#waitingMessages;
-    this.#waitingMessages -= 1;
-    this.#guard.limits.charge(this, (this.#reader?.heldBytes ?? 0) + this.#waitingBytes);
+    if (this.#request === undefined) return;
+    this.#request.delivered();
+    this.#guard.limits.charge(this, this.#request.bytes);
   }
 
   #refuseRequest(limit: LimitName): Buffer[] {
@@ -347,7 +342,7 @@ class GuardedCall
 
   endForLimit(limit: LimitName): void {
     this.#guard.limits.leave(this);
-    if (this.#finished) return;
+    if (this.#closed) return;
     this.#guard.onLimit(limit);
     if (limit === 'response_seconds') {
       // The status waits behind what the peer does not read.
@@ -355,10 +350,9 @@ class GuardedCall
       resetStream(this.#inner, HTTP2_CANCEL);
       return;
     }
-    if (this.#closed) return;
     this.#guard.onDecision(this.path, limitRefusal(limit).code);
     this.#close(limitStatus(limit));
-    this.#listener?.onCancel();
+    this.#listener.onCancel();
   }
 
   /** Counts an admitted call, and reads its request within the limits. @returns the status that refuses it */
@@ -388,7 +382,7 @@ class GuardedCall
     this.#guard.onDecision(this.path, reason);
     this.#close(CUT_STATUSES[reason]);
     // For the handler a cut is a cancellation by the caller.
-    this.#listener?.onCancel();
+    this.#listener.onCancel();
   }
 
   #await(admission: Promise<Admission>, metadata: Metadata): void {
@@ -402,7 +396,7 @@ class GuardedCall
   }
 
   #conclude(admission: Admission, metadata: Metadata): void {
-    if (this.#closed || this.#finished) return;
+    if (this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.onDecision(this.path, admission.error.code);
       this.#guard.reportRefused(admission.error.code, admission.token, this.#inner);
@@ -423,7 +417,7 @@ class GuardedCall
     }
     this.#guard.onDecision(this.path, 'ADMITTED');
     attachState(metadata, this);
-    this.#listener?.onReceiveMetadata(metadata);
+    this.#listener.onReceiveMetadata(metadata);
   }
 
   /** Repeats the check, on every message; a call that fails it is cut at once. */
@@ -462,11 +456,11 @@ class GuardedCall
     this.#guard.limits.leave(this);
     // Otherwise a peer could keep any number of ended calls open.
     if (!this.#halfClosed) closeStreamLater(this.#inner, CUT_GRACE_MS);
-    this.#reader = undefined;
+    this.#request = undefined;
     this.#abort?.abort(CALL_ENDED);
     // The handler of a cut call was notified by the cut.
-    if (!this.#closed) this.#listener?.onCancel();
+    if (!this.#closed) this.#listener.onCancel();
     // This object may outlive the handler's part of the call.
-    this.#listener = undefined;
+    this.#listener = NO_LISTENER;
   }
 }

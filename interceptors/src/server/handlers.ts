@@ -94,7 +94,7 @@ export function onlyGuarded(
   handlers: UntypedServiceImplementation,
 ): UntypedServiceImplementation {
   const guarded: UntypedServiceImplementation = {};
-  for (const [name, { path, responseStream }] of Object.entries(definition)) {
+  for (const [name, { path }] of Object.entries(definition)) {
     const handle = handlers[name] as (call: UnguardedCall, callback?: (error: CallStatus) => void) => void;
     guarded[name] = (call: UnguardedCall, callback?: (error: CallStatus) => void) => {
       if (stateOf(call) !== undefined) {
@@ -102,8 +102,9 @@ export function onlyGuarded(
         return;
       }
       const status = statusOf(new TypeError(`${path} was called without the guard's interceptor`));
-      if (responseStream) call.emit('error', status);
-      else callback?.(status);
+      // Only handlers of a single response have a callback.
+      if (callback === undefined) call.emit('error', status);
+      else callback(status);
     };
   }
   return guarded;
@@ -131,44 +132,27 @@ async function sendAll<Response>(
   handle: () => AsyncIterable<Response>,
 ): Promise<void> {
   const responses = handle()[Symbol.asyncIterator]();
-  const cancelled = whenCancelled(call);
+  let cancel = (): void => {};
+  const onCancelled = (): void => cancel();
+  call.once('cancelled', onCancelled);
+  // The handler may take long to produce the next response; the end of the call does not wait for it. Not by Promise.race:
+  // with a promise that lasts as long as the call, it would keep an object for every response until then.
+  const next = (): Promise<IteratorResult<Response>> =>
+    new Promise((resolve, reject) => {
+      cancel = () => resolve({ done: true, value: undefined });
+      responses.next().then(resolve, reject);
+    });
   try {
     while (!call.cancelled) {
-      // The handler may take long to produce the next response; the end of the call does not wait for it.
-      const next = responses.next();
-      const step = await Promise.race([next, cancelled.promise]);
-      if (step === CANCELLED) {
-        next.catch(() => {});
-        break;
-      }
+      const step = await next();
       if (step.done === true) return;
       if (!call.write(step.value) && !call.cancelled) await untilWritable(call);
     }
   } finally {
-    cancelled.removeListener();
+    call.removeListener('cancelled', onCancelled);
     // Not awaited: a generator that is waiting runs its `finally` only after the wait.
     responses.return?.().catch((error: unknown) => stateOf(call)?.reportFailure(error));
   }
-}
-
-const CANCELLED = Symbol('cancelled');
-
-function whenCancelled(call: Outgoing<never>): {
-  promise: Promise<typeof CANCELLED>;
-  removeListener: () => void;
-} {
-  let resolve: (value: typeof CANCELLED) => void = () => {};
-  const promise = new Promise<typeof CANCELLED>((done) => {
-    resolve = done;
-  });
-  const listener = (): void => resolve(CANCELLED);
-  call.once('cancelled', listener);
-  return {
-    promise,
-    removeListener: () => {
-      call.removeListener('cancelled', listener);
-    },
-  };
 }
 
 /** Waits until the peer has room for more, or the call ends. */

@@ -29,7 +29,7 @@ export class KnownNetworks {
   }
 
   has(network: string): boolean {
-    const verifiedMs = this.#verifiedMs.get(network);
-    return verifiedMs !== undefined && this.#clock.monotonicMs() - verifiedMs < KNOWN_NETWORK_MS;
+    const verifiedMs = this.#verifiedMs.get(network) ?? Number.NEGATIVE_INFINITY;
+    return this.#clock.monotonicMs() - verifiedMs < KNOWN_NETWORK_MS;
   }
 }

@@ -32,26 +32,6 @@ export function refusal(code: RefusalCode): ServiceError<GuardErrorCode> {
   return new GuardError(code, MESSAGES[code], RETRIABLE.has(code) ? { retryAfterMs: RETRY_AFTER_MS } : {});
 }
 
-/** By the code of the refusal, or the name of the limit. */
-const shared = new Map<string, ServiceError<GuardErrorCode>>();
-
-function share(key: string, create: () => ServiceError<GuardErrorCode>): ServiceError<GuardErrorCode> {
-  let error = shared.get(key);
-  if (error === undefined) {
-    error = shareError(create());
-    shared.set(key, error);
-  }
-  return error;
-}
-
-/**
- * The error of a refusal, the same object for all calls. In a flood of bad tokens, a new error with its stack for each
- * call would cost a good part of what verifying a signature does. It is returned, never thrown.
- */
-export function sharedRefusal(code: RefusalCode): ServiceError<GuardErrorCode> {
-  return share(code, () => refusal(code));
-}
-
 /** The message for each limit. The name of the limit follows, for operators. */
 const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
   request_bytes: 'the request message is larger than this method accepts',
@@ -69,7 +49,8 @@ const LIMIT_MESSAGES: Readonly<Record<LimitName, string>> = {
   connections_per_address: 'too many connections from this address',
   connection_setup_seconds: 'the connection was not set up in time',
   first_request_seconds: 'no request arrived on this connection in time',
-  verifications: 'too many new tokens at once',
+  new_streams_per_address: 'too many open streams from this address',
+  verifications: 'too many calls with new tokens at once',
 };
 
 const LIMIT_CODES: Partial<Record<LimitName, GuardErrorCode>> = {
@@ -78,13 +59,36 @@ const LIMIT_CODES: Partial<Record<LimitName, GuardErrorCode>> = {
   public_idle_seconds: 'REQUEST_TIMEOUT',
 };
 
+function limitError(limit: LimitName): ServiceError<GuardErrorCode> {
+  const code = LIMIT_CODES[limit] ?? 'RATE_LIMITED';
+  const options = code === 'RATE_LIMITED' ? { retryAfterMs: RETRY_AFTER_MS } : {};
+  return new GuardError(code, `${LIMIT_MESSAGES[limit]} (limit ${limit})`, options);
+}
+
+const REFUSALS = sharedErrors(MESSAGES, refusal);
+const LIMIT_REFUSALS = sharedErrors(LIMIT_MESSAGES, limitError);
+
+/**
+ * The error of a refusal, the same object for all calls. In a flood of bad tokens, a new error with its stack for each
+ * call would cost a good part of what verifying a signature does. It is returned, never thrown.
+ */
+export function sharedRefusal(code: RefusalCode): ServiceError<GuardErrorCode> {
+  return REFUSALS[code];
+}
+
 /** The error of a limit, the same object for all calls. It is returned, never thrown. */
 export function limitRefusal(limit: LimitName): ServiceError<GuardErrorCode> {
-  return share(limit, () => {
-    const code = LIMIT_CODES[limit] ?? 'RATE_LIMITED';
-    const options = code === 'RATE_LIMITED' ? { retryAfterMs: RETRY_AFTER_MS } : {};
-    return new GuardError(code, `${LIMIT_MESSAGES[limit]} (limit ${limit})`, options);
-  });
+  return LIMIT_REFUSALS[limit];
+}
+
+/** One error for each name. */
+function sharedErrors<Name extends string>(
+  messages: Readonly<Record<Name, string>>,
+  create: (name: Name) => ServiceError<GuardErrorCode>,
+): Readonly<Record<Name, ServiceError<GuardErrorCode>>> {
+  const names = Object.keys(messages) as Name[];
+  const errors = names.map((name) => [name, shareError(create(name))] as const);
+  return Object.fromEntries(errors) as Record<Name, ServiceError<GuardErrorCode>>;
 }
 
 /** The status that ends a call because of a limit. */

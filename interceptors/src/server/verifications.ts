@@ -1,12 +1,22 @@
 /** The signatures that wait for verification: a fair queue, in which strangers cannot take what known networks need. */
 
 import { networkOfPeer } from '../wire/networks.js';
+import { FairQueue } from './fair-queue.js';
 
 /** Maximum number of verifications that wait or run for known networks, and for unknown ones. */
 export const VERIFICATIONS_MAX = 512;
 
 /** The part of them that one network may cause. */
 export const VERIFICATIONS_PER_NETWORK_MAX = 256;
+
+/**
+ * Maximum number of calls of known networks, and of unknown ones, that wait for a verification which an earlier call with
+ * the same token has caused.
+ */
+export const JOINED_CALLS_MAX = 4096;
+
+/** The part of them that one network may have: more than one service may have in progress by default. */
+export const JOINED_CALLS_PER_NETWORK_MAX = 2048;
 
 /** Of four verifications that start while both classes wait, one is for an unknown network. */
 const TURNS = 4;
@@ -17,88 +27,24 @@ interface Job {
   readonly refuse: () => void;
 }
 
-/** The waiting verifications of one network, by connection. */
-interface NetworkQueue {
-  waiting: number;
-  readonly connections: Map<string, Job[]>;
-}
+/** The calls of one class that wait for verifications which earlier calls have caused. */
+class JoinedCalls {
+  readonly #byNetwork = new Map<string, number>();
+  #count = 0;
 
-/**
- * The queue of one class. Networks take turns, and within a network its connections do. When the queue is full, the newest
- * job of the longest connection of the longest network leaves.
- */
-class FairQueue {
-  readonly #networks = new Map<string, NetworkQueue>();
-  #waiting = 0;
-
-  get waiting(): number {
-    return this.#waiting;
+  /** @returns what ends the wait of the call; undefined when there are too many */
+  add(network: string): (() => void) | undefined {
+    const ofNetwork = this.#byNetwork.get(network) ?? 0;
+    if (this.#count >= JOINED_CALLS_MAX || ofNetwork >= JOINED_CALLS_PER_NETWORK_MAX) return undefined;
+    this.#change(network, 1);
+    return () => this.#change(network, -1);
   }
 
-  waitingOf(network: string): number {
-    return this.#networks.get(network)?.waiting ?? 0;
-  }
-
-  push(network: string, connection: string, job: Job): void {
-    let queue = this.#networks.get(network);
-    if (queue === undefined) {
-      queue = { waiting: 0, connections: new Map() };
-      this.#networks.set(network, queue);
-    }
-    const jobs = queue.connections.get(connection);
-    if (jobs === undefined) queue.connections.set(connection, [job]);
-    else jobs.push(job);
-    queue.waiting += 1;
-    this.#waiting += 1;
-  }
-
-  /** The next job in turn. */
-  shift(): Job | undefined {
-    for (const [network, queue] of this.#networks) {
-      for (const [connection, jobs] of queue.connections) {
-        const job = jobs.shift();
-        queue.connections.delete(connection);
-        if (jobs.length > 0) queue.connections.set(connection, jobs);
-        this.#networks.delete(network);
-        this.#took(network, queue);
-        return job;
-      }
-    }
-    return undefined;
-  }
-
-  /** Removes the newest job of the longest connection of a network; default: of the longest network. */
-  dropNewest(network: string = this.#longestNetwork()): Job | undefined {
-    const queue = this.#networks.get(network);
-    if (queue === undefined) return undefined;
-    let longest: [string, Job[]] | undefined;
-    for (const entry of queue.connections) {
-      if (longest === undefined || entry[1].length >= longest[1].length) longest = entry;
-    }
-    if (longest === undefined) return undefined;
-    const [connection, jobs] = longest;
-    const job = jobs.pop();
-    if (jobs.length === 0) queue.connections.delete(connection);
-    this.#took(network, queue);
-    return job;
-  }
-
-  #took(network: string, queue: NetworkQueue): void {
-    queue.waiting -= 1;
-    this.#waiting -= 1;
-    if (queue.waiting === 0) this.#networks.delete(network);
-    else this.#networks.set(network, queue);
-  }
-
-  #longestNetwork(): string {
-    let longest = '';
-    let waiting = 0;
-    for (const [network, queue] of this.#networks) {
-      if (queue.waiting < waiting) continue;
-      longest = network;
-      waiting = queue.waiting;
-    }
-    return longest;
+  #change(network: string, by: number): void {
+    this.#count += by;
+    const ofNetwork = (this.#byNetwork.get(network) ?? 0) + by;
+    if (ofNetwork === 0) this.#byNetwork.delete(network);
+    else this.#byNetwork.set(network, ofNetwork);
   }
 }
 
@@ -106,8 +52,10 @@ class FairQueue {
 export class Verifications {
   readonly #runningMax: number;
   readonly #isKnown: (network: string) => boolean;
-  readonly #known = new FairQueue();
-  readonly #unknown = new FairQueue();
+  readonly #known = new FairQueue<Job>();
+  readonly #unknown = new FairQueue<Job>();
+  readonly #knownCalls = new JoinedCalls();
+  readonly #unknownCalls = new JoinedCalls();
   #running = 0;
   #runningUnknown = 0;
   #turn = 0;
@@ -142,6 +90,18 @@ export class Verifications {
     });
   }
 
+  /**
+   * Counts a call that waits for a verification which an earlier call has caused. A cancelled call is held until the
+   * verification ends, so it counts until then.
+   *
+   * @param peer - the caller's address and port
+   * @returns what ends the wait; undefined when the limits leave no room
+   */
+  join(peer: string): (() => void) | undefined {
+    const network = networkOfPeer(peer);
+    return (this.#isKnown(network) ? this.#knownCalls : this.#unknownCalls).add(network);
+  }
+
   #hasRoom(isKnown: boolean): boolean {
     if (this.#running >= this.#runningMax) return false;
     return isKnown || this.#runningUnknown < Math.ceil((this.#runningMax * 3) / 4);
@@ -170,12 +130,13 @@ export class Verifications {
 
   #startWaiting(): void {
     for (;;) {
-      this.#turn = (this.#turn + 1) % TURNS;
       const known = this.#hasRoom(true) ? this.#known : undefined;
       const unknown = this.#hasRoom(false) ? this.#unknown : undefined;
-      const [first, second] = this.#turn === 0 ? [unknown, known] : [known, unknown];
+      const [first, second] = this.#turn === TURNS - 1 ? [unknown, known] : [known, unknown];
       const job = first?.shift() ?? second?.shift();
       if (job === undefined) return;
+      // Only a verification that starts takes a turn; otherwise no turn of unknown networks would come.
+      this.#turn = (this.#turn + 1) % TURNS;
       job.start();
     }
   }

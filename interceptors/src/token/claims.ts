@@ -8,7 +8,7 @@ import {
   CLOCK_SKEW_SECONDS,
 } from '../limits.js';
 import type { Principal } from './principal.js';
-import type { JsonObject, JsonValue } from './strict-json.js';
+import { isJsonObject, type JsonObject, type JsonValue } from './strict-json.js';
 
 /** The claims of a valid token. Revocations are matched against them. */
 export interface TokenClaims extends Principal {
@@ -230,9 +230,7 @@ class ClaimReader {
 
   clients(name: string): readonly (readonly [string, bigint])[] {
     const value = this.#value(name);
-    if (!Array.isArray(value) || value.length === 0 || value.length > ACTOR_CHAIN_LENGTH_MAX + 1) {
-      return this.#fail(name, []);
-    }
+    if (!Array.isArray(value) || value.length > ACTOR_CHAIN_LENGTH_MAX + 1) return this.#fail(name, []);
     const clients: (readonly [string, bigint])[] = [];
     for (const pair of value as readonly JsonValue[]) {
       const [id, generation] = Array.isArray(pair) && pair.length === 2 ? (pair as JsonValue[]) : [];
@@ -246,8 +244,8 @@ class ClaimReader {
     const actors: string[] = [];
     let actor = this.#value(name);
     while (actor !== undefined) {
-      if (typeof actor !== 'object' || actor === null || Array.isArray(actor)) return this.#fail(name, []);
-      const { sub, act } = actor as JsonObject;
+      if (!isJsonObject(actor)) return this.#fail(name, []);
+      const { sub, act }: JsonObject = actor;
       if (!isText(sub) || actors.length === ACTOR_CHAIN_LENGTH_MAX) return this.#fail(name, []);
       actors.push(sub);
       actor = act;
@@ -262,10 +260,8 @@ class ClaimReader {
 
   origin(name: string): TokenOrigin | undefined {
     const value = this.#value(name);
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      return this.#fail(name, undefined);
-    }
-    const reader = new ClaimReader(value as JsonObject);
+    if (!isJsonObject(value)) return this.#fail(name, undefined);
+    const reader = new ClaimReader(value);
     const origin = {
       issuer: reader.text('iss'),
       subject: reader.text('sub'),
@@ -288,8 +284,8 @@ class ClaimReader {
 
 /** The thumbprint in a confirmation (`cnf`) that contains nothing else; undefined for every other confirmation. */
 export function thumbprintIn(value: JsonValue | undefined): string | undefined {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  const { 'x5t#S256': thumbprint, ...others } = value as JsonObject;
+  if (!isJsonObject(value)) return undefined;
+  const { 'x5t#S256': thumbprint, ...others } = value;
   const isGood = typeof thumbprint === 'string' && THUMBPRINT.test(thumbprint);
   return isGood && Object.keys(others).length === 0 ? thumbprint : undefined;
 }

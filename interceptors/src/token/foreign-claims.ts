@@ -2,7 +2,7 @@
 
 import { CLAIM_LIST_LENGTH_MAX, CLAIM_TEXT_LENGTH_MAX, CLOCK_SKEW_SECONDS } from '../limits.js';
 import { type ClaimFault, foreignPrincipalId, isText, type TokenClaims, thumbprintIn } from './claims.js';
-import type { JsonObject, JsonValue } from './strict-json.js';
+import { isJsonObject, type JsonObject, type JsonValue } from './strict-json.js';
 
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
 type ClaimName = string | readonly string[];
@@ -92,7 +92,7 @@ export function readForeignClaims(
   if (expiresAt - issuedAt > rules.lifetimeMaxSeconds) return { fault: 'exp' };
   if (authTime !== undefined && secondsOf(authTime) === undefined) return { fault: 'auth_time' };
   const confirmation = at(payload, 'cnf');
-  const certificateThumbprint = confirmation === undefined ? undefined : thumbprintIn(confirmation);
+  const certificateThumbprint = thumbprintIn(confirmation);
   if (confirmation !== undefined && certificateThumbprint === undefined) return { fault: 'cnf' };
 
   return {
@@ -128,7 +128,7 @@ function kindOf(
   if (mark === undefined) return looksLikeService ? 'SERVICE' : 'USER';
   const value = at(payload, mark.claim);
   const values = Array.isArray(value) ? (value as readonly JsonValue[]) : [value];
-  return values.some((one) => typeof one === 'string' && mark.values.includes(one)) ? 'SERVICE' : 'USER';
+  return mark.values.some((wanted) => values.includes(wanted)) ? 'SERVICE' : 'USER';
 }
 
 /**
@@ -155,9 +155,8 @@ function granted(
 function at(payload: JsonObject, name: ClaimName): JsonValue | undefined {
   let value: JsonValue | undefined = payload;
   for (const member of typeof name === 'string' ? [name] : name) {
-    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
-    if (!isObject || !Object.hasOwn(value as JsonObject, member)) return undefined;
-    value = (value as JsonObject)[member];
+    if (!isJsonObject(value) || !Object.hasOwn(value, member)) return undefined;
+    value = value[member];
   }
   return value;
 }

@@ -3,7 +3,15 @@
  * that the issuer distributes.
  */
 
-import { checkPrime, checkPrimeSync, createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import {
+  checkPrime,
+  checkPrimeSync,
+  createHash,
+  createPublicKey,
+  type JsonWebKey,
+  type KeyObject,
+} from 'node:crypto';
+import { promisify } from 'node:util';
 import {
   RSA_BITS_MAX,
   RSA_BITS_MIN,
@@ -13,6 +21,8 @@ import {
 } from '../limits.js';
 import type { JsonObject, JsonValue } from './strict-json.js';
 import { ed25519PointFault, knownKeyFault, rsaModulusFault } from './weak-keys.js';
+
+const isPrime = promisify(checkPrime);
 
 /** An algorithm of signatures (RFC 7518 §3.1, RFC 8037 §3.1). */
 export type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
@@ -67,12 +77,6 @@ export function checkPublicKeySync(source: PublicKeySource): CheckedKey | KeyFau
 /** With a prime modulus, the private exponent follows from the public one. */
 const PRIME_MODULUS = weak('must have an RSA modulus of two primes, and its modulus is a prime');
 
-function isPrime(number: bigint): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    checkPrime(number, (error, result) => (error instanceof Error ? reject(error) : resolve(result)));
-  });
-}
-
 /** A checked key; with its modulus if that may still be a prime. */
 type CheaplyChecked = CheckedKey & { readonly modulus?: bigint };
 
@@ -98,8 +102,7 @@ function checkJwk(jwk: JsonObject): CheaplyChecked | KeyFault {
   if (operations !== undefined && !(Array.isArray(operations) && operations.includes('verify'))) {
     return purpose('must have verify among its key_ops (RFC 7517 §4.3)');
   }
-  const members = Object.entries({ kty, crv, x, y, n, e }).filter(([, value]) => value !== undefined);
-  const key = imported({ key: Object.fromEntries(members), format: 'jwk' });
+  const key = imported({ key: { kty, crv, x, y, n, e } as JsonWebKey, format: 'jwk' });
   const checked = key === undefined ? form('must be a valid public key as JWK') : checkKey(key);
   return 'fault' in checked ? checked : restrictedTo(alg, checked);
 }

@@ -114,10 +114,9 @@ export function verifySignature(
 ): Promise<boolean> {
   const { digest, options } = PARAMETERS[algorithm];
   return new Promise((resolve) => {
-    // With a callback, Node verifies on the thread pool, so new tokens do not delay calls with cached ones.
-    verify(digest, signed, { ...options, key }, signature, (error, isGood) =>
-      resolve(error === null && isGood),
-    );
+    // With a callback, Node verifies on the thread pool, so new tokens do not delay calls with cached ones. It passes no
+    // result with an error.
+    verify(digest, signed, { ...options, key }, signature, (_error, isGood) => resolve(isGood === true));
   });
 }
 

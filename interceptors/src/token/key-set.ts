@@ -4,7 +4,7 @@ import { KEYS_MAX } from '../limits.js';
 import type { CompactToken } from './compact.js';
 import { checkPublicKey, type SignatureAlgorithm } from './key-checks.js';
 import type { VerificationKey } from './key-ring.js';
-import { type JsonObject, type JsonValue, parseJsonObject } from './strict-json.js';
+import { isJsonObject, type JsonObject, type JsonValue, parseJsonObject } from './strict-json.js';
 
 /** Maximum number of keys with the same `kid` and algorithm. Each is tried when such a token arrives. */
 export const KEYS_PER_KID_MAX = 4;
@@ -66,7 +66,7 @@ export class KeySet {
    */
   candidatesFor({ keyId, algorithm }: CompactToken): readonly KeyOfSet[] {
     const found = this.#keys.filter((key) => key.keyId === keyId && key.algorithm === algorithm);
-    if (found.length > 0 || keyId !== '' || this.#keys.length !== 1) return found;
+    if (keyId !== '' || this.#keys.length !== 1) return found;
     return this.#keys.filter((key) => key.algorithm === algorithm);
   }
 }
@@ -77,7 +77,7 @@ async function readMember(
   accepted: readonly SignatureAlgorithm[],
   keys: readonly KeyOfSet[],
 ): Promise<KeyOfSet | { readonly fault: string } | undefined> {
-  if (!isObject(member)) return { fault: 'must be an object' };
+  if (!isJsonObject(member)) return { fault: 'must be an object' };
   if (isForOthers(member, accepted)) return undefined;
   const { kid = '' } = member;
   if (keys.length >= KEYS_MAX) return { fault: `is left out: the set has more than ${KEYS_MAX} usable keys` };
@@ -101,7 +101,7 @@ async function readMember(
 
 /** Whether a member has another purpose than the signatures of tokens with these algorithms. */
 function isForOthers({ kty, crv, use, alg }: JsonObject, algorithms: readonly SignatureAlgorithm[]): boolean {
-  if (kty === 'oct' || (use !== undefined && use !== 'sig')) return true;
+  if (use !== undefined && use !== 'sig') return true;
   // RFC 9864 gives the algorithm of Ed25519 a second name.
   const named = alg === 'Ed25519' ? 'EdDSA' : alg;
   return !algorithms.some((name) => fits(name, kty, crv) && (named === undefined || named === name));
@@ -109,12 +109,8 @@ function isForOthers({ kty, crv, use, alg }: JsonObject, algorithms: readonly Si
 
 /** Names a member in a sentence for the log. */
 function nameOf(member: JsonValue, index: number): string {
-  const kid = isObject(member) ? member['kid'] : undefined;
+  const kid = isJsonObject(member) ? member['kid'] : undefined;
   return typeof kid === 'string' ? `key ${JSON.stringify(kid.slice(0, 64))}` : `member ${index}`;
-}
-
-function isObject(value: JsonValue): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function fits(

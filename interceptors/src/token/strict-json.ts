@@ -29,8 +29,12 @@ export function parseJsonObject(bytes: Uint8Array): JsonObject | undefined {
   } catch {
     return undefined;
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
-  return hasUniqueMembers(text) ? (value as JsonObject) : undefined;
+  return isJsonObject(value) && hasUniqueMembers(text) ? value : undefined;
+}
+
+/** Whether a value from {@link parseJsonObject} is an object, neither null nor a list. */
+export function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**
@@ -40,14 +44,15 @@ export function parseJsonObject(bytes: Uint8Array): JsonObject | undefined {
 function hasUniqueMembers(text: string): boolean {
   // The names of each open object; undefined for each open array.
   const open: (Set<string> | undefined)[] = [];
-  let expectsName = false;
+  // Whether the next string is a name, if it stands in an object. A brace is the first to say so.
+  let expectsName: boolean | undefined;
   let index = 0;
   while (index < text.length) {
     const character = text.charCodeAt(index);
     if (character === QUOTE) {
       const end = endOfString(text, index);
-      const names = open[open.length - 1];
-      if (expectsName && names !== undefined) {
+      const names = expectsName ? open[open.length - 1] : undefined;
+      if (names !== undefined) {
         // Decoded before comparison: "\u0061" and "a" are the same name.
         const raw = text.slice(index + 1, end - 1);
         const name = raw.includes('\\') ? (JSON.parse(text.slice(index, end)) as string) : raw;
@@ -61,12 +66,12 @@ function hasUniqueMembers(text: string): boolean {
     if (character === BRACE_OPEN || character === BRACKET_OPEN) {
       if (open.length >= JSON_DEPTH_MAX) return false;
       open.push(character === BRACE_OPEN ? new Set() : undefined);
-      expectsName = character === BRACE_OPEN;
+      expectsName = true;
     } else if (character === BRACE_CLOSE || character === BRACKET_CLOSE) {
+      // A comma or another end follows.
       open.pop();
-      expectsName = false;
     } else if (character === COMMA) {
-      expectsName = open[open.length - 1] !== undefined;
+      expectsName = true;
     }
     index += 1;
   }

@@ -63,7 +63,7 @@ function isSquare(value: bigint): boolean {
 /** The largest integer whose square is not greater, by Newton's method from above. */
 function squareRoot(value: bigint): bigint {
   if (value < 2n) return value;
-  let root = 1n << BigInt(Math.ceil(value.toString(16).length * 2));
+  let root = 1n << BigInt(value.toString(16).length * 2);
   for (;;) {
     const next = (root + value / root) >> 1n;
     if (next >= root) return root;

@@ -44,6 +44,8 @@ export interface Http2Session {
   readonly socket?: { readonly remoteAddress?: string | undefined; readonly remotePort?: number | undefined };
   goaway?(code: number, lastStreamId: number): void;
   close?(): void;
+  destroy?(): void;
+  once?(event: 'remoteSettings' | 'close', listener: () => void): unknown;
 }
 
 /** The HTTP/2 stream of Node under a call. */
@@ -213,7 +215,7 @@ interface EmitsConnections {
 }
 
 interface EmitsSettings extends Http2Session {
-  once(event: 'remoteSettings', listener: () => void): unknown;
+  once(event: 'remoteSettings' | 'close', listener: () => void): unknown;
 }
 
 /**
@@ -230,6 +232,72 @@ export function observeConnectionsOf(server: Server, listener: ConnectionListene
     server.prependListener('stream', ({ session }) => {
       if (session !== undefined) listener.requested(session);
     });
+  });
+}
+
+/** A stream that has arrived, before grpc-js sees it. */
+export interface ObservedStream {
+  readonly session: Http2Session;
+  onceClosed(listener: () => void): void;
+  /** Passes the stream on to grpc-js, unless it is closed. @returns whether it was passed on */
+  begin(): boolean;
+}
+
+/** What the class below needs of a stream of Node. */
+interface ArrivingStream extends Http2Stream {
+  readonly closed: boolean;
+  once(event: 'close', listener: () => void): unknown;
+  on(event: 'error', listener: () => void): unknown;
+}
+
+interface EmitsEvents {
+  emit(event: string, ...values: readonly unknown[]): boolean;
+}
+
+const ignoreError = (): void => {};
+
+class DeferrableStream implements ObservedStream {
+  readonly session: Http2Session;
+  readonly #stream: ArrivingStream;
+  readonly #pass: () => void;
+
+  constructor(session: Http2Session, stream: ArrivingStream, pass: () => void) {
+    this.session = session;
+    this.#stream = stream;
+    this.#pass = pass;
+    // Until grpc-js listens, the error of a stream that the peer resets would end the process.
+    stream.on('error', ignoreError);
+  }
+
+  onceClosed(listener: () => void): void {
+    this.#stream.once('close', listener);
+  }
+
+  begin(): boolean {
+    if (this.#stream.closed || this.#stream.destroyed === true) return false;
+    this.#pass();
+    return true;
+  }
+}
+
+/**
+ * Decides when grpc-js sees a new stream: `arrived` begins it at once or later. Node keeps what the peer sends meanwhile,
+ * within the flow-control window. grpc-js handles every stream in the turn of the event loop in which it arrives. Relies on
+ * what {@link inspectHeadersOf} relies on, and on Node's HTTP/2 sessions passing streams to their server by its `emit`.
+ *
+ * @throws TypeError when this version of grpc-js keeps its servers elsewhere
+ */
+export function scheduleStreamsOf(server: Server, arrived: (stream: ObservedStream) => void): void {
+  onHttp2Servers(server, (http2Server) => {
+    const emitter = http2Server as EmitsEvents;
+    const emit = emitter.emit.bind(emitter);
+    emitter.emit = (event, ...values) => {
+      const stream = event === 'stream' ? (values[0] as ArrivingStream) : undefined;
+      const session = stream?.session;
+      if (stream === undefined || session === undefined) return emit(event, ...values);
+      arrived(new DeferrableStream(session, stream, () => void emit(event, ...values)));
+      return true;
+    };
   });
 }
 

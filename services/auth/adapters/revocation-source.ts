@@ -1,8 +1,11 @@
 /** Answers Sync and Pull messages from auth's own database, for its own list and for the handlers. */
 
 import type { RevocationSource } from '@portcullis/guard';
+import type { PullResponse } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { LogBatch } from '../records/revocations.js';
+import type { PullPart } from '../revocation/log.js';
 import type { Revocations } from '../revocation/revocations.js';
+import { shareEntries } from './encoded-entries.js';
 import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
 
 /**
@@ -15,17 +18,28 @@ export function createRevocationSource(
   revocations: Pick<Revocations, 'sync' | 'pull'>,
   follow: (onWritten: (batch: LogBatch) => void) => void = () => {},
 ): RevocationSource {
+  /** Instances share the parts of a list, and so the messages. */
+  const messages = new WeakMap<PullPart, PullResponse>();
+  const messageOf = (part: PullPart): PullResponse => {
+    const message = messages.get(part) ?? pullResponseOf(part);
+    messages.set(part, message);
+    return message;
+  };
   return {
     follow: (onWritten) => follow((batch) => void setImmediate(onWritten, broadcastOf(batch))),
 
-    sync: async (request, signal) =>
-      syncResponseOf(await unlessAborted(revocations.sync(questionOf(request)), signal)),
+    sync: async (request, signal) => {
+      const answer = await unlessAborted(revocations.sync(questionOf(request)), signal);
+      const response = syncResponseOf(answer);
+      shareEntries(response, answer);
+      return response;
+    },
 
     pull: async function* (request, signal) {
-      const parts = revocations.pull({ service: request.service, instance: request.instance });
-      for await (const part of parts) {
+      const { service, instance } = request;
+      for await (const part of revocations.pull({ service, instance }, signal)) {
         signal.throwIfAborted();
-        yield pullResponseOf(part);
+        yield messageOf(part);
       }
     },
   };

@@ -7,7 +7,6 @@ import type { Passwords } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 import type { Client, StoredCredential } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
-import { clientRevocation } from '../revocation/log.js';
 import { type ChangeAndRevokeDeps, changeAndPerhapsRevoke } from '../revocation/revoking-change.js';
 import {
   type ClientRequest,
@@ -17,6 +16,7 @@ import {
   type RevokingClientRequest,
   raiseGeneration,
   recordClientEvent,
+  revocationEntry,
 } from './client-change.js';
 import { type NewCredential, requireCredential } from './credentials.js';
 import { storedCredential, withCredential, withoutSecretHashes } from './stored-credentials.js';
@@ -127,14 +127,12 @@ export async function removeCredential(
     );
     const details = { credentialId, credential: removed.kind, revoked: revokeTokens };
     await recordClientEvent(tx, request, { type: 'client-credential-removed', details });
-    const entry = generation !== undefined && {
-      ...clientRevocation(clientId, generation),
-      actor,
-      reason: reason || 'client credential removed',
-    };
     return {
       result: { client: withoutSecretHashes(await findClient(tx, clientId)) },
-      entry: entry || undefined,
+      entry:
+        generation === undefined
+          ? undefined
+          : revocationEntry(request, generation, 'client credential removed'),
     };
   });
   return { ...result, revocation };

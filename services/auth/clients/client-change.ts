@@ -2,8 +2,9 @@
 
 import { invalidField } from '@portcullis/guard/errors';
 import type { Client } from '../records/clients.js';
+import type { NewEntry } from '../records/revocations.js';
 import type { NewSecurityEvent } from '../records/security-events.js';
-import { checkReason } from '../revocation/log.js';
+import { checkReason, clientRevocation } from '../revocation/log.js';
 import type { AuthTransaction } from '../transaction.js';
 import { DIRECT_CLIENT, noSuchClient, requireClientId } from './client-ids.js';
 
@@ -57,6 +58,19 @@ export async function findClient(tx: AuthTransaction, clientId: string): Promise
 /** Raises the generation of the client, which revokes its tokens once the entry is in the log. Throws NOT_FOUND. */
 export async function raiseGeneration(tx: AuthTransaction, clientId: string): Promise<bigint> {
   return (await tx.clients.raiseGeneration(clientId)) ?? raiseNotFound();
+}
+
+/**
+ * The entry of the revocation log for a raised generation of the client.
+ *
+ * @param change - the reason in the log when the administrator gave none
+ */
+export function revocationEntry(
+  { actor, clientId, reason }: RevokingClientRequest,
+  generation: bigint,
+  change: string,
+): NewEntry {
+  return { ...clientRevocation(clientId, generation), actor, reason: reason || change };
 }
 
 function raiseNotFound(): never {

@@ -2,13 +2,13 @@
 
 import { parseRequestId, payloadOf } from '../../common/validation/request-id.js';
 import type { Receipt } from '../records/revocations.js';
-import { clientRevocation } from '../revocation/log.js';
 import { type ChangeAndRevokeDeps, changeAndRevoke } from '../revocation/revoking-change.js';
 import {
   checkClientRequest,
   type RevokingClientRequest,
   raiseGeneration,
   recordClientEvent,
+  revocationEntry,
 } from './client-change.js';
 
 /**
@@ -31,7 +31,6 @@ export async function deleteClient(
     const generation = await raiseGeneration(tx, clientId);
     await tx.clients.delete(clientId);
     await recordClientEvent(tx, request, { type: 'client-deleted', details: {} });
-    const entry = { ...clientRevocation(clientId, generation), actor, reason: reason || 'client deleted' };
-    return { result: {}, entry };
+    return { result: {}, entry: revocationEntry(request, generation, 'client deleted') };
   });
 }

@@ -3,7 +3,6 @@
 import { parseRequestId } from '../../common/validation/request-id.js';
 import type { Client } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
-import { clientRevocation } from '../revocation/log.js';
 import { type ChangeAndRevokeDeps, changeAndRevoke } from '../revocation/revoking-change.js';
 import {
   type ClientRequest,
@@ -12,6 +11,7 @@ import {
   type RevokingClientRequest,
   raiseGeneration,
   recordClientEvent,
+  revocationEntry,
 } from './client-change.js';
 import { requireClientId } from './client-ids.js';
 import { withoutSecretHashes } from './stored-credentials.js';
@@ -40,11 +40,7 @@ export async function disableClient(
     await tx.clients.setDisabled(clientId, true);
     const client = await findClient(tx, clientId);
     await recordClientEvent(tx, request, { type: 'client-disabled', details: {} });
-    const entry = {
-      ...clientRevocation(clientId, generation),
-      actor,
-      reason: reason || 'client disabled',
-    };
+    const entry = revocationEntry(request, generation, 'client disabled');
     return { result: { client: withoutSecretHashes(client) }, entry };
   });
 }

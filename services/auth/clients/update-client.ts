@@ -7,7 +7,6 @@ import { parseWords } from '../../common/validation/words.js';
 import { AuthError } from '../errors.js';
 import type { Client, ClientRights } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
-import { clientRevocation } from '../revocation/log.js';
 import { type ChangeAndRevokeDeps, changeAndPerhapsRevoke } from '../revocation/revoking-change.js';
 import {
   checkClientRequest,
@@ -16,6 +15,7 @@ import {
   type RevokingClientRequest,
   raiseGeneration,
   recordClientEvent,
+  revocationEntry,
 } from './client-change.js';
 import { withoutSecretHashes } from './stored-credentials.js';
 
@@ -73,14 +73,9 @@ export async function updateClient(
     await tx.clients.setRights(clientId, after);
     const details = { fields: Object.keys(change), revoked: loses };
     await recordClientEvent(tx, request, { type: 'client-updated', details });
-    const entry = generation !== undefined && {
-      ...clientRevocation(clientId, generation),
-      actor,
-      reason: reason || 'client updated',
-    };
     return {
       result: { client: withoutSecretHashes(await findClient(tx, clientId)) },
-      entry: entry || undefined,
+      entry: generation === undefined ? undefined : revocationEntry(request, generation, 'client updated'),
     };
   });
   return { ...result, revocation };

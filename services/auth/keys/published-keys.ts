@@ -34,8 +34,8 @@ export function publish(rows: readonly KeyRow[]): PublishedKeys {
   return { keySet: { version: versionOf(keys), keys }, broadcastKeys: keysOf('broadcast') };
 }
 
-/** Equal for equal sets, in any order. */
+/** Equal for equal sets. The keys are in the order of their ids. */
 function versionOf(keys: readonly PublishedKey[]): Buffer {
-  const lines = keys.map(({ kid, algorithm, jwk }) => `${kid}\n${algorithm}\n${jwk}\n`).sort();
+  const lines = keys.map(({ kid, algorithm, jwk }) => `${kid}\n${algorithm}\n${jwk}\n`);
   return createHash('sha256').update(lines.join(''), 'utf8').digest();
 }

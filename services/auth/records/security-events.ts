@@ -137,6 +137,8 @@ export interface SecurityEventRows {
    * transaction continues.
    */
   record(event: NewSecurityEvent): Promise<void>;
+  /** Like `record`, for many events with one statement. */
+  recordAll(events: readonly NewSecurityEvent[]): Promise<void>;
 }
 
 /** An item of the ordered stream: an event, or a report that the anomaly rules evaluate. */

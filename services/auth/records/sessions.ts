@@ -37,6 +37,28 @@ export interface Session {
   readonly open: boolean;
 }
 
+/** Which open sessions are meant: those that meet all conditions that are set. */
+export interface SessionFilter {
+  readonly role: string | undefined;
+  /** The client through which the user logged in. */
+  readonly clientId: string | undefined;
+  readonly loggedInBeforeTime: Date | undefined;
+  /** The network of the login, as security events record it. */
+  readonly network: string | undefined;
+  readonly userId: string | undefined;
+}
+
+/** A session that matches a filter. */
+export interface MatchedSession extends Pick<Session, 'sessionId' | 'userId' | 'clientId' | 'createTime'> {
+  readonly username: string;
+}
+
+/** What ending a session needs to know of it. */
+export interface LockedSession extends Pick<Session, 'sessionId' | 'userId' | 'open'> {
+  /** It ended before; a session that has only expired is not open, but has not ended. */
+  readonly ended: boolean;
+}
+
 /** A refresh token as the database has it; the token itself is not stored. */
 export interface RefreshTokenRow {
   readonly sessionId: string;
@@ -60,6 +82,17 @@ export interface SessionRows {
   setLastUse(sessionId: string, time: Date): Promise<void>;
   /** Ends the session; false when there is no such session or it had already ended. */
   end(sessionId: string, why: SessionEnd): Promise<boolean>;
+  /**
+   * Locks these sessions exclusively until the end of the transaction.
+   *
+   * @param busy - what to do about sessions that another transaction has locked: `skip` leaves them out and never waits
+   * @returns those that were locked; sessions that do not exist are missing
+   */
+  lockEach(sessionIds: readonly string[], busy: 'wait' | 'skip'): Promise<readonly LockedSession[]>;
+  /** Which of these sessions exist, open or ended. Takes no lock. */
+  existing(sessionIds: readonly string[]): Promise<readonly string[]>;
+  /** Ends these sessions, each for its own reason; those that have ended stay as they are. */
+  endEach(endings: readonly { readonly sessionId: string; readonly why: SessionEnd }[]): Promise<void>;
   /** Ends all open sessions of the user, and returns their number. */
   endAllOfUser(userId: string, why: SessionEnd): Promise<number>;
   /** Ends at most `limit` open sessions of the user other than one, and returns their ids. */
@@ -75,6 +108,13 @@ export interface SessionRows {
     userId: string,
     change: { from: bigint; to: bigint; scopes: readonly string[]; audiences: readonly string[] },
   ): Promise<void>;
+  /** Open sessions that match a filter, by id, after one id. Takes no lock. */
+  match(
+    filter: SessionFilter,
+    page: { readonly after: string | undefined; readonly limit: number },
+  ): Promise<readonly MatchedSession[]>;
+  /** How many open sessions match a filter. */
+  countMatching(filter: SessionFilter): Promise<number>;
   /** Ends all open sessions of all users, and returns their number. */
   endEvery(why: SessionEnd): Promise<number>;
   /** A page of the user's open sessions, newest first. */

@@ -14,21 +14,34 @@ import type {
   ForeignTarget as ForeignTargetMessage,
   Instance,
   InstanceReceipt as InstanceReceiptMessage,
+  Revocation as RevocationMessage,
   RevocationServiceServer,
   RevokeRequest,
+  RevokeResult,
+  RevokeTarget,
+  SessionFilter as SessionFilterMessage,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { EnforcementState, RevokeWait } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import {
+  EnforcementState,
+  EntryKind,
+  RevokeWait,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { parseUuid } from '../../common/validation/identifiers.js';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
+import type { SessionFilter } from '../records/sessions.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { Epochs } from './epochs.js';
 import type { ListedInstance } from './instance-records.js';
 import type { Instances } from './instances.js';
+import type { ListedRevocation, RevocationRecords } from './listed-revocations.js';
 import { checkServiceName, type ForeignTarget } from './log.js';
 import type { Revocations } from './revocations.js';
+import type { TargetResult } from './revoke-many.js';
 import type { Target } from './revoke-targets.js';
 
 export interface RevocationHandlersDeps {
-  readonly revocations: Pick<Revocations, 'revoke'>;
+  readonly revocations: Pick<Revocations, 'revoke' | 'revokeMany' | 'revokeSessions' | 'matchSessions'>;
+  readonly revocationRecords: RevocationRecords;
   readonly instances: Pick<Instances, 'list'>;
   readonly epochs: Epochs;
   /** Answers Sync and Pull; auth's own list uses it, too. */
@@ -37,17 +50,59 @@ export interface RevocationHandlersDeps {
 
 /** Creates the handlers of RevocationService. */
 export function createRevocationHandlers(deps: RevocationHandlersDeps): RevocationServiceServer {
-  const { revocations, instances, epochs, source } = deps;
+  const { revocations, revocationRecords, instances, epochs, source } = deps;
   return {
     revoke: unary(async (request, call) => {
-      const receipt = await revocations.revoke({
-        target: targetOf(request),
-        reason: request.reason,
+      const { reason, wait, targets } = request;
+      const by = { reason, actor: principalOf(call).subject, wait: waitOf(wait), signal: signalOf(call) };
+      if (targets.length > 0) {
+        if (request.target !== undefined) throw invalidField('targets', 'must be empty when target is set');
+        const receipt = await revocations.revokeMany({ ...by, targets: targets.map(targetOf) });
+        const results = receipt.results.map(resultMessageOf);
+        return {
+          ...receipt,
+          targetKnown: results.every(({ targetKnown }) => targetKnown),
+          instances: receipt.instances.map(receiptMessageOf),
+          results,
+        };
+      }
+      const receipt = await revocations.revoke({ ...by, target: targetOf(request) });
+      return { ...receipt, instances: receipt.instances.map(receiptMessageOf), results: [] };
+    }),
+    revokeSessions: unary(async ({ filter, reason, wait, dryRun }, call) => {
+      const sessionFilter = filterOf(filter);
+      if (dryRun) {
+        const { sessionCount, sessions } = await revocations.matchSessions(sessionFilter);
+        return { ...NOTHING_REVOKED, sessionCount: BigInt(sessionCount), sessions: [...sessions] };
+      }
+      const revoked = await revocations.revokeSessions({
+        filter: sessionFilter,
+        reason,
         actor: principalOf(call).subject,
-        wait: waitOf(request.wait),
+        wait: waitOf(wait),
         signal: signalOf(call),
       });
-      return { ...receipt, instances: receipt.instances.map(receiptMessageOf) };
+      return {
+        ...revoked,
+        sessionCount: BigInt(revoked.sessionCount),
+        sessions: [],
+        instances: revoked.instances.map(receiptMessageOf),
+      };
+    }),
+    listRevocations: unary(async (request) => {
+      const { revocations: page, nextPageToken } = await revocationRecords.list(request);
+      return { revocations: page.map(revocationMessageOf), nextPageToken };
+    }),
+    getRevocation: unary(async ({ sequence }) => {
+      const { revocation, instances: enforcing } = await revocationRecords.get(sequence);
+      return {
+        revocation: revocationMessageOf(revocation),
+        instances: enforcing.map(({ state, lastSyncAgeMs, ...instance }) => ({
+          ...instance,
+          state: STATES[state],
+          lastSyncAge: durationOf(lastSyncAgeMs),
+        })),
+      };
     }),
     sync: unary((request, call) => source.sync(inOwnName(request, principalOf(call)), signalOf(call))),
     pull: serverStream((request, call) => source.pull(inOwnName(request, principalOf(call)), signalOf(call))),
@@ -78,7 +133,7 @@ function inOwnName<Request extends { readonly service: string }>(
   return { ...request, service: clientId };
 }
 
-function targetOf({ target }: RevokeRequest): Target {
+function targetOf({ target }: Pick<RevokeRequest, 'target'> | RevokeTarget): Target {
   switch (target?.$case) {
     case 'token':
       return { kind: 'token', token: target.value };
@@ -135,6 +190,47 @@ const STATES = {
 
 function receiptMessageOf(receipt: InstanceReceipt): InstanceReceiptMessage {
   return { ...receipt, state: STATES[receipt.state] };
+}
+
+/** The response without a revocation. */
+const NOTHING_REVOKED = { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
+
+function resultMessageOf(result: TargetResult): RevokeResult {
+  if (!('error' in result)) return { ...result, errorReason: '', errorMessage: '' };
+  const { code, message } = result.error;
+  return { sequence: 0n, targetKnown: false, errorReason: code, errorMessage: message };
+}
+
+/** Empty texts are conditions that are not set. */
+function filterOf(filter: SessionFilterMessage | undefined): SessionFilter {
+  const { role, clientId, loggedInBeforeTime, network, userId } = filter ?? {};
+  const user = textOf(userId);
+  const userUuid = user === undefined ? undefined : parseUuid(user);
+  if (user !== undefined && userUuid === undefined) throw invalidField('filter.user_id', 'must be a UUID');
+  return {
+    role: textOf(role),
+    clientId: textOf(clientId),
+    loggedInBeforeTime,
+    network: textOf(network),
+    userId: userUuid,
+  };
+}
+
+function textOf(text: string | undefined): string | undefined {
+  if (text?.includes('\0')) throw invalidField('filter', 'must not contain NUL');
+  return text === '' ? undefined : text;
+}
+
+const KINDS = {
+  TOKEN: EntryKind.ENTRY_KIND_TOKEN,
+  SESSION: EntryKind.ENTRY_KIND_SESSION,
+  USER: EntryKind.ENTRY_KIND_USER,
+  CLIENT: EntryKind.ENTRY_KIND_CLIENT,
+  KEY: EntryKind.ENTRY_KIND_KEY,
+} as const;
+
+function revocationMessageOf(revocation: ListedRevocation): RevocationMessage {
+  return { ...revocation, kind: KINDS[revocation.kind] };
 }
 
 function instanceMessageOf({ lastSyncAgeMs, leaseLeftMs, ...instance }: ListedInstance): Instance {

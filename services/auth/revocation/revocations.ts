@@ -1,14 +1,15 @@
 /** The operations on the revocation log: revoke, answer the instances that follow it, drop what has expired. */
 
 import type { Timers } from '@portcullis/guard/clock';
-import { ServiceError, shareError } from '@portcullis/guard/errors';
-import { AuthError } from '../errors.js';
-import type { EpochStanding, LiveSet, LostEpoch } from '../records/revocations.js';
+import { ServiceError } from '@portcullis/guard/errors';
+import type { EpochStanding, LogEntry, LostEpoch } from '../records/revocations.js';
+import type { SessionFilter } from '../records/sessions.js';
 import type { Instances } from './instances.js';
 import {
   checkInstance,
   checkQuestion,
   entriesNeededAfter,
+  indexAfter,
   type LogReading,
   newlyLost,
   otherEpochs,
@@ -19,29 +20,60 @@ import {
   sequencesToCompare,
   syncResultFor,
 } from './log.js';
-import type { RevocationStore } from './log-access.js';
+import type { LogReader, RevocationStore } from './log-access.js';
+import { LogTail } from './log-tail.js';
+import { createPullTurns } from './pull-turns.js';
+import {
+  createRevocationGroups,
+  type RevocationGroups,
+  type RevocationGroupsDeps,
+} from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
+import {
+  type MatchedSessions,
+  matchSessions,
+  type RevokedSessions,
+  type RevokeManyReceipt,
+  revokeMany,
+  revokeSessions,
+} from './revoke-many.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
 
 /** Maximum number of entries that one transaction drops, so that it locks the log only for a moment. */
 const PURGE_ENTRIES_MAX = 1000;
 
-/** Most Pulls that are answered at once. */
-const PULLS_MAX = 64;
+/** Shortest time between two reads of the whole list, in milliseconds: all Pulls that wait share the next one. */
+const LIVE_READ_INTERVAL_MS = 100;
+
+const NEVER_ABORTED = new AbortController().signal;
 
 /** The collaborators of the operations. */
-export interface RevocationDeps extends RevokeDeps {
+export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly log: RevocationStore;
   readonly timers?: Timers;
   readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncPosition) => void;
+  /** See {@link RevocationGroupsDeps.onGroup}. */
+  readonly onGroup?: RevocationGroupsDeps['onGroup'];
+  /** What writes revocations of sessions and tokens; by default groups of its own. */
+  readonly groups?: RevocationGroups;
 }
 
 /** The operations on the revocation log. */
 export interface Revocations {
   /** See {@link revoke}. */
   revoke(request: RevokeRequest): Promise<RevokeReceipt>;
+  /** See {@link revokeMany}. */
+  revokeMany(request: Parameters<typeof revokeMany>[1]): Promise<RevokeManyReceipt>;
+  /** See {@link revokeSessions}. */
+  revokeSessions(request: Parameters<typeof revokeSessions>[1]): Promise<RevokedSessions>;
+  /**
+   * What {@link revokeSessions} would hit: how many sessions, and the first of them.
+   *
+   * @throws ServiceError FIELD_INVALID for a filter without a condition
+   */
+  matchSessions(filter: SessionFilter): Promise<MatchedSessions>;
   /**
    * Answers a sync request from a read of the log that began after the request arrived.
    *
@@ -49,43 +81,40 @@ export interface Revocations {
    */
   sync(question: SyncPosition): Promise<SyncResult>;
   /**
-   * Returns the live list in parts, the end last.
+   * Returns the live list in parts, the end last, when it is the turn of the service. Callers share the parts.
    *
-   * @throws ServiceError FIELD_INVALID, RATE_LIMITED, DEPENDENCY_UNAVAILABLE
+   * @throws ServiceError FIELD_INVALID, RATE_LIMITED, DEPENDENCY_UNAVAILABLE; the reason of the signal
    */
-  pull(request: { service: string; instance: Buffer }): AsyncIterable<PullPart>;
+  pull(request: { service: string; instance: Buffer }, signal?: AbortSignal): AsyncIterable<PullPart>;
   /** Drops all expired entries and returns how many. */
   purge(): Promise<number>;
 }
 
-const TOO_MANY_PULLS = shareError(
-  new AuthError('RATE_LIMITED', 'too many instances pull the list', { retryAfterMs: 1000 }),
-);
-
 /** The shared reads and writes of one process. */
 interface Shared {
   readonly heads: SharedReads<SyncPosition, LogReading>;
-  readonly live: SharedReads<undefined, LiveSet>;
+  readonly live: SharedReads<undefined, readonly PullPart[]>;
   readonly losses: SharedReads<LostEpoch, undefined>;
 }
 
 /** Creates the operations on the revocation log. */
 export function createRevocations(deps: RevocationDeps): Revocations {
   const shared = createShared(deps);
-  let pulls = 0;
+  const { groups = createRevocationGroups(deps) } = deps;
+  const turns = createPullTurns();
   return {
-    revoke: (request) => revoke(deps, request),
+    revoke: (request) => revoke({ ...deps, groups }, request),
+    revokeMany: (request) => revokeMany({ ...deps, groups }, request),
+    revokeSessions: (request) => revokeSessions({ ...deps, groups }, request),
+    matchSessions: (filter) => matchSessions(deps, filter),
     sync: (question) => sync(deps, shared, question),
-    pull: async function* (request) {
+    pull: async function* (request, signal = NEVER_ABORTED) {
       checkInstance(request);
-      if (pulls >= PULLS_MAX) {
-        throw TOO_MANY_PULLS;
-      }
-      pulls += 1;
+      const endTurn = await turns.take(request.service, signal);
       try {
-        yield* partsOf(await shared.live.read(undefined));
+        yield* await shared.live.read(undefined);
       } finally {
-        pulls -= 1;
+        endTurn();
       }
     },
     purge: () => purge(deps.log),
@@ -93,13 +122,14 @@ export function createRevocations(deps: RevocationDeps): Revocations {
 }
 
 function createShared({ log, timers }: Pick<RevocationDeps, 'log' | 'timers'>): Shared {
+  const tail = new LogTail();
   const readHead = async (questions: readonly SyncPosition[]) => {
-    const reading = await readFor(log, questions);
+    const reading = await readFor(log, tail, questions);
     return () => reading;
   };
   const readLive = async () => {
-    const live = await log.readLive();
-    return () => live;
+    const parts = [...partsOf(await log.readLive())];
+    return () => parts;
   };
   const noteLost = async (lost: readonly LostEpoch[]) => {
     await log.noteLostEpochs(lost);
@@ -107,7 +137,7 @@ function createShared({ log, timers }: Pick<RevocationDeps, 'log' | 'timers'>): 
   };
   return {
     heads: createSharedReads(readHead, READ_BLOCKING_MS_MAX, timers),
-    live: createSharedReads(readLive, READ_BLOCKING_MS_MAX, timers),
+    live: createSharedReads(readLive, READ_BLOCKING_MS_MAX, timers, LIVE_READ_INTERVAL_MS),
     // Shared like reads: a service that invents epochs must not take all connections to the database.
     losses: createSharedReads(noteLost, READ_BLOCKING_MS_MAX, timers),
   };
@@ -147,18 +177,39 @@ async function purge(log: RevocationStore): Promise<number> {
   }
 }
 
-function readFor(log: RevocationStore, questions: readonly SyncPosition[]): Promise<LogReading> {
+function readFor(
+  log: RevocationStore,
+  tail: LogTail,
+  questions: readonly SyncPosition[],
+): Promise<LogReading> {
   return log.read(async (reader) => {
     const { state } = reader;
     const after = entriesNeededAfter(state, questions);
     const places = sequencesToCompare(state, questions);
     const others = otherEpochs(state, questions);
-    const [keys, entries, entryIds, known] = await Promise.all([
+    const [keys, entries, known] = await Promise.all([
       reader.publishedKeys(),
-      after === undefined ? [] : reader.entriesAfter(after),
-      places.length === 0 ? new Map<bigint, Buffer>() : reader.entryIdsAt(places),
+      after === undefined ? [] : tail.entriesAfter(reader, after),
       others.length === 0 ? new Map<string, EpochStanding>() : reader.standingOf(others),
     ]);
+    const entryIds = await entryIdsAt(reader, entries, places);
     return { state, keys, entries, entryIds, otherEpochs: known };
   });
+}
+
+/** The ids of the entries at these places: from the entries of the read, and else from the log. */
+async function entryIdsAt(
+  reader: LogReader,
+  entries: readonly LogEntry[],
+  places: readonly bigint[],
+): Promise<ReadonlyMap<bigint, Buffer>> {
+  const ids = new Map<bigint, Buffer>();
+  const others: bigint[] = [];
+  for (const place of places) {
+    const entry = entries[indexAfter(entries, place) - 1];
+    if (entry?.sequence === place) ids.set(place, entry.entryId);
+    else others.push(place);
+  }
+  if (others.length === 0) return ids;
+  return new Map([...ids, ...(await reader.entryIdsAt(others))]);
 }

@@ -7,7 +7,7 @@ import type { ClientRows } from '../records/clients.js';
 import type { KeyRows } from '../records/keys.js';
 import type { Revocation, RevocationRows } from '../records/revocations.js';
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
-import type { SessionRows } from '../records/sessions.js';
+import type { Session, SessionEnd, SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
 import { isRefreshToken } from '../sessions/refresh-tokens.js';
 import {
@@ -42,13 +42,23 @@ export type CheckedTarget =
   | { readonly kind: 'key'; readonly keyId: string }
   | { readonly kind: 'foreign'; readonly foreign: ForeignTarget; readonly revocation: Revocation };
 
+/** A target whose revocation changes no row but that of a session, so that many share a transaction. */
+export type TokenTarget = Extract<CheckedTarget, { readonly kind: 'token' | 'session' | 'foreign' }>;
+
+/** A target that stands for an unknown number of tokens. */
+export type AccountTarget = Exclude<CheckedTarget, TokenTarget>;
+
+export function isTokenTarget(target: CheckedTarget): target is TokenTarget {
+  return target.kind === 'token' || target.kind === 'session' || target.kind === 'foreign';
+}
+
 /** The part of a transaction that revoking uses. */
 export interface RevocationTransaction {
   readonly users: Pick<UserRows, 'raiseGeneration'>;
-  readonly sessions: Pick<SessionRows, 'end' | 'endAllOfUser'> & {
-    /** The session, open or ended. */
-    lockShared(sessionId: string): Promise<{ readonly userId: string } | undefined>;
-  };
+  readonly sessions: Pick<
+    SessionRows,
+    'endAllOfUser' | 'lockEach' | 'existing' | 'endEach' | 'match' | 'countMatching'
+  >;
   readonly clients: Pick<ClientRows, 'raiseGeneration'>;
   readonly keys: Pick<KeyRows, 'lockCreation' | 'retire' | 'promoteNext'>;
   readonly revocations: RevocationRows;
@@ -117,25 +127,53 @@ export async function checkTarget(deps: TargetDeps, target: Target): Promise<Che
   }
 }
 
-/**
- * Changes the rows that the target names, and returns what belongs in the log and in the record of events.
- *
- * @throws ServiceError NOT_FOUND for an unknown session, user, client or key
- */
-export async function applyTarget(
-  tx: RevocationTransaction,
-  target: CheckedTarget,
-  by: RevokedBy,
-): Promise<AppliedTarget> {
+/** What a target writes that can share a transaction with others, once its session is locked. */
+interface GroupedTarget {
+  readonly sessionId?: string;
+  /** @throws ServiceError NOT_FOUND for an unknown session */
+  readonly decide: (
+    session: Pick<Session, 'userId'> | undefined,
+  ) => AppliedTarget & { readonly why?: SessionEnd };
+}
+
+/** Decides what a revocation of a token or a session writes. */
+export function groupedTarget(target: TokenTarget, by: RevokedBy): GroupedTarget {
   switch (target.kind) {
     case 'token': {
       const { tokenId, revocation } = target;
-      return { revocation, event: { ...by, type: 'token-revoked', subject: { tokenId }, details: {} } };
+      const event = { ...by, type: 'token-revoked', subject: { tokenId }, details: {} } as const;
+      return { decide: () => ({ revocation, event }) };
     }
-    case 'foreign':
-      return { revocation: target.revocation, event: foreignEvent(target.foreign, by) };
-    case 'session':
-      return await applySession(tx, target, by);
+    case 'foreign': {
+      const { foreign, revocation } = target;
+      return { decide: () => ({ revocation, event: foreignEvent(foreign, by) }) };
+    }
+    case 'session': {
+      const { sessionId, revocation } = target;
+      return {
+        sessionId,
+        // A session that ended before gets another entry: a caller that missed the first answer may send it again.
+        decide: (session) => {
+          if (session === undefined) throw new AuthError('NOT_FOUND', 'there is no such session');
+          const { userId } = session;
+          return { revocation, event: sessionsRevoked({ userId, sessionId }, by), why: 'REVOKED' };
+        },
+      };
+    }
+  }
+}
+
+/**
+ * Changes the rows that the target names, and returns what belongs in the log and in the record of events.
+ *
+ * @throws ServiceError NOT_FOUND for an unknown user, client or key
+ */
+export async function applyTarget(
+  tx: RevocationTransaction,
+  target: AccountTarget,
+  by: RevokedBy,
+): Promise<AppliedTarget> {
+  switch (target.kind) {
     case 'user':
       return await applyUser(tx, target.userId, by);
     case 'client':
@@ -146,20 +184,6 @@ export async function applyTarget(
       return { revocation: await revokeKey(tx.keys, keyId), event };
     }
   }
-}
-
-async function applySession(
-  tx: RevocationTransaction,
-  { sessionId, revocation }: { readonly sessionId: string; readonly revocation: Revocation },
-  by: RevokedBy,
-): Promise<AppliedTarget> {
-  // A session that ended before gets another entry: a caller that missed the first answer may send the request again.
-  const [, session] = await Promise.all([
-    tx.sessions.end(sessionId, 'REVOKED'),
-    tx.sessions.lockShared(sessionId),
-  ]);
-  if (session === undefined) throw new AuthError('NOT_FOUND', 'there is no such session');
-  return { revocation, event: sessionsRevoked({ userId: session.userId, sessionId }, by) };
 }
 
 async function applyUser(tx: RevocationTransaction, userId: string, by: RevokedBy): Promise<AppliedTarget> {

@@ -2,17 +2,22 @@
 
 import type { Clock } from '@portcullis/guard/clock';
 import { AuthError } from '../errors.js';
-import type { Appended, LogEntry, Receipt } from '../records/revocations.js';
+import type { Receipt } from '../records/revocations.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { Instances } from './instances.js';
-import { checkReason, enforcedEverywhereBy } from './log.js';
+import { checkReason } from './log.js';
 import { WAITS_MAX } from './receipts.js';
+import { type RevocationGroups, receiptOfWritten, type Written } from './revocation-groups.js';
 import {
+  type AccountTarget,
   applyTarget,
   type CheckedTarget,
   checkTarget,
+  groupedTarget,
   isTargetKnown,
+  isTokenTarget,
   type RevocationTransaction,
+  type RevokedBy,
   type Target,
   type TargetDeps,
 } from './revoke-targets.js';
@@ -40,18 +45,9 @@ export interface RevokeDeps extends TargetDeps {
   readonly store: { transaction<T>(work: (tx: RevocationTransaction) => Promise<T>): Promise<T> };
   readonly clock: Clock;
   readonly instances: Pick<Instances, 'waits' | 'wait'>;
+  readonly groups: RevocationGroups;
   /** Called after the commit when a key was revoked, so that another one is made. */
   readonly onKeyRevoked: () => void;
-}
-
-/** An entry that was committed, and how long that took. */
-interface Written {
-  readonly appended: Appended;
-  readonly entry: LogEntry;
-  /** Monotonic time at which the commit was confirmed. */
-  readonly committedAtMs: number;
-  /** From before the log was locked until the commit was confirmed. */
-  readonly elapsedMs: number;
 }
 
 /**
@@ -68,35 +64,70 @@ export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<
     throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
   }
   const target = await checkTarget(deps, request.target);
-  const written = await write(deps, target, request);
+  const written = await writeRevocation(deps, target, { ...request, acknowledge: wait !== 'NONE' });
   if (target.kind === 'key') deps.onKeyRevoked();
   const { appended, entry, committedAtMs, elapsedMs } = written;
-  const everywhereBy = enforcedEverywhereBy(appended, elapsedMs);
-  const targetKnown = isTargetKnown(request.target);
-  const receipt = { sequence: entry.sequence, enforcedEverywhereBy: everywhereBy, targetKnown };
+  const receipt = { ...receiptOfWritten(written), targetKnown: isTargetKnown(request.target) };
   if (wait === 'NONE') return { ...receipt, instances: [] };
   const { epoch, leaseMs, lockedTime } = appended;
-  const boundAtMs = committedAtMs + everywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
+  const boundAtMs =
+    committedAtMs + receipt.enforcedEverywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
   const committed = { epoch, entry, committedAtMs, leaseMs, boundAtMs };
   return { ...receipt, instances: await deps.instances.wait(committed, wait, signal) };
 }
 
 const NEVER = new AbortController().signal;
 
-async function write(
-  { store, clock }: RevokeDeps,
+/**
+ * Writes one revocation, in a group if it can share a transaction.
+ *
+ * @throws ServiceError NOT_FOUND for an unknown session, user, client or key; RATE_LIMITED; DEPENDENCY_UNAVAILABLE
+ */
+export async function writeRevocation(
+  deps: RevokeDeps,
   target: CheckedTarget,
-  { reason, actor, wait = 'NONE' }: RevokeRequest,
+  {
+    reason,
+    actor,
+    acknowledge,
+  }: Pick<RevokeRequest, 'reason' | 'actor'> & {
+    /** Asks the instances to acknowledge the entry at once. */
+    readonly acknowledge: boolean;
+  },
 ): Promise<Written> {
+  const by = { reason, actor, network: '' };
+  if (!isTokenTarget(target)) return await writeAlone(deps, target, { by, acknowledge });
+  const { sessionId, decide } = groupedTarget(target, by);
+  const written = await deps.groups.write({
+    caller: actor,
+    ...(sessionId !== undefined && { sessionId }),
+    decide: (session) => {
+      const { revocation, event, why } = decide(session);
+      const entry = { ...revocation, reason, actor, acknowledge };
+      return { entry, event, ...(why !== undefined && { why }) };
+    },
+  });
+  if (written === undefined) throw new TypeError('a revocation has written nothing');
+  return written;
+}
+
+/** A revocation that changes more rows than a session's. */
+async function writeAlone(
+  { store, clock }: RevokeDeps,
+  target: AccountTarget,
+  { by, acknowledge }: { readonly by: RevokedBy; readonly acknowledge: boolean },
+): Promise<Written> {
+  const { reason, actor } = by;
   let startedMs = 0;
   const appended = await store.transaction(async (tx) => {
-    const { revocation, event } = await applyTarget(tx, target, { reason, actor, network: '' });
+    const { revocation, event } = await applyTarget(tx, target, by);
     startedMs = clock.monotonicMs();
-    // An instance that learns of a revoked key must sync at once, to learn which key signs in its place.
-    const acknowledge = wait !== 'NONE' || target.kind === 'key';
     const [, result] = await Promise.all([
       tx.events.record(event),
-      tx.revocations.append([{ ...revocation, reason, actor, acknowledge }]),
+      // An instance that learns of a revoked key must sync at once, to learn which key signs in its place.
+      tx.revocations.append([
+        { ...revocation, reason, actor, acknowledge: acknowledge || target.kind === 'key' },
+      ]),
     ]);
     return result;
   });

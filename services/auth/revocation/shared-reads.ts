@@ -33,18 +33,23 @@ export interface SharedReads<Request, Answer> {
  *
  * @param read - reads once for all requests; the function it returns answers one request, or throws for that one alone
  * @param blockingMsMax - longest time for which a read blocks the next one, in milliseconds
+ * @param intervalMs - shortest time from the beginning of one read to that of the next, in milliseconds
  */
 export function createSharedReads<Request, Answer>(
   read: (requests: readonly Request[]) => Promise<(request: Request) => Answer>,
   blockingMsMax: number = READ_BLOCKING_MS_MAX,
   timers: Timers = systemTimers,
+  intervalMs = 0,
 ): SharedReads<Request, Answer> {
   let waiting: Waiting<Request, Answer>[] = [];
   let underWay = 0;
   let blocking: symbol | undefined;
+  let isTooSoon = false;
 
   const beginWhenPossible = (): void => {
-    if (waiting.length === 0 || blocking !== undefined || underWay >= CONCURRENT_READS_MAX) return;
+    if (waiting.length === 0 || blocking !== undefined || isTooSoon || underWay >= CONCURRENT_READS_MAX)
+      return;
+    if (intervalMs > 0) pace();
     const served = waiting;
     waiting = [];
     underWay += 1;
@@ -55,6 +60,13 @@ export function createSharedReads<Request, Answer>(
       stop();
       underWay -= 1;
       unblock(own);
+    });
+  };
+  const pace = (): void => {
+    isTooSoon = true;
+    timers.after(intervalMs, () => {
+      isTooSoon = false;
+      beginWhenPossible();
     });
   };
   const unblock = (own: symbol): void => {

@@ -213,9 +213,9 @@ async function openEpoch(
   await sql.query(
     `WITH carried AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, revoke_time)
        SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, key, min_generation,
-              cut_off_time, keep_until, reason, actor
+              cut_off_time, keep_until, reason, actor, revoke_time
        FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
        RETURNING seq, entry_id
      )

@@ -14,8 +14,13 @@ const WATCH_POLL_MS = 250;
 /** Maximum number of watchers of one process. */
 const WATCHERS_MAX = 100;
 
+/** The part of them that one user may have. */
+const WATCHERS_PER_USER_MAX = 10;
+
 /** A request to watch; an empty token begins with the next event. */
 export interface WatchRequest {
+  /** The user who watches. */
+  readonly caller: string;
   readonly filter: EventFilter;
   readonly resumeToken: string;
 }
@@ -34,30 +39,38 @@ type WatchEvents = (
 /** Creates the function that watches; it bounds the watchers of this process. */
 export function createEventWatch(store: Pick<SecurityStore, 'place' | 'eventsAfter'>): WatchEvents {
   let watchers = 0;
+  const ofUsers = new Map<string, number>();
   return async function* (request, signal) {
-    if (watchers >= WATCHERS_MAX) {
-      throw new AuthError('RATE_LIMITED', 'too many watch already', { retryAfterMs: 1000 });
+    const { caller } = request;
+    const own = ofUsers.get(caller) ?? 0;
+    if (watchers >= WATCHERS_MAX || own >= WATCHERS_PER_USER_MAX) {
+      const which = own >= WATCHERS_PER_USER_MAX ? 'watches of this user' : 'watches';
+      throw new AuthError('RATE_LIMITED', `too many ${which}`, { retryAfterMs: 1000 });
     }
     watchers += 1;
+    ofUsers.set(caller, own + 1);
     try {
       yield* watch(store, request, signal);
     } finally {
       watchers -= 1;
+      const left = (ofUsers.get(caller) ?? 1) - 1;
+      if (left === 0) ofUsers.delete(caller);
+      else ofUsers.set(caller, left);
     }
   };
 }
 
 async function* watch(
   store: Pick<SecurityStore, 'place' | 'eventsAfter'>,
-  { filter, resumeToken }: WatchRequest,
+  { caller, filter, resumeToken }: WatchRequest,
   signal: AbortSignal,
 ): AsyncGenerator<WatchedEvent, void, undefined> {
-  const end = await store.place();
+  const end = await store.place(caller);
   let position = resumeToken === '' ? end : positionOf(resumeToken);
   // A database that was restored does not have the event. The client would miss events up to its position.
   if (position > end) throw invalidField('resume_token', 'is of a record that is no more: begin without');
   while (!signal.aborted) {
-    const { events, upTo } = await store.eventsAfter(position, filter, WATCH_READ_MAX);
+    const { events, upTo } = await store.eventsAfter(position, filter, WATCH_READ_MAX, caller);
     for (const { position: at, event } of events) {
       position = at;
       yield { event, resumeToken: tokenOf(at) };

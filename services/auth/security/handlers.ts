@@ -1,6 +1,6 @@
 /** The handlers of SecurityService: they translate between messages and the domain. */
 
-import { invalidField, serverStream, signalOf, unary } from '@portcullis/guard';
+import { invalidField, principalOf, serverStream, signalOf, unary } from '@portcullis/guard';
 import {
   FindingGrade,
   type SecurityEventFilter,
@@ -26,13 +26,14 @@ export interface SecurityHandlersDeps {
 /** Creates the handlers of SecurityService. */
 export function createSecurityHandlers({ events, review }: SecurityHandlersDeps): SecurityServiceServer {
   return {
-    listSecurityEvents: unary(async ({ filter, ...page }) => {
-      const found = await events.list(filterOf(filter), page);
+    listSecurityEvents: unary(async ({ filter, ...page }, call) => {
+      const found = await events.list(filterOf(filter), page, principalOf(call).subject);
       return { events: found.events.map(messageOf), nextPageToken: found.nextPageToken };
     }),
     watchSecurityEvents: serverStream(async function* ({ filter, resumeToken }, call) {
       const { types, subject } = filterOf(filter);
-      for await (const watched of events.watch({ filter: { types, subject }, resumeToken }, signalOf(call))) {
+      const request = { caller: principalOf(call).subject, filter: { types, subject }, resumeToken };
+      for await (const watched of events.watch(request, signalOf(call))) {
         yield { event: messageOf(watched.event), resumeToken: watched.resumeToken };
       }
     }),

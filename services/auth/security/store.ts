@@ -1,7 +1,7 @@
 /** Security events in PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
-import type { Database, Sql } from '../../common/database/database.js';
+import { asCaller, type Database, type Sql } from '../../common/database/database.js';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type {
@@ -39,12 +39,17 @@ export function createSecurityEventRows(
   afterCommit: (effect: () => void) => void,
   observer: EventObserver,
 ): SecurityEventRows {
-  return {
-    record: async (event) => {
-      const [isRecorded = false] = await record(sql, [event]);
-      afterCommit(() => (isRecorded ? observer.recorded(event.type) : observer.lost(1)));
-    },
+  const recordAll = async (events: readonly NewSecurityEvent[]): Promise<void> => {
+    if (events.length === 0) return;
+    const outcomes = await record(sql, events);
+    afterCommit(() => {
+      for (const [index, { type }] of events.entries()) {
+        if (outcomes[index] === true) observer.recorded(type);
+        else observer.lost(1);
+      }
+    });
   };
+  return { record: (event) => recordAll([event]), recordAll };
 }
 
 /** The order of events inside a transaction. */
@@ -66,9 +71,9 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
 
 /** Creates the record in this database. */
 export function createSecurityStore(database: Database): SecurityStore {
-  const placeAll = async (): Promise<bigint> => {
+  const placeAll = async (caller?: string): Promise<bigint> => {
     for (;;) {
-      const placed = await database.transaction((sql) => place(sql, 'FOR UPDATE'));
+      const placed = await database.transaction((sql) => place(sql, 'FOR UPDATE'), { caller });
       if (placed === undefined) throw new TypeError('the order of events has no end');
       if (placed.count < PLACED_MAX) return placed.position;
     }
@@ -101,11 +106,11 @@ export function createSecurityStore(database: Database): SecurityStore {
         return true;
       }),
 
-    list: async (filter, page) => {
+    list: async (filter, page, caller) => {
       const { limit, after } = pageOf(page, [cursorPatterns.integer]);
       // Events that were just recorded belong to the first page.
-      if (after === undefined) await placeAll();
-      const { rows } = await database.query<EventRow>(
+      if (after === undefined) await placeAll(caller);
+      const { rows } = await asCaller(database, caller).query<EventRow>(
         `SELECT ${COLUMNS} FROM security_events
          WHERE ${MATCHES} AND ($5::bigint IS NULL OR position < $5) AND position IS NOT NULL
          ORDER BY position DESC LIMIT $6`,
@@ -121,8 +126,8 @@ export function createSecurityStore(database: Database): SecurityStore {
 
     place: placeAll,
 
-    eventsAfter: async (position, filter, limit) => {
-      const { rows } = await database.query<EventRow & { readonly end: bigint }>(
+    eventsAfter: async (position, filter, limit, caller) => {
+      const { rows } = await asCaller(database, caller).query<EventRow & { readonly end: bigint }>(
         `WITH stream AS MATERIALIZED (SELECT position AS end FROM security_stream)
          SELECT ${COLUMNS}, stream.end FROM stream LEFT JOIN LATERAL (
            SELECT * FROM security_events
@@ -171,14 +176,11 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
     details: event.details,
     days: keptDaysOf(event.type),
   }));
-  const { rows } = await sql.query<{ recorded: boolean }>(
-    `SELECT record_security_event((e->>'eventId')::uuid, e->>'type', (e->>'time')::timestamptz, e->'subject',
-       ARRAY(SELECT jsonb_array_elements_text(e->'subjects')), e->>'actor', e->>'reason', e->>'network',
-       e->>'source', e->'details', make_interval(days => (e->>'days')::integer)) AS recorded
-     FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS t (e, n) ORDER BY n`,
+  const { rows } = await sql.query<{ recorded: boolean[] }>(
+    'SELECT record_security_events($1::jsonb) AS recorded',
     [JSON.stringify(values)],
   );
-  return rows.map(({ recorded }) => recorded);
+  return rows[0]?.recorded ?? [];
 }
 
 async function place(

@@ -6,8 +6,15 @@ import { networkOfPeer } from '@portcullis/guard/networks';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
 import type { Appended, Receipt } from '../records/revocations.js';
-import type { RefreshTokenRow, Session } from '../records/sessions.js';
+import type { LockedSession, RefreshTokenRow, Session, SessionEnd } from '../records/sessions.js';
 import { sessionRevocation } from '../revocation/log.js';
+import {
+  createRevocationGroups,
+  type GroupWrite,
+  type RevocationGroups,
+  type RevocationGroupsDeps,
+  receiptOfWritten,
+} from '../revocation/revocation-groups.js';
 import { receiptOf } from '../revocation/revoking-change.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { hashRefreshToken, isRefreshToken, parseRefreshToken } from './refresh-tokens.js';
@@ -21,18 +28,37 @@ export interface SessionCaller {
 export interface EndSessionDeps {
   readonly store: AuthStore;
   readonly clock: Clock;
+  readonly groups: SessionGroups;
+}
+
+/** The groups in which sessions end, by the importance of who ends them: see {@link RevocationGroups}. */
+export interface SessionGroups {
+  /** Of users with an access token. */
+  readonly known: RevocationGroups;
+  /** Of whoever holds a refresh token. */
+  readonly unknown: RevocationGroups;
+}
+
+export function createSessionGroups(
+  deps: Pick<RevocationGroupsDeps, 'store' | 'clock' | 'onGroup'>,
+): SessionGroups {
+  return {
+    known: createRevocationGroups({ ...deps, importance: 'known' }),
+    unknown: createRevocationGroups({ ...deps, importance: 'unknown' }),
+  };
 }
 
 /** Ends the caller's session. Does nothing when it has already ended. */
-export async function logout({ store }: EndSessionDeps, { userId, sessionId }: SessionCaller): Promise<void> {
+export async function logout(
+  { groups }: Pick<EndSessionDeps, 'groups'>,
+  { userId, sessionId }: SessionCaller,
+): Promise<void> {
   if (sessionId === undefined) return;
-  await store.transaction(
-    async (tx) => {
-      if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
-      await appendSessionEnd(tx, { sessionId, userId }, { reason: 'logout', actor: userId });
-    },
-    { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
-  );
+  await groups.known.write({
+    caller: userId,
+    sessionId,
+    decide: (session) => endUnlessEnded(session, { reason: 'logout', actor: userId }),
+  });
 }
 
 /**
@@ -41,27 +67,25 @@ export async function logout({ store }: EndSessionDeps, { userId, sessionId }: S
  * @throws ServiceError NOT_FOUND when the caller has no such open session; FIELD_INVALID
  */
 export async function revokeOwnSession(
-  { store, clock }: EndSessionDeps,
+  { groups }: Pick<EndSessionDeps, 'groups'>,
   { userId }: SessionCaller,
   text: string,
 ): Promise<Receipt> {
   const sessionId = parseUuid(text);
   if (sessionId === undefined) throw invalidField('session_id', 'must be a UUID');
-  let startedMs = 0;
-  const appended = await store.transaction(
-    async (tx) => {
-      const session = await tx.sessions.lock(sessionId);
+  const written = await groups.known.write({
+    caller: userId,
+    sessionId,
+    decide: (session) => {
       // Another user's session and an unknown one get the same answer, so that ids cannot be probed.
       if (!session?.open || session.userId !== userId) {
         throw new AuthError('NOT_FOUND', 'there is no such session');
       }
-      await tx.sessions.end(sessionId, 'REVOKED');
-      startedMs = clock.monotonicMs();
-      return await appendSessionEnd(tx, session, { reason: 'revoked by its owner', actor: userId });
+      return endOf(session, { why: 'REVOKED', reason: 'revoked by its owner', actor: userId });
     },
-    { contends: [`session ${sessionId}`, `user ${userId}`], caller: userId },
-  );
-  return receiptOf(appended, clock.monotonicMs() - startedMs);
+  });
+  if (written === undefined) throw new TypeError('a revocation has written nothing');
+  return receiptOfWritten(written);
 }
 
 /** How many sessions one transaction ends, so that it locks the log only for a moment. */
@@ -80,7 +104,7 @@ export interface EndedSessions {
  * @throws ServiceError TOKEN_REVOKED when the calling session has ended; sessions may have ended before
  */
 export async function revokeOtherSessions(
-  { store, clock }: EndSessionDeps,
+  { store, clock }: Pick<EndSessionDeps, 'store' | 'clock'>,
   { userId, sessionId }: SessionCaller,
 ): Promise<EndedSessions> {
   // Only access tokens without a session reach this: they belong to no user of this issuer.
@@ -119,7 +143,7 @@ export async function revokeOtherSessions(
  * @throws ServiceError FIELD_INVALID for another kind of token (RFC 7009 §2.2.1)
  */
 export async function revokeRefreshToken(
-  { store }: EndSessionDeps,
+  { store, groups }: Pick<EndSessionDeps, 'store' | 'groups'>,
   { token, peer }: { readonly token: string; readonly peer: string },
 ): Promise<void> {
   if (!isRefreshToken(token)) throw invalidField('token', 'must be a refresh token');
@@ -128,14 +152,12 @@ export async function revokeRefreshToken(
   const found = await findSessionOf(store, token, caller);
   if (found === undefined) return;
   const { sessionId, userId } = found;
-  await store.transaction(
-    async (tx) => {
-      if (!(await tx.sessions.end(sessionId, 'LOGOUT'))) return;
-      const by = { reason: 'logout with a refresh token', actor: userId, network };
-      await appendSessionEnd(tx, { sessionId, userId }, by);
-    },
-    { importance: 'unknown', contends: [`session ${sessionId}`, `user ${userId}`], caller },
-  );
+  await groups.unknown.write({
+    caller,
+    sessionId,
+    decide: (session) =>
+      endUnlessEnded(session, { reason: 'logout with a refresh token', actor: userId, network }),
+  });
 }
 
 /** The session of a refresh token, used or not; undefined when the token is unknown. */
@@ -148,36 +170,54 @@ export async function findSessionOf(
   return await reads.sessions.findRefreshToken(hashRefreshToken(refreshToken), caller);
 }
 
+/** Who ended a session, and why. */
+interface EndedBy {
+  readonly reason: string;
+  readonly actor: string;
+  readonly network?: string;
+}
+
 /** Appends the end of a session to the revocation log, and records it as a security event. */
 export async function appendSessionEnd(
   tx: AuthTransaction,
   { sessionId, userId }: Pick<Session, 'sessionId' | 'userId'>,
-  { network = '', ...by }: { reason: string; actor: string; network?: string },
+  by: EndedBy,
 ): Promise<Appended> {
-  return await appendSessionEnds(tx, userId, [sessionId], { network, ...by });
+  return await appendSessionEnds(tx, userId, [sessionId], by);
 }
 
 async function appendSessionEnds(
   tx: AuthTransaction,
   userId: string,
   sessionIds: readonly string[],
-  { network = '', ...by }: { reason: string; actor: string; network?: string },
+  by: EndedBy,
 ): Promise<Appended> {
-  const initiator = by.actor === userId ? 'user' : 'system';
-  const events = sessionIds.map((sessionId) =>
-    tx.events.record({
-      ...by,
-      type: 'session-revoked',
-      subject: { userId, sessionId },
-      network,
-      details: { initiator },
-    }),
-  );
+  const writes = sessionIds.map((sessionId) => writeOf({ userId, sessionId }, by));
   // The revocation log is locked last, so its statement comes last.
-  const entries = sessionIds.map((sessionId) => ({ ...sessionRevocation(sessionId), ...by }));
-  const appended = tx.revocations.append(entries);
-  await Promise.all([...events, appended]);
-  return await appended;
+  const [, appended] = await Promise.all([
+    tx.events.recordAll(writes.map(({ event }) => event)),
+    tx.revocations.append(writes.map(({ entry }) => entry)),
+  ]);
+  return appended;
+}
+
+function endUnlessEnded(session: LockedSession | undefined, by: EndedBy): GroupWrite | undefined {
+  return session === undefined || session.ended ? undefined : endOf(session, { why: 'LOGOUT', ...by });
+}
+
+function endOf(session: LockedSession, { why, ...by }: EndedBy & { readonly why: SessionEnd }): GroupWrite {
+  return { ...writeOf(session, by), why };
+}
+
+function writeOf(
+  { sessionId, userId }: Pick<Session, 'sessionId' | 'userId'>,
+  { network = '', ...by }: EndedBy,
+): GroupWrite {
+  const details = { initiator: by.actor === userId ? 'user' : 'system' } as const;
+  return {
+    entry: { ...sessionRevocation(sessionId), ...by },
+    event: { ...by, type: 'session-revoked', subject: { userId, sessionId }, network, details },
+  };
 }
 
 function sessionOver(): ServiceError {

@@ -33,8 +33,8 @@ export function listUserSessions(
 ): Promise<SessionPage> {
   return store.transaction(async (tx) => {
     const userId = parseUuid(text);
-    const user = userId === undefined ? undefined : await tx.users.find(userId);
-    if (user === undefined) throw new AuthError('NOT_FOUND', 'there is no such user');
+    const user = userId && (await tx.users.find(userId));
+    if (!user) throw new AuthError('NOT_FOUND', 'there is no such user');
     return await tx.sessions.listOpen(user.userId, page);
   });
 }

@@ -150,7 +150,8 @@ async function rotate(
     ]);
     return { access, ...successor };
   }
-  const successor = await successorForRetry(deps, tx, token, { ...presented, now });
+  const used = { ...token, useTime: token.useTime };
+  const successor = await successorForRetry(deps, tx, used, { ...presented, now });
   if (successor === undefined) return undefined;
   if (successor === 'REUSED') {
     await endReusedSession(tx, session, presented.network);
@@ -229,11 +230,11 @@ async function replaceToken(
 async function successorForRetry(
   { refreshKey, refreshRetrySeconds }: RefreshDeps,
   tx: AuthTransaction,
-  { requestId: storedId, useTime, successorHash }: RefreshTokenRow,
+  { requestId: storedId, useTime, successorHash }: RefreshTokenRow & { readonly useTime: Date },
   { secret, requestId, now }: SuccessorRequest,
 ): Promise<Successor | 'REUSED' | undefined> {
   // A thief may have seen the request id later, in a log, so it is worth something for a short time only.
-  const retryEndMs = (useTime?.getTime() ?? 0) + refreshRetrySeconds * 1000;
+  const retryEndMs = useTime.getTime() + refreshRetrySeconds * 1000;
   const isSame = storedId !== undefined && canonicalRequestId(storedId) === canonicalRequestId(requestId);
   if (requestId === '' || !isSame || now.getTime() > retryEndMs) return 'REUSED';
   // Derived from the stored form: a retry may send a UUID in the other case.

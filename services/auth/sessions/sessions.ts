@@ -2,7 +2,9 @@
 
 import type { PageRequest } from '../records/page.js';
 import type { Receipt } from '../records/revocations.js';
+import type { RevocationGroupsDeps } from '../revocation/revocation-groups.js';
 import {
+  createSessionGroups,
   type EndedSessions,
   type EndSessionDeps,
   logout,
@@ -33,17 +35,21 @@ export interface Sessions {
   revokeByRefreshToken(request: { readonly token: string; readonly peer: string }): Promise<void>;
 }
 
-interface SessionsDeps extends LoginDeps, RefreshDeps, EndSessionDeps, ListSessionsDeps {}
+interface SessionsDeps extends LoginDeps, RefreshDeps, Omit<EndSessionDeps, 'groups'>, ListSessionsDeps {
+  /** See {@link RevocationGroupsDeps.onGroup}. */
+  readonly onGroup?: RevocationGroupsDeps['onGroup'];
+}
 
 export function createSessions(deps: SessionsDeps): Sessions {
+  const groups = createSessionGroups(deps);
   return {
     login: (request) => login(deps, request),
     refresh: (request) => refresh(deps, request),
-    logout: (caller) => logout(deps, caller),
+    logout: (caller) => logout({ groups }, caller),
     list: (caller, page) => listOwnSessions(deps, caller, page),
     listOf: (userId, page) => listUserSessions(deps, userId, page),
-    revoke: (caller, sessionId) => revokeOwnSession(deps, caller, sessionId),
+    revoke: (caller, sessionId) => revokeOwnSession({ groups }, caller, sessionId),
     revokeOthers: (caller) => revokeOtherSessions(deps, caller),
-    revokeByRefreshToken: (request) => revokeRefreshToken(deps, request),
+    revokeByRefreshToken: (request) => revokeRefreshToken({ ...deps, groups }, request),
   };
 }

@@ -3,7 +3,15 @@
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type { PageRequest } from '../records/page.js';
-import type { RefreshTokenRow, Session, SessionEnd, SessionRows } from '../records/sessions.js';
+import type {
+  LockedSession,
+  MatchedSession,
+  RefreshTokenRow,
+  Session,
+  SessionEnd,
+  SessionFilter,
+  SessionRows,
+} from '../records/sessions.js';
 
 /** For how many days the database keeps a session after its end. */
 const SESSION_KEPT_DAYS = 30;
@@ -18,8 +26,25 @@ export function createSessionRows(sql: Sql): SessionRows {
       await sql.query('UPDATE sessions SET last_use_time = $2 WHERE session_id = $1', [sessionId, time]);
     },
     end: async (sessionId, why) => (await endSessions(sql, 'session_id', sessionId, why)) > 0,
+    lockEach: (sessionIds, busy) => lockEachSession(sql, sessionIds, busy),
+    existing: async (sessionIds) => {
+      const { rows } = await sql.query<{ session_id: string }>(
+        'SELECT session_id FROM sessions WHERE session_id = ANY($1::uuid[])',
+        [sessionIds],
+      );
+      return rows.map(({ session_id: sessionId }) => sessionId);
+    },
+    endEach: (endings) => endEachSession(sql, endings),
     endAllOfUser: (userId, why) => endSessions(sql, 'user_id', userId, why),
     endOthersOfUser: (userId, others) => endOtherSessions(sql, userId, others),
+    match: (filter, page) => matchSessions(sql, filter, page),
+    countMatching: async (filter) => {
+      const { rows } = await sql.query<{ count: bigint }>(
+        `SELECT count(*) FROM sessions WHERE ${MATCHES}`,
+        parametersOf(filter),
+      );
+      return Number(rows[0]?.count ?? 0n);
+    },
     endEvery: (why) => endEverySession(sql, why),
     restamp: (userId, change) => restampSessions(sql, userId, change),
     listOpen: (userId, page) => listOpenSessions(sql, userId, page),
@@ -92,6 +117,81 @@ async function selectSession(
     [sessionId],
   );
   return rows[0] && sessionOf(rows[0]);
+}
+
+/**
+ * The weakest lock that excludes another end, so that tokens which refer to the session do not count as locks. Rows are
+ * locked in the order of their ids.
+ */
+async function lockEachSession(
+  sql: Sql,
+  sessionIds: readonly string[],
+  busy: 'wait' | 'skip',
+): Promise<readonly LockedSession[]> {
+  const { rows } = await sql.query<Pick<SessionRow, 'session_id' | 'user_id' | 'open'> & { ended: boolean }>(
+    `SELECT session_id, user_id, ${IS_OPEN} AS open, end_time IS NOT NULL AS ended FROM sessions
+     WHERE session_id = ANY($1::uuid[]) ORDER BY session_id FOR NO KEY UPDATE${busy === 'skip' ? ' SKIP LOCKED' : ''}`,
+    [sessionIds],
+  );
+  return rows.map(({ session_id: sessionId, user_id: userId, open, ended }) => ({
+    sessionId,
+    userId,
+    open,
+    ended,
+  }));
+}
+
+async function endEachSession(sql: Sql, endings: Parameters<SessionRows['endEach']>[0]): Promise<void> {
+  await sql.query(
+    `UPDATE sessions SET end_time = clock_timestamp(), end_reason = ending.why
+     FROM unnest($1::uuid[], $2::text[]) AS ending (session_id, why)
+     WHERE sessions.session_id = ending.session_id AND end_time IS NULL`,
+    [endings.map(({ sessionId }) => sessionId), endings.map(({ why }) => why)],
+  );
+}
+
+/** For {@link parametersOf}: $1 to $5. Events are found by the session's id, for which they have an index. */
+const MATCHES = `${IS_OPEN}
+  AND ($1::text IS NULL OR EXISTS (
+    SELECT FROM user_roles WHERE user_roles.user_id = sessions.user_id AND user_roles.role = $1))
+  AND ($2::text IS NULL OR sessions.client_id = $2)
+  AND ($3::timestamptz IS NULL OR sessions.create_time < $3)
+  AND ($4::text IS NULL OR EXISTS (
+    SELECT FROM security_events AS event
+    WHERE event.subjects && ARRAY[sessions.session_id::text] AND event.type = 'session-established'
+      AND event.network = $4))
+  AND ($5::uuid IS NULL OR sessions.user_id = $5)`;
+
+function parametersOf({
+  role,
+  clientId,
+  loggedInBeforeTime,
+  network,
+  userId,
+}: SessionFilter): readonly unknown[] {
+  return [role ?? null, clientId ?? null, loggedInBeforeTime ?? null, network ?? null, userId ?? null];
+}
+
+async function matchSessions(
+  sql: Sql,
+  filter: SessionFilter,
+  { after, limit }: Parameters<SessionRows['match']>[1],
+): Promise<readonly MatchedSession[]> {
+  const { rows } = await sql.query<
+    Pick<SessionRow, 'session_id' | 'user_id' | 'client_id' | 'create_time'> & { username: string }
+  >(
+    `SELECT session_id, user_id, client_id, sessions.create_time, username
+     FROM sessions JOIN users USING (user_id)
+     WHERE ${MATCHES} AND ($6::uuid IS NULL OR session_id > $6) ORDER BY session_id LIMIT $7`,
+    [...parametersOf(filter), after ?? null, limit],
+  );
+  return rows.map((row) => ({
+    sessionId: row.session_id,
+    userId: row.user_id,
+    clientId: row.client_id,
+    createTime: row.create_time,
+    username: row.username,
+  }));
 }
 
 async function endSessions(

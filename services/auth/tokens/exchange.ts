@@ -67,7 +67,7 @@ async function exchangeToken(deps: ExchangeDeps, request: ExchangeRequest): Prom
     const caller = await verify(callerToken, OWN_AUDIENCE);
     if (caller === undefined) throw callerRevoked();
     const { clientId } = caller;
-    const own = foreign === undefined ? await verify(subjectToken, clientId) : undefined;
+    const own = await verify(subjectToken, clientId);
     // Users and sessions are locked before clients, everywhere, so the subject comes first.
     const [subject, isCallerLive, client] = await Promise.all([
       foreign === undefined ? ownSubject(tx, own) : foreignSubject(tx, foreign, clientId),

@@ -2,6 +2,7 @@
 
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { OperatorError } from '../host/operator-error.js';
 
 /** The longest file that a variable may point to. */
@@ -148,6 +149,33 @@ export function hostPorts(): EnvironmentVariable<readonly string[]> {
     return good ? all : undefined;
   };
   return required(parse, 'must be HOST:PORT, or several with commas between them and none twice');
+}
+
+/** Where a server is reached: a target for grpc-js, and the addresses in it. */
+export interface ServerTarget {
+  readonly target: string;
+  /** `HOST:PORT` each. */
+  readonly addresses: readonly string[];
+}
+
+const DNS_SCHEME = 'dns:///';
+
+/**
+ * The addresses of one server: a name, which may have several addresses, or a list of IP addresses. grpc-js takes a list
+ * only of addresses of one family.
+ */
+export function serverTarget(): EnvironmentVariable<ServerTarget> {
+  const parse = (given: string): ServerTarget | undefined => {
+    const name = given.startsWith(DNS_SCHEME) ? given.slice(DNS_SCHEME.length) : given;
+    if (parseHostPort(name) !== undefined) return { target: given, addresses: [name] };
+    const addresses = given.split(',').map((part) => part.trim());
+    const families = new Set(addresses.map((address) => isIP(parseHostPort(address)?.host ?? '')));
+    if (families.size > 1 || families.has(0) || new Set(addresses).size < addresses.length) return undefined;
+    return { target: `${families.has(4) ? 'ipv4' : 'ipv6'}:${addresses.join(',')}`, addresses };
+  };
+  const problem =
+    'must be HOST:PORT or dns:///HOST:PORT, or several IP addresses with ports, all IPv4 or all IPv6, with commas between them and none twice';
+  return required(parse, problem);
 }
 
 /** A URL with one of the given schemes, kept as written, because a normalised issuer would be another issuer. */

@@ -18,6 +18,7 @@ import {
   privateKeyFile,
   seconds,
   secret,
+  serverTarget,
   text,
   url,
   wholeNumber,
@@ -247,6 +248,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
 
 /** The settings of a service that is a client of auth. */
 export interface ClientConfig {
+  /** A target for grpc-js. */
   readonly authAddress: string;
   /** File with the certificate authority of auth; plaintext when undefined. */
   readonly authCaFile: string | undefined;
@@ -256,7 +258,7 @@ export interface ClientConfig {
 
 /** The variables of {@link ClientConfig}. */
 export const CLIENT_VARIABLES = {
-  PORTCULLIS_AUTH_ADDRESS: hostPort(),
+  PORTCULLIS_AUTH_ADDRESS: serverTarget(),
   PORTCULLIS_AUTH_CA: optional(text()),
   PORTCULLIS_CLIENT_ID: text(),
   PORTCULLIS_CLIENT_KEY_FILE: privateKeyFile(),
@@ -267,7 +269,7 @@ type ClientValues = EnvironmentValues<typeof CLIENT_VARIABLES>;
 /** The settings out of the values of the variables. */
 export function clientConfigOf(values: ClientValues): ClientConfig {
   return {
-    authAddress: values.PORTCULLIS_AUTH_ADDRESS,
+    authAddress: values.PORTCULLIS_AUTH_ADDRESS.target,
     authCaFile: values.PORTCULLIS_AUTH_CA,
     clientId: values.PORTCULLIS_CLIENT_ID,
     clientKey: values.PORTCULLIS_CLIENT_KEY_FILE,
@@ -276,11 +278,11 @@ export function clientConfigOf(values: ClientValues): ClientConfig {
 
 /** Auth, as a server that the service calls. */
 export function authPeer(good: Partial<ClientValues>): TlsPeer {
-  const { PORTCULLIS_AUTH_ADDRESS: address, PORTCULLIS_AUTH_CA: caFile } = good;
+  const { PORTCULLIS_AUTH_ADDRESS: server, PORTCULLIS_AUTH_CA: caFile } = good;
   return {
     caVariable: 'PORTCULLIS_AUTH_CA',
     caFile,
     addressVariable: 'PORTCULLIS_AUTH_ADDRESS',
-    addresses: address === undefined ? [] : [address],
+    addresses: server?.addresses ?? [],
   };
 }

@@ -1,6 +1,6 @@
 /**
  * An HTTP port that strangers may reach. Whatever they have open there, a new request is answered: when there are too
- * many connections, the oldest one of the address that has the most is closed, not the new one refused.
+ * many connections, the oldest one of the network that has the most is closed, not the new one refused.
  */
 import type {
   Server as HttpServer,
@@ -15,7 +15,8 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from 'n
 import type { AddressInfo, Socket } from 'node:net';
 import { type Clock, systemClock } from '@portcullis/guard';
 import type { TlsWatch } from '../tls/tls-files.js';
-import { type HttpLimit, HttpLimits } from './http-limits.js';
+import { HttpConnections } from './http-connections.js';
+import { type HttpLimit, HttpLimits, requestClassOf } from './http-limits.js';
 import type { Log } from './log.js';
 
 /** How long a caller may take to send its request, and to read the response, in milliseconds. */
@@ -24,7 +25,7 @@ const TRANSFER_TIMEOUT_MS = 5_000;
 const CHECK_INTERVAL_MS = 1_000;
 /** Connections at one time, unless configured. */
 const CONNECTIONS_MAX_DEFAULT = 256;
-/** Requests of one address that are answered in a second, unless configured. */
+/** Requests of one network that are answered in a second, unless configured. */
 const REQUESTS_PER_ADDRESS_DEFAULT = 50;
 /** Maximum size of a request's headers, all together. */
 export const HTTP_HEADER_BYTES_MAX = 8 * 1024;
@@ -78,9 +79,9 @@ export interface HttpPortOptions {
   /** HTTPS with these certificates; HTTP when undefined. */
   readonly tls?: TlsWatch | undefined;
   readonly connectionsMax?: number | undefined;
-  /** Requests of one address that are answered in a second. */
+  /** Requests of one network that are answered in a second: an IPv4 address, or a /64 of IPv6. */
   readonly requestsPerAddress?: number | undefined;
-  /** Paths that are answered however many requests their address has sent. */
+  /** Paths that are answered however many requests their network has sent. */
   readonly probes?: ReadonlySet<string> | undefined;
   readonly clock?: Clock | undefined;
   /** For sending a request and for reading the response, in milliseconds. */
@@ -98,22 +99,22 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
     headersTimeout: transferTimeoutMs,
     connectionsCheckingInterval: Math.min(CHECK_INTERVAL_MS, transferTimeoutMs),
     maxHeaderSize: HTTP_HEADER_BYTES_MAX,
+    IncomingMessage: requestClassOf(limits),
   };
   const server = createServerFor(options.tls, settings, (request, response) => {
     const { socket } = request;
-    // What was pipelined behind a request that ended the connection.
-    if (socket.destroyed) return;
-    if (!limits.enter(socket)) {
-      socket.destroy();
-      return;
-    }
+    limits.enter(socket);
     response.once('close', () => limits.leave(socket));
     endIfUnread(response, transferTimeoutMs);
     const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(socket.remoteAddress ?? '');
     if (isAllowed) void respond(routes, log, request, response);
     else refuse(response);
   });
-  const connections = new Connections(connectionsMax);
+  server.on('upgrade', (_, socket) => {
+    limits.refused.pipelined += 1;
+    socket.destroy();
+  });
+  const connections = new HttpConnections(connectionsMax);
   server.on('connection', (socket: Socket) => {
     if (connections.add(socket))
       log.warn({ connectionsMax }, 'closed an HTTP connection: there are too many');
@@ -136,53 +137,6 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
         connections.closeAll();
       }),
   };
-}
-
-/** The open connections, by address and age. */
-class Connections {
-  readonly #max: number;
-  readonly #byAddress = new Map<string, Set<Socket>>();
-  #count = 0;
-  evicted = 0;
-
-  constructor(max: number) {
-    this.#max = max;
-  }
-
-  /** Adds a connection. @returns whether another one was closed to make room */
-  add(socket: Socket): boolean {
-    const address = socket.remoteAddress ?? '';
-    const peers = this.#byAddress.get(address) ?? new Set();
-    this.#byAddress.set(address, peers.add(socket));
-    this.#count += 1;
-    socket.once('close', () => this.#remove(address, socket));
-    if (this.#count <= this.#max) return false;
-    const [busiest, theirs] = this.#largest();
-    // A Set begins with what was added first.
-    const [oldest] = theirs;
-    if (oldest === undefined) return false;
-    this.evicted += 1;
-    this.#remove(busiest, oldest);
-    oldest.destroy();
-    return true;
-  }
-
-  closeAll(): void {
-    for (const peers of this.#byAddress.values()) for (const socket of peers) socket.destroy();
-  }
-
-  #largest(): readonly [address: string, connections: ReadonlySet<Socket>] {
-    let largest: readonly [string, ReadonlySet<Socket>] = ['', new Set()];
-    for (const entry of this.#byAddress) if (entry[1].size > largest[1].size) largest = entry;
-    return largest;
-  }
-
-  #remove(address: string, socket: Socket): void {
-    const peers = this.#byAddress.get(address);
-    if (peers?.delete(socket) !== true) return;
-    this.#count -= 1;
-    if (peers.size === 0) this.#byAddress.delete(address);
-  }
 }
 
 /** Closes the connection of a caller that does not read its response. */
@@ -212,7 +166,7 @@ function createServerFor(
   return server;
 }
 
-/** Answers that the address has sent too many requests (RFC 6585 §4), and ends the connection. */
+/** Answers that the network has sent too many requests (RFC 6585 §4), and ends the connection. */
 function refuse(response: ServerResponse): void {
   response.on('error', () => {});
   response.writeHead(429, TOO_MANY_HEADERS);

@@ -4,7 +4,7 @@
  */
 
 import { fstatSync, write as writeFile } from 'node:fs';
-import { systemClock } from '@portcullis/guard';
+import { type Clock, systemClock } from '@portcullis/guard';
 
 /** Lines are handed over together up to this many characters. */
 const BATCH_CHARACTERS = 64 * 1024;
@@ -21,6 +21,7 @@ export class LogOutput {
   readonly #sink: Sink;
   readonly #charactersMax: number;
   readonly #onRestored: (lines: number) => void;
+  readonly #clock: Clock;
   readonly #lines: string[] = [];
   #characters = 0;
   #isWriting = false;
@@ -38,10 +39,16 @@ export class LogOutput {
    * @param charactersMax - what may wait; further lines are lost
    * @param onRestored - is called when a text was written after lines were lost, with their number
    */
-  constructor(sink: Sink, charactersMax: number, onRestored: (lines: number) => void) {
+  constructor(
+    sink: Sink,
+    charactersMax: number,
+    onRestored: (lines: number) => void,
+    clock: Clock = systemClock,
+  ) {
     this.#sink = sink;
     this.#charactersMax = charactersMax;
     this.#onRestored = onRestored;
+    this.#clock = clock;
   }
 
   /** Lines lost since the start. */
@@ -61,7 +68,7 @@ export class LogOutput {
 
   /** Calls back when the lines so far are written; at once while they cannot be. */
   flush(done: () => void): void {
-    const isStalled = this.#isWriting && systemClock.monotonicMs() - this.#writingSinceMs > STALLED_MS;
+    const isStalled = this.#isWriting && this.#clock.monotonicMs() - this.#writingSinceMs > STALLED_MS;
     if (isStalled || this.#isFailing || (!this.#isWriting && this.#lines.length === 0)) done();
     else this.#waiting.push(done);
   }
@@ -70,7 +77,7 @@ export class LogOutput {
     if (this.#isWriting || this.#isFailing || this.#lines.length === 0) return;
     const batch = this.#takeBatch();
     this.#isWriting = true;
-    this.#writingSinceMs = systemClock.monotonicMs();
+    this.#writingSinceMs = this.#clock.monotonicMs();
     this.#sink((this.#isCut ? '\n' : '') + batch.join(''), (error, isCut = false) => {
       this.#isWriting = false;
       this.#isCut = isCut;

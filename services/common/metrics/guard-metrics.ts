@@ -139,6 +139,18 @@ function stateMetricsOf(guard: Guard): StateMetric[] {
     ),
     metric(
       'gauge',
+      'new_streams',
+      'Open HTTP/2 streams on connections that have shown no valid token.',
+      () => guard.state().newStreams,
+    ),
+    metric(
+      'gauge',
+      'waiting_streams',
+      'HTTP/2 streams whose calls have not begun, because too many arrived at once.',
+      () => guard.state().waitingStreams,
+    ),
+    metric(
+      'gauge',
       'bytes_in_flight',
       'Bytes of requests that have not reached their handlers.',
       () => guard.state().bytesInFlight,

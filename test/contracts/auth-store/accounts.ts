@@ -2,7 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { generationOf, type Under } from './store-under-test.js';
+import type { NewClient, StoredCredential } from '../../../services/auth/records/clients.js';
+import { generationOf, OBSERVED_MS, settled, type Under } from './store-under-test.js';
 
 export function describeUsers(under: Under): void {
   describe('the rows of users', () => {
@@ -103,5 +104,97 @@ export function describeClients(under: Under): void {
       expect((await store.transaction((tx) => tx.clients.find(clientId)))?.generation).to.equal(before + 1n);
       expect(await store.transaction((tx) => tx.clients.raiseGeneration('unknown'))).to.equal(undefined);
     });
+
+    it('are created once, and continue the generations of a deleted client of their id', async () => {
+      const { store } = under();
+      const client = newClient();
+      const { clientId } = client;
+      const insert = () => store.transaction((tx) => tx.clients.insertWhenAbsent(client));
+      expect(await insert()).to.equal(true);
+      expect(await insert()).to.equal(false);
+      const first = await store.transaction((tx) => tx.clients.find(clientId));
+      expect(first).to.deep.include({ ...client, disabled: false });
+      const raised = await store.transaction((tx) => tx.clients.raiseGeneration(clientId));
+      await store.transaction((tx) => tx.clients.delete(clientId));
+      expect(await store.transaction((tx) => tx.clients.wasDeleted(clientId))).to.equal(true);
+      expect(await insert()).to.equal(true);
+      expect(await store.transaction((tx) => tx.clients.wasDeleted(clientId))).to.equal(false);
+      const second = await store.transaction((tx) => tx.clients.find(clientId));
+      expect(second).to.deep.include({ ...client, disabled: false, generation: raised });
+    });
+
+    it('are neither found nor changed after they were deleted', async () => {
+      const { store, addClient } = under();
+      const clientId = await addClient();
+      expect(await store.transaction((tx) => tx.clients.wasDeleted(clientId))).to.equal(false);
+      await store.transaction((tx) => tx.clients.delete(clientId));
+      await store.transaction(async (tx) => {
+        expect(await tx.clients.find(clientId)).to.equal(undefined);
+        expect(await tx.clients.lockShared(clientId)).to.equal(undefined);
+        expect(await tx.clients.lock(clientId)).to.equal(undefined);
+        expect(await tx.clients.raiseGeneration(clientId)).to.equal(undefined);
+        expect(await tx.clients.setDisabled(clientId, false)).to.equal(false);
+      });
+    });
+
+    it('are disabled and enabled, and an unknown one is not', async () => {
+      const { store, addClient } = under();
+      const clientId = await addClient();
+      for (const disabled of [true, false]) {
+        expect(await store.transaction((tx) => tx.clients.setDisabled(clientId, disabled))).to.equal(true);
+        expect((await store.transaction((tx) => tx.clients.find(clientId)))?.disabled).to.equal(disabled);
+      }
+      expect(await store.transaction((tx) => tx.clients.setDisabled('unknown', true))).to.equal(false);
+    });
+
+    it('get other rights and credentials, and keep the rest', async () => {
+      const { store } = under();
+      const client = newClient();
+      const { clientId } = client;
+      await store.transaction((tx) => tx.clients.insertWhenAbsent(client));
+      const { audiences, scopes, exchangeAudiences, exchangeScopes, certificateBound } = newClient({
+        scopes: ['auth.introspect'],
+        exchangeScopes: ['inventory.read'],
+        certificateBound: true,
+      });
+      const rights = { audiences, scopes, exchangeAudiences, exchangeScopes, certificateBound };
+      await store.transaction((tx) => tx.clients.setRights(clientId, rights));
+      const generation = await store.transaction((tx) => tx.clients.raiseGeneration(clientId));
+      const credentials = [...client.credentials, credentialOf('secret')];
+      await store.transaction((tx) => tx.clients.setCredentials(clientId, credentials));
+      const changed = await store.transaction((tx) => tx.clients.find(clientId));
+      expect(changed).to.deep.include({ clientId, generation, ...rights, credentials });
+    });
+
+    it('keep the minting of tokens waiting while one of them is locked for a change', async () => {
+      const { store, addClient, sleep } = under();
+      const [clientId, other] = [await addClient(), await addClient()];
+      const minting = await store.transaction(async (tx) => {
+        expect((await tx.clients.lock(clientId))?.clientId).to.equal(clientId);
+        const waiting = settled(store.transaction((one) => one.clients.lockShared(other)));
+        await sleep(OBSERVED_MS);
+        expect(waiting.isSettled()).to.equal(false);
+        return waiting;
+      });
+      expect((await minting.promise)?.clientId).to.equal(other);
+    });
   });
+}
+
+function credentialOf(kind: StoredCredential['kind']): StoredCredential {
+  const common = { credentialId: randomUUID(), createTime: new Date(1_700_000_000_000) };
+  return kind === 'secret' ? { ...common, kind, hash: 'a hash' } : { ...common, kind, pem: 'a key' };
+}
+
+function newClient(over: Partial<NewClient> = {}): NewClient {
+  return {
+    clientId: `client-${randomUUID()}`,
+    credentials: [credentialOf('public-key')],
+    audiences: ['auth'],
+    scopes: ['auth.sync'],
+    exchangeAudiences: ['inventory'],
+    exchangeScopes: undefined,
+    certificateBound: false,
+    ...over,
+  };
 }

@@ -2,7 +2,11 @@
 
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
-import type { SharedRecord } from '../../../services/auth/revocation/instance-records.js';
+import {
+  INSTANCE_KEPT_SECONDS,
+  type ListedInstance,
+  type SharedRecord,
+} from '../../../services/auth/revocation/instance-records.js';
 import { anEntry, append, headOf, type Under } from './store-under-test.js';
 
 export function describeInstances(under: Under): void {
@@ -62,6 +66,55 @@ export function describeInstances(under: Under): void {
       expect((await foundBy(first))?.service).to.equal('payment');
       const all = await under().instances.readFromOthers(here, 5000);
       expect(all.filter(({ instance }) => instance.equals(first.instance))).to.have.length(1);
+    });
+
+    it('are listed once for each instance, with its last request, by service and id, in pages', async () => {
+      const { instances } = under();
+      await append(under(), anEntry());
+      const { epoch, head } = await headOf(under());
+      const name = randomBytes(8).toString('hex');
+      const ids = [1, 2].map((first) => Buffer.concat([Buffer.from([first]), randomBytes(15)]));
+      const [first, second] = ids as [Buffer, Buffer];
+      const current = recordOf({ service: `a${name}`, instance: first, epoch, applied: head, ageMs: 10 });
+      const behind = recordOf({ service: `a${name}`, instance: second, epoch, applied: head - 1n });
+      const foreign = recordOf({ service: `b${name}`, instance: first, epoch: randomBytes(16), applied: 9n });
+      await share(behind, { ...current, applied: 0n, ageMs: 5000 });
+      // A replica has one record of an instance id; another one may have it of another service.
+      await instances.share(randomBytes(16), [current]);
+      await instances.share(randomBytes(16), [foreign]);
+      await share(recordOf({ service: `c${name}`, ageMs: (INSTANCE_KEPT_SECONDS + 1) * 1000 }));
+      const listed: ListedInstance[] = [];
+      let pageToken = '';
+      do {
+        const page = await instances.list({ pageSize: 1, pageToken });
+        expect(page.instances).to.have.length(1);
+        listed.push(...page.instances.filter(({ service }) => service.endsWith(name)));
+        pageToken = page.nextPageToken;
+      } while (pageToken !== '');
+      expect(listed.map(({ service, instance }) => [service.slice(0, 1), instance])).to.deep.equal([
+        ['a', first],
+        ['a', second],
+        ['b', first],
+      ]);
+      expect(listed.map(({ applied, lag, currentEpoch }) => [applied, lag, currentEpoch])).to.deep.equal([
+        [head, 0n, true],
+        [head - 1n, 1n, true],
+        [9n, head, false],
+      ]);
+      const leases = listed.map(({ leaseLeftMs }) => leaseLeftMs > 0);
+      expect(leases).to.deep.equal([true, true, false]);
+      expect(listed[0]?.lastSyncAgeMs).to.be.within(10, 4000);
+    });
+
+    it('are deleted when the instance has been silent for long', async () => {
+      const silent = recordOf({ ageMs: (INSTANCE_KEPT_SECONDS + 1) * 1000 });
+      const recent = recordOf({ ageMs: (INSTANCE_KEPT_SECONDS - 60) * 1000 });
+      await share(silent, recent);
+      const withinMs = 2 * INSTANCE_KEPT_SECONDS * 1000;
+      expect(await foundBy(silent, { withinMs })).to.not.equal(undefined);
+      await under().instances.deleteSilent();
+      expect(await foundBy(silent, { withinMs })).to.equal(undefined);
+      expect(await foundBy(recent, { withinMs })).to.not.equal(undefined);
     });
 
     it('return a lease that was never granted as expired', async () => {

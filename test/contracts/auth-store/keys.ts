@@ -1,5 +1,6 @@
 /** The rows of signing keys. */
 
+import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { KeyPurpose, KeyState } from '../../../services/auth/records/keys.js';
 import { keyOf, OBSERVED_MS, settled, type Under } from './store-under-test.js';
@@ -68,6 +69,47 @@ export function describeKeys(under: Under): void {
       await addKeys();
       await store.transaction((tx) => tx.keys.retireAll());
       expect(await states()).to.deep.equal({});
+    });
+
+    it('return what is encrypted, until a key is retired', async () => {
+      const { store } = under();
+      const { signing, next } = await addKeys();
+      const sealed = () => store.transaction((tx) => tx.keys.sealed());
+      expect((await sealed()).map(({ kid }) => kid)).to.deep.equal([signing.kid, next.kid].sort());
+      await store.transaction((tx) => tx.keys.retire(signing.kid));
+      expect(await sealed()).to.have.length(1);
+      expect((await sealed())[0]).to.deep.include(next);
+    });
+
+    it('replace a ciphertext only if it is still the given one', async () => {
+      const { store } = under();
+      const { signing: key } = await addKeys();
+      const reseal = (sealed: Buffer, to: string, kid = key.kid) =>
+        store.transaction((tx) => tx.keys.reseal({ kid, sealed }, Buffer.from(to)));
+      expect(await reseal(key.sealedPrivateKey, 'second')).to.equal(true);
+      expect(await reseal(key.sealedPrivateKey, 'third')).to.equal(false);
+      expect(await reseal(key.sealedPrivateKey, 'third', 'unknown')).to.equal(false);
+      const found = await store.transaction((tx) => tx.keys.lockSigning('token'));
+      expect(found).to.deep.include({ ...key, sealedPrivateKey: Buffer.from('second') });
+    });
+
+    it('store secrets by their purpose, and replace the ciphertext of one as of a key', async () => {
+      const { store } = under();
+      const [purpose, other] = [`one ${randomUUID()}`, `other ${randomUUID()}`];
+      const secret = async (of: string) => (await store.transaction((tx) => tx.keys.secrets())).get(of);
+      const put = (of: string, text: string) =>
+        store.transaction((tx) => tx.keys.putSecret(of, Buffer.from(text)));
+      const reseal = (from: string, to: string) =>
+        store.transaction((tx) => tx.keys.reseal({ purpose, sealed: Buffer.from(from) }, Buffer.from(to)));
+      expect(await secret(purpose)).to.equal(undefined);
+      expect(await reseal('first', 'second')).to.equal(false);
+      await put(purpose, 'former');
+      await put(purpose, 'first');
+      await put(other, 'first');
+      expect(await reseal('former', 'third')).to.equal(false);
+      expect(await reseal('first', 'second')).to.equal(true);
+      expect(await secret(purpose)).to.deep.equal(Buffer.from('second'));
+      expect(await secret(other)).to.deep.equal(Buffer.from('first'));
     });
 
     it('belong to the epoch of the log', async () => {

@@ -53,6 +53,16 @@ const BLOCKING: readonly LockCase[] = [
     attempt: (tx) => tx.users.lockAdmins(),
   },
   {
+    title: 'a shared lock on a session blocks locking it with others, unless that skips it',
+    hold: (tx, { sessionId }) => tx.sessions.lockShared(sessionId),
+    attempt: (tx, { sessionId }) => tx.sessions.lockEach([sessionId], 'wait'),
+  },
+  {
+    title: 'a lock on many sessions blocks a shared lock on one of them',
+    hold: (tx, { sessionId }) => tx.sessions.lockEach([sessionId], 'skip'),
+    attempt: (tx, { sessionId }) => tx.sessions.lockShared(sessionId),
+  },
+  {
     title: 'a shared lock on a session blocks ending the others of its user',
     hold: (tx, { sessionId }) => tx.sessions.lockShared(sessionId),
     attempt: (tx, { userId }) =>

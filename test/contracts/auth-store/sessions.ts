@@ -42,6 +42,48 @@ export function describeSessions(under: Under): void {
       expect(await isOpen(under(), sessionId)).to.equal(false);
     });
 
+    it('lock many sessions and say which are open; unknown ones are missing', async () => {
+      const { store } = under();
+      const [open, ended] = [await addSession(under()), await addSession(under())];
+      const expired = await addSession(under(), { expireTime: new Date(0) });
+      await store.transaction((tx) => tx.sessions.end(ended.sessionId, 'LOGOUT'));
+      const ids = [open, ended, expired].map(({ sessionId }) => sessionId);
+      for (const busy of ['wait', 'skip'] as const) {
+        const locked = await store.transaction((tx) => tx.sessions.lockEach([...ids, randomUUID()], busy));
+        expect(locked).to.have.deep.members([
+          { sessionId: open.sessionId, userId: open.userId, open: true, ended: false },
+          { sessionId: ended.sessionId, userId: ended.userId, open: false, ended: true },
+          { sessionId: expired.sessionId, userId: expired.userId, open: false, ended: false },
+        ]);
+      }
+      const existing = await store.transaction((tx) => tx.sessions.existing([...ids, randomUUID()]));
+      expect(existing).to.have.members(ids);
+    });
+
+    it('skip sessions that another transaction has locked', async () => {
+      const { store } = under();
+      const [held, free] = [await addSession(under()), await addSession(under())];
+      const ids = [held.sessionId, free.sessionId];
+      const locked = await store.transaction(async (tx) => {
+        await tx.sessions.lock(held.sessionId);
+        return await store.transaction((other) => other.sessions.lockEach(ids, 'skip'));
+      });
+      expect(locked.map(({ sessionId }) => sessionId)).to.deep.equal([free.sessionId]);
+    });
+
+    it('end many sessions at once, each once', async () => {
+      const { store } = under();
+      const sessions = [await addSession(under()), await addSession(under())];
+      const kept = await addSession(under());
+      const endings = sessions.map(({ sessionId }) => ({ sessionId, why: 'LOGOUT' as const }));
+      await store.transaction((tx) => tx.sessions.endEach(endings));
+      for (const { sessionId } of sessions) {
+        expect(await isOpen(under(), sessionId)).to.equal(false);
+        expect(await store.transaction((tx) => tx.sessions.end(sessionId, 'REVOKED'))).to.equal(false);
+      }
+      expect(await isOpen(under(), kept.sessionId)).to.equal(true);
+    });
+
     it('end all open sessions of one user, and return how many', async () => {
       const { store, addUser } = under();
       const [{ userId }, { userId: otherId }] = [await addUser(), await addUser()];

@@ -2,14 +2,9 @@
 
 import { randomUUID } from 'node:crypto';
 import { Random } from '../../../proofs/shared/random.js';
-import {
-  createInstanceStore,
-  createLogStore,
-  createStore,
-  seedTables,
-  userRow,
-} from '../../../proofs/simulate/auth-rows.js';
+import { createLogStore, createStore, seedTables, userRow } from '../../../proofs/simulate/auth-rows.js';
 import { Cluster } from '../../../proofs/simulate/database.js';
+import { createInstanceStore } from '../../../proofs/simulate/instance-rows.js';
 import { Network } from '../../../proofs/simulate/network.js';
 import { Oracle } from '../../../proofs/simulate/oracle.js';
 import { Signatures } from '../../../proofs/simulate/signatures.js';

@@ -14,7 +14,7 @@ import type { AuthStore, AuthTransaction } from '../../../services/auth/transact
 export interface AuthStoreUnderTest {
   readonly store: AuthStore;
   readonly log: RevocationStore;
-  readonly instances: Pick<InstanceStore, 'share' | 'readFromOthers'>;
+  readonly instances: InstanceStore;
   /** The batches that were passed on after a commit, in order. */
   readonly passedOn: LogBatch[];
   /** For how long the log keeps an entry, in seconds. */

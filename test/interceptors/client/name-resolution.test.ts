@@ -5,6 +5,7 @@ import { Client, credentials, Server, ServerCredentials } from '@grpc/grpc-js';
 import { unary } from '@portcullis/guard';
 import { channelOptionsFor } from '@portcullis/guard/client';
 import { expect } from 'chai';
+import { parseEnvironment, serverTarget } from '../../../services/common/config/env.js';
 import { until } from '../../support/waiting.js';
 
 const NAME = 'auth.portcullis.test';
@@ -52,8 +53,7 @@ describe('a channel to a name', function () {
     });
     servers.set(address, server);
   }
-  function connect(): void {
-    const address = `dns:///${NAME}:${port}`;
+  function connect(address = `dns:///${NAME}:${port}`): void {
     const insecure = credentials.createInsecure();
     client = new Client(
       address,
@@ -85,6 +85,21 @@ describe('a channel to a name', function () {
     addresses = ['127.0.0.2'];
     servers.get('127.0.0.1')?.forceShutdown();
     await until(async () => (await ask()) === '127.0.0.2');
+  });
+
+  it('uses all addresses of a list in a service configuration, and goes on with the others when one is gone', async () => {
+    await serve('127.0.0.1');
+    await serve('127.0.0.2');
+    const shape = { PORTCULLIS_AUTH_ADDRESS: serverTarget() };
+    const given = { PORTCULLIS_AUTH_ADDRESS: `127.0.0.1:${port}, 127.0.0.2:${port}` };
+    connect(parseEnvironment(shape, given).PORTCULLIS_AUTH_ADDRESS.target);
+    const seen = new Set<string | undefined>();
+    await until(async () => {
+      seen.add(await ask());
+      return seen.has('127.0.0.1') && seen.has('127.0.0.2');
+    });
+    servers.get('127.0.0.1')?.forceShutdown();
+    await until(async () => (await ask()) === '127.0.0.2' && (await ask()) === '127.0.0.2');
   });
 
   it('uses all addresses of the name, and goes on with the others when one is gone', async () => {

@@ -1,11 +1,24 @@
 /** A broadcast is accepted only when a key of the issuer signed it as a broadcast. */
 
 import { randomUUID } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
+import { connect } from 'nats';
 import { BROADCAST_BYTES_MAX } from '../../../interceptors/src/limits.js';
-import { BROADCAST_TYPE, BroadcastReader } from '../../../interceptors/src/revocation/broadcasts.js';
+import {
+  BROADCAST_SUBJECT,
+  BROADCAST_TYPE,
+  BroadcastReader,
+  type Subscription,
+  subscribeToBroadcasts,
+} from '../../../interceptors/src/revocation/broadcasts.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { type Nats, natsConfiguration, startNats } from '../../../scripts/system/nats.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { rejectionOf } from '../../support/outcomes.js';
+import { startRelay } from '../../support/tcp-relay.js';
+import { until } from '../../support/waiting.js';
 import { hmacToken, TestKey, tokenEntry, userPayload } from '../tokens-support.js';
 import { broadcast } from './feed-support.js';
 
@@ -72,17 +85,41 @@ describe('a broadcast reader', () => {
     expect(read).to.have.property('entries').with.length(1);
   });
 
-  it('rejects a message above the size limit', async () => {
+  it('reads a message of many entries', async () => {
     const reader = await readerWith(key);
     const entries = Array.from({ length: 2000 }, () => tokenEntry(randomUUID()));
     const long = await signed(key, {}, Broadcast.encode(broadcast(entries)).finish());
-    expect(long.length)
-      .to.be.above(64 * 1024)
-      .and.below(BROADCAST_BYTES_MAX);
+    expect(long.length).to.be.above(64 * 1024);
     expect((await reader.read(Buffer.from(long)))?.entries).to.have.length(2000);
-    const endless = await signed(key, {}, Buffer.alloc(BROADCAST_BYTES_MAX * 0.75));
-    expect(endless.length).to.be.above(BROADCAST_BYTES_MAX);
-    expect(await reader.read(Buffer.from(endless))).to.equal(undefined);
+  });
+
+  it('accepts a message of 1 MiB, and does not even decode a larger one', async () => {
+    // With this name, the lengths add up to the limit.
+    const signer = new TestKey('EdDSA', 'key-1');
+    const reader = await readerWith(signer);
+    const [header = '', , signature = ''] = (await signed(signer)).split('.');
+    const payloadBytes = Math.floor(((BROADCAST_BYTES_MAX - header.length - signature.length - 2) * 3) / 4);
+    // A field that readers of this version do not know: tag, length in three bytes, content.
+    const paddingBytes = payloadBytes - payload.length - 4;
+    const length = [0, 7, 14].map((bits) => ((paddingBytes >> bits) & 0x7f) | (bits < 14 ? 0x80 : 0));
+    const padding = Buffer.alloc(paddingBytes);
+    const longest = Buffer.from(
+      await signed(signer, {}, Buffer.concat([payload, Buffer.from([0x7a, ...length]), padding])),
+    );
+    expect(longest).to.have.length(BROADCAST_BYTES_MAX);
+    expect((await reader.read(longest))?.entries).to.have.length(1);
+    const longer = Buffer.concat([longest, Buffer.from('A')]);
+    Object.defineProperty(longer, 'buffer', { get: () => expect.fail('decoded') });
+    expect(reader.read(longer)).to.equal(undefined);
+  });
+
+  it('verifies asynchronously with keys that offer nothing else', async () => {
+    const reader = new BroadcastReader();
+    const ring = { has: () => true, keyIds: () => [], verify: async () => true };
+    reader.replaceKeys({ text: '', ring });
+    const read = reader.read(Buffer.from(await signed()), true);
+    expect(read).to.be.instanceOf(Promise);
+    expect((await read)?.entries).to.have.length(1);
   });
 
   it('rejects broadcasts of a key that left the set', async () => {
@@ -103,5 +140,104 @@ describe('a broadcast reader', () => {
     const reader = await readerWith(key);
     const inPlace = await reader.importKeys([key.published]);
     expect(await reader.importKeys([{ ...key.published }])).to.equal(inPlace);
+  });
+});
+
+/** The settings of a broker; inventory may subscribe to one subject. */
+function authenticationOf(subject: string) {
+  const user = (name: string, permissions: object) => ({ user: name, password: 'x', permissions });
+  const users = [
+    user('auth', {}),
+    user('inventory', { publish: '_INBOX.>', subscribe: subject }),
+    user('stranger', { publish: '>', subscribe: '_INBOX.>' }),
+  ];
+  return { authorization: { users } };
+}
+
+describe('a subscription to broadcasts', () => {
+  let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
+  let server: Nats;
+  let subscription: Subscription | undefined;
+  let messages: string[];
+  let states: string[];
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+    const authentication = authenticationOf(BROADCAST_SUBJECT);
+    server = await startNats({ dataDir: folder.path, port: 0, authentication });
+  });
+  after(async () => {
+    await server.stop();
+    await folder.remove();
+  });
+  afterEach(() => subscription?.close());
+
+  function subscribe(user: string, port = server.port): void {
+    [messages, states] = [[], []];
+    subscription = subscribeToBroadcasts({
+      url: `nats://${user}:x@127.0.0.1:${port}`,
+      name: 'test',
+      onMessage: (bytes) => messages.push(Buffer.from(bytes).toString()),
+      onConnected: () => states.push('connected'),
+      onDisconnected: ({ state }) => states.push(state),
+    });
+  }
+
+  /** Publishes as auth, and waits until the server has processed it. */
+  async function publish(text: string): Promise<void> {
+    const connection = await connect({ port: server.port, user: 'auth', pass: 'x' });
+    connection.publish(BROADCAST_SUBJECT, text);
+    connection.publish(`${BROADCAST_SUBJECT}.other`, 'another subject');
+    await connection.drain();
+  }
+
+  it('misses no message from the moment at which it is connected', async () => {
+    subscribe('inventory');
+    await until(() => states.length > 0);
+    await publish('first');
+    await until(() => messages.length > 0);
+    expect(messages).to.deep.equal(['first']);
+    expect(states).to.deep.equal(['connected']);
+  });
+
+  it('reports its loss, and that it is connected again', async () => {
+    const relay = await startRelay(server.port);
+    subscribe('inventory', relay.port);
+    await until(() => states.length === 1);
+    await relay.cut();
+    await until(() => states.length === 2);
+    await relay.mend();
+    await until(() => states.length === 3);
+    expect(states).to.deep.equal(['connected', 'unreachable', 'connected']);
+    await publish('after the loss');
+    await until(() => messages.length > 0);
+    await subscription?.close();
+    await relay.cut();
+  });
+
+  it('is refused to a user who may not subscribe, and delivers nothing', async () => {
+    subscribe('stranger');
+    await until(() => states.length > 0);
+    await publish('secret');
+    await sleep(50);
+    expect(messages).to.deep.equal([]);
+    expect(states).to.deep.equal(['refused']);
+  });
+
+  it('is refused when the permission is withdrawn, and works again when it is granted', async () => {
+    const reconfigure = async (isPermitted: boolean): Promise<void> => {
+      const authentication = authenticationOf(isPermitted ? BROADCAST_SUBJECT : '_INBOX.>');
+      const text = natsConfiguration({ port: server.port, authentication });
+      await writeFile(`${folder.path}/nats.conf`, text);
+      server.kill('SIGHUP');
+    };
+    subscribe('inventory');
+    await until(() => states.at(-1) === 'connected');
+    await reconfigure(false);
+    await until(() => states.at(-1) === 'refused');
+    await reconfigure(true);
+    await until(() => states.at(-1) === 'connected');
+    await publish('after the grant');
+    await until(() => messages.length > 0);
   });
 });

@@ -1,16 +1,22 @@
 /** A kept connection to the broker, against real nats-servers whose users change. */
 
 import { writeFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { nkeys } from 'nats';
+import { systemClock } from '../../../interceptors/src/clock.js';
+import type { BrokerFiles } from '../../../interceptors/src/revocation/broker.js';
 import {
   type BrokerLink,
   type BrokerState,
+  type BrokerStatus,
   keepConnected,
   reconnectDelayMs,
 } from '../../../interceptors/src/revocation/broker-link.js';
 import { type Nats, natsConfiguration, startNats } from '../../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { createAuthority } from '../../support/certificates.js';
+import { type FakeBroker, type FakeBrokerOptions, startFakeBroker } from '../../support/fake-broker.js';
 import { credentialsOf, type NatsAccount, natsAccount, seedOf } from '../../support/nats-accounts.js';
 import { startRelay, type TcpRelay } from '../../support/tcp-relay.js';
 import { until } from '../../support/waiting.js';
@@ -22,6 +28,319 @@ const password = (value: string): Authentication => ({
 });
 const keys = (...publicKeys: string[]): Authentication => ({
   authorization: { users: publicKeys.map((nkey) => ({ nkey })) },
+});
+
+describe('a kept connection to a broker that fails', () => {
+  const brokers: FakeBroker[] = [];
+  let link: BrokerLink | undefined;
+  let changes: BrokerStatus[];
+
+  beforeEach(() => {
+    changes = [];
+  });
+  afterEach(async () => {
+    await link?.close();
+    for (const broker of brokers.splice(0)) await broker.stop();
+  });
+
+  async function start(options: FakeBrokerOptions = {}): Promise<FakeBroker> {
+    const broker = await startFakeBroker(options);
+    brokers.push(broker);
+    return broker;
+  }
+  function keep(url: string, over: Partial<Parameters<typeof keepConnected>[0]> = {}): BrokerLink {
+    link = keepConnected({ url, name: 'test', onChange: (status) => changes.push(status), ...over });
+    return link;
+  }
+  const urlOf = ({ port }: FakeBroker) => `nats://127.0.0.1:${port}`;
+  const isConnected = () => changes.at(-1)?.state === 'connected';
+
+  it('states why there is none, by the error of the broker', async () => {
+    const states: [message: string, state: BrokerState][] = [
+      ['Authorization Violation', 'refused'],
+      ['User Authentication Expired', 'refused'],
+      ['Account Authentication Expired', 'refused'],
+      ['Authentication Timeout', 'refused'],
+      ['maximum connections exceeded', 'refused'],
+      ['maximum account active connections exceeded', 'refused'],
+      ['Stale Connection', 'unreachable'],
+      ['Slow Consumer', 'unreachable'],
+      ['Server Shutdown', 'unreachable'],
+      ['Connection Closed', 'unreachable'],
+    ];
+    for (const [message, state] of states) {
+      const broker = await start({
+        answer: (line, socket) => {
+          if (line === 'PING') socket.end(`-ERR '${message}'\r\n`);
+          return '';
+        },
+      });
+      changes = [];
+      const kept = keep(urlOf(broker));
+      await until(() => changes.length > 0);
+      expect(
+        changes.map((change) => change.state),
+        message,
+      ).to.deep.equal([state]);
+      expect(kept.status().problem.toLowerCase(), message).to.contain(message.toLowerCase());
+      expect(kept.connection()).to.equal(undefined);
+      await kept.close();
+    }
+  });
+
+  it('states that the TLS handshake fails, whatever the reason', async () => {
+    const folder = await makeTemporaryFolder();
+    const [authority, stranger] = [await createAuthority(folder.path), await createAuthority(folder.path)];
+    const own = { caFile: authority.certFile, ...(await authority.issue()) };
+    const server = await startNats({ dataDir: `${folder.path}/nats`, port: 0, tls: own });
+    const noTls = await start({
+      info: { tls_required: true },
+      onConnection: (socket) => {
+        socket.once('data', () => socket.write('no TLS'));
+        return true;
+      },
+    });
+    const cases: [string, string, BrokerFiles][] = [
+      ['an untrusted certificate', server.url('inventory'), { ...own, caFile: stranger.certFile }],
+      ['a file that is missing', server.url('inventory'), { ...own, caFile: `${folder.path}/missing` }],
+      ['no client certificate', server.url('inventory'), { caFile: own.caFile }],
+      ['a broker that answers in plaintext', urlOf(noTls).replace('nats:', 'tls:'), own],
+    ];
+    for (const [name, url, files] of cases) {
+      const kept = keep(url, { files });
+      // The alert of a server that misses a certificate may be overtaken by the end of the connection.
+      await until(() => kept.status().state === 'tls');
+      expect(kept.status().problem, name).to.not.equal('');
+      await kept.close();
+    }
+    await server.stop();
+    await folder.remove();
+  });
+
+  it('distinguishes errors of TLS from those of the network by their codes', async () => {
+    const broker = await start();
+    const states: [code: string, state: BrokerState][] = [
+      ['CERT_HAS_EXPIRED', 'tls'],
+      ['DEPTH_ZERO_SELF_SIGNED_CERT', 'tls'],
+      ['EPROTO', 'tls'],
+      ['ERR_SSL_WRONG_VERSION_NUMBER', 'tls'],
+      ['ERR_TLS_CERT_ALTNAME_INVALID', 'tls'],
+      ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'tls'],
+      ['ECONNRESET', 'unreachable'],
+      ['EPROTOTYPE', 'unreachable'],
+      ['ERR_SOCKET_CLOSED', 'unreachable'],
+      ['ERR_HTTP2_INVALID_CA', 'unreachable'],
+    ];
+    for (const [code, state] of states) {
+      changes = [];
+      const error = Object.assign(new Error('no connection'), { code });
+      const kept = keep(urlOf(broker), { onOpen: () => Promise.reject(error) });
+      await until(() => changes.length > 0);
+      expect(changes[0], code).to.deep.equal({ state, problem: 'no connection' });
+      await kept.close();
+    }
+  });
+
+  it('states the loss of a connection, and its cause if the broker gave one', async () => {
+    const broker = await start();
+    const kept = keep(urlOf(broker));
+    expect(kept.status()).to.deep.equal({ state: 'connecting', problem: '' });
+    await until(isConnected);
+    expect(kept.status()).to.deep.equal({ state: 'connected', problem: '' });
+    expect(kept.connection()?.isClosed()).to.equal(false);
+    broker.sockets[0]?.destroy();
+    await until(() => changes.length === 2);
+    expect(changes[1]).to.deep.equal({
+      state: 'unreachable',
+      problem: 'the connection to the broker was lost',
+    });
+    expect(kept.connection()).to.equal(undefined);
+    await until(() => changes.length === 3);
+    broker.sockets[0]?.end("-ERR 'maximum connections exceeded'\r\n");
+    await until(() => changes.length === 4);
+    expect(changes[3]?.state).to.equal('refused');
+    expect(changes[3]?.problem).to.contain('maximum connections exceeded');
+  });
+
+  it('does not count as connected before it is set up, and ends when that fails', async () => {
+    const broker = await start();
+    keep(urlOf(broker), { onOpen: () => Promise.reject(new Error('no subscription')) });
+    await until(() => changes.length === 1);
+    expect(changes).to.deep.equal([{ state: 'unreachable', problem: 'no subscription' }]);
+    await until(() => broker.connections() === 2);
+    await until(() => broker.sockets.length < 2);
+    expect(changes).to.have.length(1);
+  });
+
+  it('is opened again when it is lost while it is being set up', async () => {
+    const broker = await start();
+    let setups = 0;
+    keep(urlOf(broker), {
+      onOpen: () => {
+        setups += 1;
+        return setups === 1 ? new Promise(() => {}) : undefined;
+      },
+    });
+    await until(() => setups === 1);
+    expect(changes).to.deep.equal([]);
+    broker.sockets[0]?.destroy();
+    await until(isConnected);
+    expect(changes.map(({ state }) => state)).to.deep.equal(['unreachable', 'connected']);
+  });
+
+  it('states the error that says most, whatever the order of the servers', async () => {
+    const refusing = await start({
+      answer: (line) => (line === 'PING' ? "-ERR 'Authorization Violation'\r\n" : undefined),
+    });
+    const dead = '127.0.0.1:1';
+    for (let attempt = 0; attempt < 8; attempt += 1) {
+      changes = [];
+      const kept = keep(`${urlOf(refusing)},${dead}`);
+      await until(() => changes.length > 0);
+      expect(changes[0]).to.include({ state: 'refused' });
+      await kept.close();
+    }
+  });
+
+  it('begins with any of the configured servers, so that their clients spread', async () => {
+    const one = await start();
+    const other = await start();
+    for (let attempt = 0; attempt < 24; attempt += 1) {
+      changes = [];
+      const kept = keep(`${urlOf(one)},127.0.0.1:${other.port}`);
+      await until(isConnected);
+      await kept.close();
+    }
+    expect(one.connections() + other.connections()).to.equal(24);
+    expect(Math.min(one.connections(), other.connections())).to.be.above(0);
+  });
+
+  it('tries each server once before it pauses, also those that the cluster has named', async () => {
+    const named = await start({ onConnection: () => false });
+    const connect_urls = [`127.0.0.1:${named.port}`, '127.0.0.1:1'];
+    const first = await start({
+      info: { connect_urls },
+      onConnection: (socket, number) => {
+        if (number > 1) socket.destroy();
+        return number === 1;
+      },
+    });
+    connect_urls.push(`127.0.0.1:${first.port}`);
+    keep(urlOf(first));
+    await until(isConnected);
+    first.sockets[0]?.destroy();
+    await until(() => named.connections() === 1);
+    expect(first.connections()).to.equal(2);
+  });
+
+  it('tries only the configured servers over TLS, because certificates need not contain the addresses of a cluster', async () => {
+    const folder = await makeTemporaryFolder();
+    const authority = await createAuthority(folder.path);
+    const files = { caFile: authority.certFile, ...(await authority.issue()) };
+    const server = await startNats({ dataDir: `${folder.path}/nats`, port: 0, tls: files });
+    const named = await start();
+    const relay = await startRelay(server.port);
+    const url = server.url('inventory').replace(`:${server.port}`, `:${relay.port}`);
+    const kept = keep(url, {
+      files,
+      onOpen: (connection) => void connection.info?.connect_urls?.push(`127.0.0.1:${named.port}`),
+    });
+    await until(isConnected);
+    expect(kept.connection()?.info).to.have.property('tls_required', true);
+    await relay.cut();
+    await until(() => changes.length === 2);
+    await sleep(300);
+    expect(named.connections()).to.equal(0);
+    await kept.close();
+    await server.stop();
+    await folder.remove();
+  });
+
+  it('is not opened again once it is closed, nor reported', async () => {
+    let greet = (): void => {};
+    const broker = await start({
+      onConnection: () =>
+        new Promise((resolve) => {
+          greet = () => resolve(true);
+        }),
+    });
+    const kept = keep(urlOf(broker));
+    await until(() => broker.connections() === 1);
+    await kept.close();
+    greet();
+    await until(() => broker.sockets.length === 0);
+    const dead = keep('nats://127.0.0.1:1');
+    await until(() => changes.length === 1);
+    await dead.close();
+    await sleep(150);
+    expect([broker.connections(), changes.length]).to.deep.equal([1, 1]);
+  });
+
+  it('sends what is pending before it is closed, and waits no longer than it may', async () => {
+    let isFrozen = false;
+    const broker = await start({ answer: () => (isFrozen ? '' : undefined) });
+    for (const freezes of [false, true]) {
+      changes = [];
+      const kept = keep(urlOf(broker));
+      await until(isConnected);
+      isFrozen = freezes;
+      kept.connection()?.publish(`subject.${freezes}`);
+      const startedMs = performance.now();
+      await kept.close(freezes ? 200 : 8000);
+      expect(performance.now() - startedMs).to.be.within(freezes ? 195 : 0, 7900);
+      expect(broker.lines.some((line) => line.startsWith(`PUB subject.${freezes} `))).to.equal(true);
+      await kept.close(200);
+    }
+    expect(changes.map(({ state }) => state)).to.deep.equal(['connected']);
+  });
+
+  it('does not keep the process alive while it waits for the next attempt', async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    const kept = keep('nats://127.0.0.1:1');
+    await until(() => changes.length === 1);
+    await new Promise(setImmediate);
+    const waiting = timers();
+    await kept.close();
+    await new Promise(setImmediate);
+    expect(timers()).to.equal(waiting);
+  });
+
+  describe('after a connection', () => {
+    const { monotonicMs } = systemClock;
+    const { random } = Math;
+    afterEach(() => {
+      Object.assign(systemClock, { monotonicMs });
+      Math.random = random;
+    });
+
+    /** How long it takes to connect again after the fifth connection in a row was lost. */
+    async function pauseMs(afterMs: number): Promise<number> {
+      const broker = await start({
+        onConnection: (socket, number) => {
+          if (number < 5) socket.destroy();
+          return number >= 5;
+        },
+      });
+      // First the shortest delays, to save time, then the longest.
+      Math.random = () => 0.999;
+      keep(urlOf(broker));
+      await until(isConnected);
+      Math.random = () => 0;
+      Object.assign(systemClock, { monotonicMs: () => monotonicMs() + afterMs });
+      broker.sockets[0]?.destroy();
+      const startedMs = performance.now();
+      await until(() => broker.connections() === 6);
+      return performance.now() - startedMs;
+    }
+
+    it('that lasted two seconds, the delays begin anew', async () => {
+      expect(await pauseMs(2000)).to.be.below(900);
+    });
+
+    it('that was lost sooner, they keep growing', async () => {
+      expect(await pauseMs(1000)).to.be.above(900);
+    });
+  });
 });
 
 describe('a kept connection to the broker', () => {

@@ -87,4 +87,23 @@ describe('the rises of the wall clock above the monotonic clock', () => {
     const end = rises.read(monotonicMs + 100_000, Math.floor(wallMs + 99_900));
     expect(end - start).to.be.below(100 / CLOCK_JITTER_MS + 2);
   });
+
+  it('end a segment only where the clock fell more than 10 ms below its highest reading', () => {
+    const sums: [differences: number[], sumMs: number][] = [
+      // The largest rise of one segment counts, not every rise.
+      [[0, 5, -5, 0], 5],
+      [[0, 5, -5, 5], 10],
+      // Two segments: the rises of both count.
+      [[0, 5, -6, 0], 11],
+      [[0, 8, 2, -4, 4], 16],
+      // A slow rise is counted as a whole.
+      [[0, 5, 10, 15, 20], 20],
+      [[0, -5, 5, -3, 9], 14],
+    ];
+    for (const [differences, sumMs] of sums) {
+      const fresh = new ClockRises();
+      const answers = differences.map((differenceMs) => fresh.read(1000, WALL_MS + differenceMs));
+      expect(answers.at(-1), differences.join()).to.equal(sumMs);
+    }
+  });
 });

@@ -12,131 +12,17 @@ import {
   BROADCASTS_INLINE_MAX,
   BROADCASTS_PENDING_MAX,
   FeedRunner,
-  type RevocationSource,
 } from '../../../interceptors/src/revocation/feed-runner.js';
-import { statusOf } from '../../../interceptors/src/wire/status.js';
 import {
   Broadcast,
   type Entry,
   type EntryKind,
-  type PullResponse,
-  type SyncRequest,
   type SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { until } from '../../support/waiting.js';
 import { SetClock, SetTimers, TestKey, tokenEntry } from '../tokens-support.js';
 import { answer, broadcast, EPOCH, endOfPull, LEASE_MS, OTHER_EPOCH, partOf } from './feed-support.js';
-
-/** A sync that is open until the test answers it. */
-interface Question {
-  readonly request: SyncRequest;
-  readonly signal: AbortSignal;
-  readonly answer: (response: SyncResponse) => void;
-  readonly fail: (error: unknown) => void;
-}
-
-/** A pull whose parts the test sends. */
-interface Pull {
-  readonly signal: AbortSignal;
-  send(...parts: PullResponse[]): void;
-  end(): void;
-  fail(error: Error): void;
-}
-
-/** A source whose responses the test controls. */
-class HeldSource implements RevocationSource {
-  readonly questions: Question[] = [];
-  readonly pulls: Pull[] = [];
-  /** Does not react to aborted signals, so that syncs never fail. */
-  isDeaf = false;
-  /** Notifies of entries that this process committed. */
-  written: (broadcast: Broadcast) => void = () => {};
-  readonly #clock: SetClock;
-  #waiting: (() => void)[] = [];
-
-  constructor(clock: SetClock) {
-    this.#clock = clock;
-  }
-
-  sync(request: SyncRequest, signal: AbortSignal): Promise<SyncResponse> {
-    // No two syncs are sent at the same time.
-    this.#clock.pass(1);
-    return new Promise((resolve, reject) => {
-      this.questions.push({ request, signal, answer: resolve, fail: reject });
-      signal.addEventListener('abort', () => {
-        if (!this.isDeaf) reject(new Error('aborted'));
-      });
-      this.#wake();
-    });
-  }
-
-  follow(onWritten: (written: Broadcast) => void): void {
-    this.written = onWritten;
-  }
-
-  async *pull(_request: unknown, signal: AbortSignal): AsyncGenerator<PullResponse> {
-    const events: (PullResponse | Error | 'end')[] = [];
-    let wake: () => void = () => {};
-    const push = (event: PullResponse | Error | 'end'): void => {
-      events.push(event);
-      wake();
-    };
-    this.pulls.push({
-      signal,
-      send: (...parts) => parts.forEach(push),
-      end: () => push('end'),
-      fail: push,
-    });
-    signal.addEventListener('abort', () => push(new Error('aborted')));
-    this.#wake();
-    for (;;) {
-      const event = events.shift();
-      if (event === 'end') return;
-      if (event instanceof Error) throw event;
-      if (event !== undefined) yield event;
-      else {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-    }
-  }
-
-  /** The sync with this number, as soon as it is sent. */
-  question(number: number): Promise<Question> {
-    return this.#when(() => this.questions[number]);
-  }
-
-  pullNumber(number: number): Promise<Pull> {
-    return this.#when(() => this.pulls[number]);
-  }
-
-  async #when<T>(find: () => T | undefined): Promise<T> {
-    for (;;) {
-      const found = find();
-      if (found !== undefined) return found;
-      await new Promise<void>((resolve) => {
-        this.#waiting.push(resolve);
-      });
-    }
-  }
-
-  #wake(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const resolve of waiting) resolve();
-  }
-}
-
-/** Runs everything that waits for its turn only. */
-async function settled(): Promise<void> {
-  for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
-}
-
-/** The error that a gRPC client would receive. */
-function received(error: ServiceError): Error {
-  return Object.assign(new Error(error.message), statusOf(error));
-}
+import { HeldSource, received, settled } from './runner-support.js';
 
 describe('a feed runner', () => {
   const published = new TestKey('EdDSA').published;
@@ -511,8 +397,13 @@ describe('a feed runner', () => {
     expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
     expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
+    source.questions[asked]?.answer(answer({ broadcastKeys: [key.published] }));
+    await settled();
     deliver(replayed);
     await until(() => taken > BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
+    await settled();
+    // One sync fetches all that was dropped.
+    expect(source.questions).to.have.length(asked + 1);
     // In the next interval, some are verified on the main thread again.
     const before = taken;
     clock.pass(100);

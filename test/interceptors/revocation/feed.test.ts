@@ -373,6 +373,13 @@ describe('a feed', () => {
       );
     });
 
+    it('count as seen although a response with a lower head follows', () => {
+      feed.applyBroadcast(broadcast([tokenEntry(randomUUID(), { sequence: 9n })]));
+      held.ask(at(1), answer({ head: 5n }));
+      const next = broadcast([tokenEntry(randomUUID(), { sequence: 10n })]);
+      expect(feed.applyBroadcast(next).syncDue).to.equal(false);
+    });
+
     it('of another epoch are ignored', () => {
       const tokenId = randomUUID();
       const received = feed.applyBroadcast(
@@ -516,6 +523,13 @@ describe('a feed', () => {
       expect(() => feed.applyPullPart({ part: undefined })).to.throw(RangeError);
       feed.abandonPull();
       expect(feed.applied).to.equal(0n);
+    });
+
+    it('fails on identifiers without keep_until', () => {
+      held.hydrate(at(0));
+      feed.beginPull();
+      const value = { kind: EntryKind.ENTRY_KIND_TOKEN, keepUntil: undefined, ids: Buffer.alloc(16, 1) };
+      expect(() => feed.applyPullPart({ part: { $case: 'packed', value } })).to.throw(RangeError);
     });
 
     it('does not move the position in the log when a part is malformed', () => {

@@ -7,7 +7,15 @@ import { VerifiedTokens } from '../../../interceptors/src/revocation/verified-to
 import { readClaims, type TokenClaims, type TokenOrigin } from '../../../interceptors/src/token/claims.js';
 import type { Entry } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { claims, entry, ISSUER, KEEP_UNTIL_MS, NOW_SECONDS, verifiedToken } from '../tokens-support.js';
+import {
+  bytesOf,
+  claims,
+  entry,
+  ISSUER,
+  KEEP_UNTIL_MS,
+  NOW_SECONDS,
+  verifiedToken,
+} from '../tokens-support.js';
 
 const OTHER = 'https://other.example';
 const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER } = EntryKind;
@@ -99,6 +107,32 @@ describe('an entry of another issuer', () => {
     expect(isRevoked(ours, foreign(ENTRY_KIND_TOKEN, 'token 1'))).to.equal(false);
     expect(isRevoked(ours, foreign(ENTRY_KIND_SESSION, 'session 1'))).to.equal(false);
     expect(isRevoked(ours, cutOff('alice', NOW_SECONDS))).to.equal(false);
+  });
+
+  it('and one of this issuer revoke no tokens of each other with the same identifiers', () => {
+    const id = randomUUID();
+    const theirs = { ...itsOwn, tokenId: id, sessionId: id, subject: id, keyId: id, generation: 1n };
+    for (const kind of [ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION]) {
+      expect(isRevoked(theirs, entry(kind, bytesOf(id)))).to.equal(false);
+    }
+    for (const kind of [ENTRY_KIND_USER, EntryKind.ENTRY_KIND_CLIENT, EntryKind.ENTRY_KIND_KEY]) {
+      const token = { ...theirs, clients: [[id, 1n]] as const };
+      expect(isRevoked(token, entry(kind, id, { minGeneration: 9n }))).to.equal(false);
+    }
+  });
+
+  it('revokes nothing when it is of a kind that this version does not know', () => {
+    const tokens = new VerifiedTokens();
+    for (const token of [derived, itsOwn, {}]) tokens.add(verifiedToken(token));
+    for (const kind of [0, 6, 99, EntryKind.ENTRY_KIND_CLIENT, EntryKind.ENTRY_KIND_KEY] as EntryKind[]) {
+      const one = foreign(kind, 'key-1');
+      expect(isRevokedBy(claims(itsOwn), one), `kind ${kind}`).to.equal(false);
+      expect(tokens.revokedBy(one), `kind ${kind}`).to.deep.equal([]);
+    }
+    for (const kind of [0, 6, 99] as EntryKind[]) {
+      expect(isRevokedBy(claims(), entry(kind, 'key-1')), `kind ${kind}`).to.equal(false);
+      expect(tokens.revokedBy(entry(kind, 'key-1')), `kind ${kind}`).to.deep.equal([]);
+    }
   });
 
   it('keeps issuer and identifier apart', () => {

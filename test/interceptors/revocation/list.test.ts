@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { IdTable } from '../../../interceptors/src/revocation/id-table.js';
 import {
   isRevokedBy,
   ListFullError,
@@ -346,6 +347,106 @@ describe('a revocation list', () => {
     const from = (issuer: string, tokenId: string) => list.revokes(claims({ issuer, tokenId }));
     expect(from('https://a.example', 'b c')).to.equal(true);
     expect(from('https://a.example b', 'c')).to.equal(false);
+  });
+
+  describe('with one entry of each kind', () => {
+    const other = 'https://other.example';
+    const id = randomUUID();
+    /** An entry of each kind, and claims of a token that only it revokes. */
+    const kinds: [of: (over: Partial<Entry>) => Entry, token: Parameters<typeof claims>[0]][] = [
+      [(over) => tokenEntry(id, over), { tokenId: id }],
+      [(over) => entry(ENTRY_KIND_SESSION, bytesOf(id), over), { sessionId: id }],
+      [(over) => entry(ENTRY_KIND_USER, 'alice', { minGeneration: 9n, ...over }), { subject: 'alice' }],
+      [
+        (over) => entry(ENTRY_KIND_CLIENT, 'payment', { minGeneration: 9n, ...over }),
+        { clients: [['payment', 1n]] },
+      ],
+      [(over) => entry(ENTRY_KIND_KEY, 'key-9', over), { keyId: 'key-9' }],
+      [
+        (over) => foreignEntry(ENTRY_KIND_TOKEN, other, 't', 0, over),
+        { issuer: other, isForeign: true, tokenId: 't' },
+      ],
+      [
+        (over) => foreignEntry(ENTRY_KIND_SESSION, other, 's', 0, over),
+        { issuer: other, isForeign: true, sessionId: 's' },
+      ],
+      [
+        (over) => foreignEntry(ENTRY_KIND_USER, other, 'u', NOW_SECONDS, over),
+        { issuer: other, isForeign: true, subject: 'u' },
+      ],
+    ];
+    // The end of a span, where every kind is dropped at the same moment.
+    const endMs = Math.ceil(KEEP_UNTIL_MS / TABLE_SPAN_MS) * TABLE_SPAN_MS;
+
+    it('counts every one, and revokes the token of each by no other', () => {
+      const list = listOf(kinds.map(([of]) => of({})));
+      expect(list.size).to.equal(kinds.length);
+      for (const [at, [, token]] of kinds.entries()) {
+        const without = listOf(kinds.filter((_, index) => index !== at).map(([of]) => of({})));
+        expect([list.revokes(claims(token)), without.revokes(claims(token))], `${at}`).to.deep.equal([
+          true,
+          false,
+        ]);
+      }
+      expect(list.revokes(claims())).to.equal(false);
+    });
+
+    it('drops each when the horizon reaches its keep_until, and the latest counts', () => {
+      const early = { keepUntil: new Date(endMs - 1) };
+      const late = { keepUntil: new Date(endMs) };
+      for (const [at, [of, token]] of kinds.entries()) {
+        for (const entries of [
+          [of(early), of(late)],
+          [of(late), of(early)],
+        ]) {
+          const list = listOf(entries);
+          list.dropUntil(endMs - 1);
+          expect(list.revokes(claims(token)), `${at}, before`).to.equal(true);
+          list.dropUntil(endMs);
+          expect([list.revokes(claims(token)), list.size], `${at}, after`).to.deep.equal([false, 0]);
+        }
+      }
+    });
+
+    it('has memory for the identifiers of tokens and of sessions', () => {
+      const [token, session] = kinds.map(([of]) => listOf([of({})]).bytes);
+      expect(token).to.be.above(0);
+      expect(session).to.equal(token);
+      expect(listOf(kinds.map(([of]) => of({}))).bytes).to.equal(2 * (token ?? 0));
+      expect(new RevocationList().bytes).to.equal(0);
+    });
+  });
+
+  it('accepts as many packed identifiers as it has room for', () => {
+    const ids = Buffer.concat(Array.from({ length: 4 }, () => bytesOf(randomUUID())));
+    const list = new RevocationList(4);
+    expect(() =>
+      list.addIds(ENTRY_KIND_TOKEN, Buffer.concat([ids, ids.subarray(16)]), KEEP_UNTIL_MS),
+    ).to.throw(ListFullError);
+    expect(list.size).to.equal(0);
+    list.addIds(ENTRY_KIND_TOKEN, ids, KEEP_UNTIL_MS);
+    expect(list.size).to.equal(4);
+  });
+
+  it('copies the smaller of two tables when it is merged', () => {
+    const { addTo } = IdTable.prototype;
+    const copied: [from: number, to: number][] = [];
+    IdTable.prototype.addTo = function (this: IdTable, other) {
+      copied.push([this.size, other.size]);
+      addTo.call(this, other);
+    };
+    try {
+      const holding = (count: number) =>
+        listOf(Array.from({ length: count }, () => tokenEntry(randomUUID())));
+      holding(3).takeOver(holding(1));
+      holding(1).takeOver(holding(3));
+    } finally {
+      IdTable.prototype.addTo = addTo;
+    }
+    expect(copied).to.deep.equal([
+      [1, 3],
+      [1, 3],
+    ]);
   });
 
   it('still contains the first of a hundred thousand entries', () => {

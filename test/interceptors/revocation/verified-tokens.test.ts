@@ -1,6 +1,8 @@
 /** Verified tokens: found by text, found by the entries that revoke them, removed completely. */
 
 import { randomUUID } from 'node:crypto';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { isRevokedBy } from '../../../interceptors/src/revocation/list.js';
@@ -23,6 +25,12 @@ const { ENTRY_KIND_TOKEN, ENTRY_KIND_SESSION, ENTRY_KIND_USER, ENTRY_KIND_CLIENT
 
 function liveCall(): LiveCall {
   return { previousLive: undefined, nextLive: undefined, recheck: () => {} };
+}
+
+/** The garbage collector of V8, which is hidden without this flag. */
+function garbageCollector(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc');
 }
 
 /** Tokens that are all in one bucket: their texts differ in characters that do not select the bucket. */
@@ -185,6 +193,65 @@ describe('verified tokens', () => {
     expect(tokens.dropExpired(Number.POSITIVE_INFINITY)).to.deep.equal([]);
   });
 
+  it('are counted by what counts the calls of their principal until they are removed', () => {
+    const tokens = new VerifiedTokens();
+    const [first, second] = [verifiedToken(), verifiedToken()];
+    const holder = { tokens: 2 };
+    for (const token of [first, second]) {
+      token.holder = holder;
+      tokens.add(token);
+    }
+    tokens.remove(first);
+    tokens.remove(first);
+    expect(holder.tokens).to.equal(1);
+    expect([first.holder, second.holder]).to.deep.equal([undefined, holder]);
+    // A token that was never added changes nothing.
+    const stranger = verifiedToken();
+    stranger.holder = holder;
+    tokens.remove(stranger);
+    expect([holder.tokens, stranger.holder]).to.deep.equal([1, holder]);
+  });
+
+  it('are found by comparing few texts, however many there are', () => {
+    const tokens = new VerifiedTokens();
+    let reads = 0;
+    const texts = Array.from({ length: 5000 }, () => {
+      const token = verifiedToken();
+      const { text } = token;
+      tokens.add(token);
+      Object.defineProperty(token, 'text', {
+        get: () => {
+          reads += 1;
+          return text;
+        },
+      });
+      return text;
+    });
+    reads = 0;
+    for (const text of texts) expect(tokens.find(text)?.claims).to.not.equal(undefined);
+    expect(reads / texts.length).to.be.below(2);
+  });
+
+  it('leave no memory behind when all tokens of a session are removed', () => {
+    const tokens = new VerifiedTokens();
+    const collect = garbageCollector();
+    const fill = (count: number): void => {
+      for (let number = 0; number < count; number += 1) {
+        const shared = { sessionId: randomUUID(), subject: randomUUID(), ancestors: [randomUUID()] };
+        const pair = [verifiedToken(shared), verifiedToken(shared)];
+        for (const token of pair) tokens.add(token);
+        for (const token of pair) tokens.remove(token);
+      }
+    };
+    fill(100);
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    fill(5000);
+    collect();
+    // An index that kept its sets would grow by some 5 MB.
+    expect(process.memoryUsage().heapUsed - before).to.be.below(2_000_000);
+  });
+
   it('know whether they are in the index', () => {
     const tokens = new VerifiedTokens();
     const token = verifiedToken();
@@ -228,6 +295,30 @@ describe('verified tokens', () => {
       tokens.add(d);
       expect([...tokens.all()]).to.have.members([a, c, d]);
       expect(a.used).to.equal(false);
+    });
+
+    it('are not evicted before another one that was not used since', () => {
+      const tokens = new VerifiedTokens(2);
+      const [first, second, third] = [verifiedToken(), verifiedToken(), verifiedToken()];
+      tokens.add(first);
+      tokens.add(second);
+      second.used = false;
+      tokens.add(third);
+      expect([...tokens.all()]).to.have.members([first, third]);
+    });
+
+    it('are evicted after at most 32 others were examined', () => {
+      const tokens = new VerifiedTokens(40);
+      for (let count = 0; count < 40; count += 1) {
+        const token = verifiedToken();
+        if (count < 32) token.link(liveCall());
+        tokens.add(token);
+      }
+      // The 32 oldest have live calls; the next eviction begins after them.
+      tokens.add(verifiedToken());
+      expect(tokens.size).to.equal(41);
+      tokens.add(verifiedToken());
+      expect(tokens.size).to.equal(41);
     });
 
     it('never exceed it while none has a live call', () => {
@@ -294,5 +385,16 @@ describe('verified tokens', () => {
         }
       }),
     );
+  });
+
+  it('keep their live calls when a call that is none of them ends', () => {
+    const token = verifiedToken();
+    const [live, stranger] = [liveCall(), liveCall()];
+    token.link(live);
+    token.unlink(stranger);
+    expect(token.liveCalls()).to.deep.equal([live]);
+    token.unlink(live);
+    token.unlink(live);
+    expect(token.liveCalls()).to.deep.equal([]);
   });
 });

@@ -82,6 +82,15 @@ describe('the access rules of a service', () => {
     );
   });
 
+  it('fail for a method whose options are missing, as those of no other method are', () => {
+    const methods: Record<string, Record<string, unknown>> = { Buy: { rule: rule() } };
+    Object.assign(methods, { Sell: undefined });
+    expect(() => readRules(definition('Buy', 'Sell'), schema(methods))).to.throw(
+      TypeError,
+      '/a.v1.Shop/Sell declares no access rule',
+    );
+  });
+
   it('fail when the schema has no options at all', () => {
     for (const empty of [
       {},
@@ -109,6 +118,7 @@ describe('the access rules of a service', () => {
   });
 
   it('are public when they say so and contain nothing else', () => {
+    expect(PUBLIC_RULE).to.deep.equal(accessRule({ isPublic: true, allowStale: true }));
     expect(readOne(rule({ public: true }))).to.deep.equal(PUBLIC_RULE);
     const withSize = readOne(rule({ public: true, maxRequestBytes: 100 }));
     expect(withSize).to.deep.equal({ ...PUBLIC_RULE, requestBytesMax: 100 });
@@ -270,11 +280,14 @@ describe('a caller', () => {
     });
     expect(describeViolation('ROLE_MISSING', declared)).to.include({
       code: 'ROLE_MISSING',
-      message: 'this method requires role c or d',
+      message: 'this method requires role c or d; a token with narrowed scopes may lack a role of its user',
     });
     expect(describeViolation('CALLER_KIND', declared)).to.include({
       code: 'CALLER_KIND',
       message: 'this method is for services',
+    });
+    expect(describeViolation('CALLER_KIND', accessRule({ caller: 'USER' }))).to.include({
+      message: 'this method is for users',
     });
     expect(describeViolation('LOGIN_TOO_OLD', declared)).to.include({
       code: 'LOGIN_TOO_OLD',

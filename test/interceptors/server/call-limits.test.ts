@@ -1,5 +1,6 @@
 /** What a peer can make a guarded server hold: sizes, times and counts, over real sockets. */
 
+import { once } from 'node:events';
 import type { ClientHttp2Session } from 'node:http2';
 import { gzipSync } from 'node:zlib';
 import { status } from '@grpc/grpc-js';
@@ -195,6 +196,19 @@ describe('limits on calls', () => {
       const call = await open(session, 'Unary', await withToken());
       call.stream.end(frameOf(Buffer.alloc(1000)));
       await until(() => echo.trace.started === 1);
+      clock.pass(DEFAULT_LIMITS.responseMs + 1000);
+      expect(await call.closed).to.equal(8);
+      expect(limited).to.deep.equal(['response_seconds']);
+    });
+
+    it('reset a stream of responses whose peer does not read them', async () => {
+      await start();
+      const session = connectRaw(echo.port);
+      sessions.push(session);
+      await new Promise<void>((resolve) => session.settings({ initialWindowSize: 0 }, () => resolve()));
+      const call = await open(session, 'ServerStream', await withToken());
+      call.stream.end(frameOf(Buffer.alloc(1000)));
+      await once(call.stream, 'response');
       clock.pass(DEFAULT_LIMITS.responseMs + 1000);
       expect(await call.closed).to.equal(8);
       expect(limited).to.deep.equal(['response_seconds']);

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import { createExchange, type Exchange } from '../../../interceptors/src/client.js';
 import { type AnyCall, attachState } from '../../../interceptors/src/server/call-state.js';
 import type { Principal } from '../../../interceptors/src/token/principal.js';
+import { rejectionOf } from '../../support/outcomes.js';
 import { claims, ISSUER, NOW_SECONDS, SetClock } from '../tokens-support.js';
 
 describe('token exchange for callers', () => {
@@ -48,6 +49,12 @@ describe('token exchange for callers', () => {
     expect(exchange.forCall(callOf(principal, 'one'), { ...wanted, audience: 'x' })).to.not.equal(source);
     clock.wall = (NOW_SECONDS + 290) * 1000;
     expect(exchange.forCall(callOf(principal, 'one'), wanted)).to.not.equal(source);
+  });
+
+  it('opens no connection after it was closed', async () => {
+    const source = exchange.forCall(callOf(claims(), 'one'), wanted);
+    exchange.close();
+    expect((await rejectionOf(source.get())).message).to.match(/closed|shut ?down/i);
   });
 
   it("never uses one caller's exchanged token for another caller whose token has the same identifier", () => {

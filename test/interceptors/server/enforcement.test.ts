@@ -6,17 +6,15 @@ import { expect } from 'chai';
 import { ServiceError } from '../../../interceptors/src/errors.js';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import type { LiveCall, VerifiedToken } from '../../../interceptors/src/revocation/verified-tokens.js';
-import type { AccessRule } from '../../../interceptors/src/server/access-rule.js';
-import type { Admission } from '../../../interceptors/src/server/admission.js';
 import { CUT_SLICE_CALLS, Enforcement } from '../../../interceptors/src/server/enforcement.js';
 import { KNOWN_NETWORK_MS } from '../../../interceptors/src/server/known-networks.js';
 import { refusal } from '../../../interceptors/src/server/refusals.js';
 import {
+  JOINED_CALLS_MAX,
+  JOINED_CALLS_PER_NETWORK_MAX,
   VERIFICATIONS_MAX,
   VERIFICATIONS_PER_NETWORK_MAX,
 } from '../../../interceptors/src/server/verifications.js';
-import type { CompactToken } from '../../../interceptors/src/token/compact.js';
-import type { VerificationKeys } from '../../../interceptors/src/token/key-ring.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   answer,
@@ -37,78 +35,15 @@ import {
   SetClock,
   tokenEntry,
   userPayload,
+  verifiedToken,
 } from '../tokens-support.js';
-
-const REFUSE: AccessRule = {
-  isPublic: false,
-  scopes: [],
-  roles: [],
-  caller: 'ANY',
-  maxAuthAgeSeconds: undefined,
-  allowStale: false,
-  requestBytesMax: Number.POSITIVE_INFINITY,
-};
-const ALLOW: AccessRule = { ...REFUSE, allowStale: true };
+import { ALLOW, bearer, foreignIssuer, HeldKeys, outcomeOf, REFUSE, tokenText } from './admission-support.js';
 
 /** The network of the peer from which calls come unless a test says otherwise. */
 const PEER_NETWORK = 'peer';
 
 /** Verifications that run instead of waiting, at most. */
 const RUNNING_MAX = 16;
-
-/** Keys that accept every signature, when the test lets them. */
-class HeldKeys implements VerificationKeys {
-  readonly kids: Set<string>;
-  isHolding = false;
-  verified = 0;
-  #waiting: (() => void)[] = [];
-
-  constructor(...kids: string[]) {
-    this.kids = new Set(kids);
-  }
-
-  has(keyId: string): boolean {
-    return this.kids.has(keyId);
-  }
-
-  keyIds(): Iterable<string> {
-    return this.kids;
-  }
-
-  async verify(token: CompactToken): Promise<boolean> {
-    this.verified += 1;
-    if (this.isHolding) {
-      await new Promise<void>((resolve) => {
-        this.#waiting.push(resolve);
-      });
-    }
-    return this.kids.has(token.keyId);
-  }
-
-  release(): void {
-    this.isHolding = false;
-    for (const resolve of this.#waiting) resolve();
-    this.#waiting = [];
-  }
-}
-
-/** A token with a meaningless signature. */
-function tokenText(over: Record<string, unknown> = {}, kid = 'key-1'): string {
-  const payload = { ...userPayload(), jti: randomUUID(), ...over };
-  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
-  return `${encode({ alg: 'EdDSA', kid, typ: 'at+jwt' })}.${encode(payload)}.${Buffer.from(randomUUID()).toString('base64url')}`;
-}
-
-function bearer(...texts: string[]): Metadata {
-  const metadata = new Metadata();
-  for (const text of texts) metadata.add('authorization', `Bearer ${text}`);
-  return metadata;
-}
-
-/** The decision: admitted, or the reason. */
-function outcomeOf(admission: Admission): string {
-  return admission.kind === 'refused' ? admission.error.code : admission.kind;
-}
 
 describe('enforcement', () => {
   let clock: SetClock;
@@ -307,6 +242,51 @@ describe('enforcement', () => {
       });
     }
 
+    it('is dropped by another epoch, even if its key stays, and verified again when it returns', async () => {
+      const text = tokenText();
+      const token = await admitted(text);
+      const call = liveCall(token);
+      const other = verifiedToken({ isForeign: true, issuer: 'https://other.example' });
+      enforcement.admissions.tokens.add(other);
+      sync({ epoch: OTHER_EPOCH, pull: true });
+      expect([token.revoked, call.cuts]).to.deep.equal([true, ['TOKEN_REVOKED']]);
+      // Tokens of other issuers do not depend on the epoch.
+      expect([...enforcement.admissions.tokens.all()]).to.deep.equal([other]);
+      expect(other.revoked).to.equal(false);
+      hydrate(OTHER_EPOCH);
+      expect(await decided(text)).to.equal('admitted');
+      expect(keys.verified).to.equal(2);
+    });
+
+    it('is flagged when its key leaves the set of its own issuer, and no other', () => {
+      const foreign = 'https://other.example';
+      const held = new HeldKeys('kept');
+      const tokenOf = (issuer: string, keyId: string) => {
+        const token = verifiedToken({ issuer, keyId, isForeign: issuer !== ISSUER });
+        enforcement.admissions.tokens.add(token);
+        return token;
+      };
+      const tokens = [
+        tokenOf(foreign, 'gone'),
+        tokenOf(foreign, 'kept'),
+        tokenOf('https://third.example', 'gone'),
+        tokenOf(ISSUER, 'gone'),
+      ];
+      // A token of our own whose claims name the other issuer is not one of the other issuer's.
+      const own = verifiedToken({ issuer: foreign, keyId: 'gone', isForeign: false });
+      enforcement.admissions.tokens.add(own);
+      enforcement.foreignKeysChanged(foreignIssuer(foreign, held));
+      expect([...tokens, own].map(({ revoked }) => revoked)).to.deep.equal([
+        true,
+        false,
+        false,
+        false,
+        false,
+      ]);
+      enforcement.replaceKeys(new HeldKeys('kept'));
+      expect([...tokens, own].map(({ revoked }) => revoked)).to.deep.equal([true, false, false, true, true]);
+    });
+
     it('is not affected by entries that do not match it', async () => {
       const token = await admitted(tokenText());
       const call = liveCall(token);
@@ -379,6 +359,47 @@ describe('enforcement', () => {
       expect(limited).to.deep.equal(new Array(refused).fill('verifications'));
       // Verifications that ended no longer count.
       expect(await decided(tokenText(), REFUSE, '192.0.2.1:1')).to.equal('admitted');
+    });
+
+    it('limits the calls of one network that wait for one verification, without affecting others', async () => {
+      const text = tokenText();
+      keys.isHolding = true;
+      const first = decided(text, REFUSE, '192.0.2.1:1');
+      const flood = Array.from({ length: JOINED_CALLS_PER_NETWORK_MAX + 100 }, (_, index) =>
+        decided(text, REFUSE, `192.0.2.1:${index}`),
+      );
+      const honest = decided(text, REFUSE, '192.0.2.2:1');
+      // Refused at once, not when the verification ends.
+      expect(await flood.at(-1)).to.equal('RATE_LIMITED');
+      keys.release();
+      expect([await first, await honest]).to.deep.equal(['admitted', 'admitted']);
+      const refused = (await Promise.all(flood)).filter((outcome) => outcome === 'RATE_LIMITED');
+      expect(refused).to.have.length(100);
+      expect(limited).to.deep.equal(new Array(100).fill('verifications'));
+    });
+
+    it('limits all calls of unknown networks that wait for verifications, not those of known ones', async () => {
+      const known = tokenText();
+      await admitted(tokenText());
+      keys.isHolding = true;
+      const text = tokenText();
+      const flood = Array.from({ length: JOINED_CALLS_MAX + 101 }, (_, index) =>
+        decided(text, REFUSE, `10.0.${(index >> 8) & 255}.${index & 255}:1`),
+      );
+      const honest = [decided(known), decided(known)];
+      expect(await flood.at(-1)).to.equal('RATE_LIMITED');
+      keys.release();
+      expect(await Promise.all(honest)).to.deep.equal(['admitted', 'admitted']);
+      const refused = (await Promise.all(flood)).filter((outcome) => outcome === 'RATE_LIMITED');
+      expect(refused).to.have.length(100);
+      // Calls whose verification ended no longer count.
+      keys.isHolding = true;
+      const later = tokenText();
+      const second = Array.from({ length: JOINED_CALLS_MAX }, (_, index) =>
+        decided(later, REFUSE, `10.1.${(index >> 8) & 255}.${index & 255}:1`),
+      );
+      keys.release();
+      expect(new Set(await Promise.all(second))).to.deep.equal(new Set(['admitted']));
     });
 
     it('counts all addresses of an IPv6 /64 as one network', async () => {
@@ -592,11 +613,26 @@ describe('enforcement', () => {
     });
 
     it('cuts one at a time when handlers take long', async () => {
-      const count = await cutMany(1);
+      // Exactly as long as one slice may take.
+      const count = await cutMany(0.5);
       for (let done = 1; done <= 4 * CUT_SLICE_CALLS; done += 1) {
         expect(count()).to.equal(done);
         later.shift()?.();
       }
+      expect(later).to.deep.equal([]);
+    });
+
+    it('cuts those of a second revocation after those of the first, in one row of slices', async () => {
+      const second = await admitted(tokenText({ sub: 'user-2' }));
+      const count = await cutMany(0);
+      const calls = Array.from({ length: CUT_SLICE_CALLS }, () => liveCall(second));
+      feed.applyBroadcast(broadcast([entry(EntryKind.ENTRY_KIND_USER, 'user-2', { minGeneration: 9n })]));
+      expect([count(), later.length]).to.deep.equal([CUT_SLICE_CALLS, 1]);
+      for (let slice = 0; slice < 4; slice += 1) {
+        expect(calls.filter(({ cuts }) => cuts.length > 0)).to.have.length(0);
+        later.shift()?.();
+      }
+      expect(calls.filter(({ cuts }) => cuts.length > 0)).to.have.length(CUT_SLICE_CALLS);
       expect(later).to.deep.equal([]);
     });
 

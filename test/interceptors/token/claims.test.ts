@@ -83,6 +83,15 @@ describe('the claims of a token', () => {
       generation: undefined,
       authTimeSeconds: undefined,
     });
+    const { roles: _roles, ...rest } = servicePayload();
+    expect(read(rest)).to.deep.include({ roles: new Set(), actors: [], ancestors: [] });
+  });
+
+  it('may have generation 0', () => {
+    expect(read({ ...userPayload(), gen: 0, clients: [['direct', 0]] })).to.deep.include({
+      generation: 0n,
+      clients: [['direct', 0n]],
+    });
   });
 
   it('are read from the token of a service that acts for a user, as the user', () => {
@@ -320,6 +329,26 @@ describe('the claims of a token', () => {
     expect(faultWith('sub', 'direct')).to.deep.equal({ fault: 'sub' });
   });
 
+  it('are rejected when one of several clients is no pair of a text and a generation', () => {
+    const bad = [
+      null,
+      'direct',
+      {},
+      [],
+      ['other'],
+      ['other', 1, 2],
+      ['other', '1'],
+      ['other', -1],
+      [1, 1],
+      ['', 1],
+    ];
+    for (const pair of bad) {
+      expect(faultWith('clients', [['direct', 1], pair]), JSON.stringify(pair)).to.deep.equal({
+        fault: 'clients',
+      });
+    }
+  });
+
   it('are rejected when the list of clients lacks the calling client', () => {
     expect(faultWith('clients', [['other', 1]])).to.deep.equal({ fault: 'clients' });
   });
@@ -387,7 +416,8 @@ describe('the claims of a token', () => {
     });
 
     it('are rejected when the origin is of this issuer, or no service acts', () => {
-      expect(withOrigin(origin({ iss: ISSUER }))).to.deep.equal({ fault: 'origin' });
+      const ours = { ...delegated(), sub: `${ISSUER}#alice` };
+      expect(faultWith('origin', origin({ iss: ISSUER }), ours)).to.deep.equal({ fault: 'origin' });
       expect(faultWith('origin', origin())).to.deep.equal({ fault: 'origin' });
     });
 
@@ -441,6 +471,10 @@ describe('the claims of a token', () => {
     const clients = (length: number) => [['direct', 1], ...many(length - 1).map((id) => [id, 1])];
     expect(faultWith('clients', clients(ACTOR_CHAIN_LENGTH_MAX + 1))).to.not.have.property('fault');
     expect(faultWith('clients', clients(ACTOR_CHAIN_LENGTH_MAX + 2))).to.deep.equal({ fault: 'clients' });
+    const ancestors = (length: number) =>
+      faultWith('ancestors', Array<string>(length).fill(UUID), exchangedPayload());
+    expect(ancestors(ACTOR_CHAIN_LENGTH_MAX)).to.not.have.property('fault');
+    expect(ancestors(ACTOR_CHAIN_LENGTH_MAX + 1)).to.deep.equal({ fault: 'ancestors' });
   });
 
   it('are rejected when the chain of actors is longer than the limit', () => {

@@ -3,7 +3,12 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { TOKEN_LENGTH_MAX } from '../../../interceptors/src/limits.js';
-import { KID_LENGTH_MAX, parseCompactToken } from '../../../interceptors/src/token/compact.js';
+import {
+  KID_LENGTH_MAX,
+  mediaTypeOf,
+  parseCompactToken,
+  parseForeignToken,
+} from '../../../interceptors/src/token/compact.js';
 
 const TYPE = 'at+jwt';
 const HEADER = { alg: 'EdDSA', kid: 'key-1', typ: TYPE };
@@ -122,6 +127,17 @@ describe('a compact token', () => {
     expect(parse(`${header}.${filler(length + 4)}.${signature}`)).to.equal(undefined);
   });
 
+  it('is accepted at the length that the caller allows, and rejected beyond it', () => {
+    expect(parseCompactToken(good, TYPE, good.length)).to.not.equal(undefined);
+    expect(parseCompactToken(good, TYPE, good.length - 1)).to.equal(undefined);
+  });
+
+  it('is parsed also when it is the first one of the process', async () => {
+    const file = '../../../interceptors/src/token/compact.js?first';
+    const fresh: { parseCompactToken: typeof parseCompactToken } = await import(file);
+    expect(fresh.parseCompactToken(good, TYPE)).to.include({ keyId: 'key-1' });
+  });
+
   it('has exactly one encoding: no single edit results in another token with the same content', () => {
     const meaning = (text: string) => {
       const parsed = parse(text);
@@ -157,5 +173,57 @@ describe('a compact token', () => {
         expect(parse(text)).to.equal(undefined);
       }),
     );
+  });
+});
+
+describe('a compact token of another issuer', () => {
+  const parseForeign = (header: unknown, types = ['at+jwt']) =>
+    parseForeignToken(textOf(header), new Set(types.map(mediaTypeOf)));
+
+  it('is parsed, whatever else its header contains', () => {
+    const parsed = parseForeign({ ...HEADER, x5t: 'AA', extra: { deep: [true] } });
+    expect(parsed).to.include({ algorithm: 'EdDSA', keyId: 'key-1' });
+    expect(Buffer.from(parsed?.payload ?? []).toString()).to.equal('{"sub":"alice"}');
+    expect(parsed?.signed.toString()).to.equal(parsed?.text.split('.').slice(0, 2).join('.'));
+  });
+
+  it('may lack a kid, and name Ed25519 as its algorithm, which is EdDSA', () => {
+    expect(parseForeign({ alg: 'Ed25519', typ: TYPE })).to.include({ algorithm: 'EdDSA', keyId: '' });
+  });
+
+  it('is rejected with a parameter that brings a key, changes its meaning, or is of another type', () => {
+    const refused = [
+      ...['jwk', 'jku', 'x5c', 'x5u', 'crit', 'b64', 'zip', 'cty'].map((name) => ({ [name]: null })),
+      ...[undefined, null, 7, ['EdDSA']].map((alg) => ({ alg })),
+      ...[null, 7, ['key-1'], {}].map((kid) => ({ kid })),
+      ...[undefined, null, 7, [TYPE], '', 'JWT'].map((typ) => ({ typ })),
+    ];
+    for (const over of refused) {
+      expect(parseForeign({ ...HEADER, ...over }), JSON.stringify(over)).to.equal(undefined);
+    }
+  });
+
+  it('is rejected when its kid is longer than 255 characters', () => {
+    expect(parseForeign({ ...HEADER, kid: 'k'.repeat(255) })?.keyId).to.have.length(255);
+    expect(parseForeign({ ...HEADER, kid: 'k'.repeat(256) })).to.equal(undefined);
+  });
+
+  it('is rejected when it is not in three canonical segments', () => {
+    const [header = '', payload = ''] = textOf(HEADER).split('.');
+    for (const text of ['', 'x', `${header}.${payload}`, `${textOf(HEADER)}=`]) {
+      expect(parseForeignToken(text, new Set([mediaTypeOf(TYPE)])), text).to.equal(undefined);
+    }
+  });
+
+  it('has a type that is compared without letter case and without its media prefix', () => {
+    for (const typ of ['at+jwt', 'AT+JWT', 'application/at+jwt', 'Application/AT+jwt']) {
+      expect(parseForeign({ ...HEADER, typ }), typ).to.not.equal(undefined);
+    }
+    expect(parseForeign({ ...HEADER, typ: 'text/at+jwt' })).to.equal(undefined);
+  });
+
+  it('may lack a type only where that is configured, and a type of no name is not the missing one', () => {
+    expect(parseForeign({ alg: 'EdDSA' }, [''])).to.not.equal(undefined);
+    expect(parseForeign({ alg: 'EdDSA', typ: 'application/' }, [''])).to.equal(undefined);
   });
 });

@@ -4,8 +4,7 @@ import { createHash, KeyObject } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { type CryptoKey, importPKCS8 } from 'jose';
-import { KEYS_MAX } from '../../../interceptors/src/limits.js';
+import { CompactSign, type CryptoKey, importPKCS8 } from 'jose';
 import { type CompactToken, parseForeignToken } from '../../../interceptors/src/token/compact.js';
 import {
   createLegacyKeys,
@@ -20,7 +19,6 @@ import {
   type KeyVerdict,
   type PublishedIssuerKeys,
 } from '../../../interceptors/src/token/issuer-keys.js';
-import { KEYS_PER_KID_MAX } from '../../../interceptors/src/token/key-set.js';
 import { weakKeys } from '../../../proofs/attack/weak-keys.js';
 import { makeFolder } from '../../support/folders.js';
 import { createForeignKey, ForeignIssuer, type ForeignKey } from '../../support/foreign-issuer.js';
@@ -316,28 +314,6 @@ describe('the keys of another issuer', () => {
     expect(warnings).to.deep.equal([]);
   });
 
-  it('of one kid are tried up to a limit, and the others are left out', async () => {
-    const many = await Promise.all(
-      Array.from({ length: KEYS_PER_KID_MAX + 1 }, () => createForeignKey('ES256', 'the same')),
-    );
-    await publish(many.map(({ jwk }) => jwk));
-    const verdicts = await Promise.all(many.map(async (key) => verify(await tokenBy(key))));
-    expect(verdicts).to.deep.equal([...Array<string>(KEYS_PER_KID_MAX).fill('GOOD'), 'BAD']);
-    expect(warnings[0]).to.contain('more than 4 keys have its kid');
-  });
-
-  it('are counted only if they are usable, and those over the limit are left out', async () => {
-    const [good, late] = [await createForeignKey('ES256'), await createForeignKey('ES256')];
-    const others = Array.from({ length: 100 }, (_, index) => ({ ...good.jwk, kid: `e${index}`, use: 'enc' }));
-    const many = Array.from({ length: KEYS_MAX - 1 }, (_, index) => ({ ...good.jwk, kid: `kid-${index}` }));
-    await publish([...others, ...many, good.jwk, late.jwk]);
-    expect(await verify(await tokenBy(good))).to.equal('GOOD');
-    expect(await verify(await tokenBy(late))).to.equal('BAD');
-    expect(warnings).to.deep.equal([
-      `key "${late.kid}" is left out: the set has more than ${KEYS_MAX} usable keys`,
-    ]);
-  });
-
   it('without kid serve tokens without kid', async () => {
     const [lone, other, named] = await Promise.all([1, 2, 3].map(() => createForeignKey('ES256')));
     if (lone === undefined || other === undefined || named === undefined) throw new Error('incomplete');
@@ -433,8 +409,174 @@ describe('the keys of another issuer', () => {
     await folder.remove();
   });
 
+  it('are fetched neither for a known key, nor for an algorithm that the issuer does not use', async () => {
+    issuer.behaviour = 'down';
+    open();
+    await failed();
+    expect(await verify({ ...(await tokenBy()), algorithm: 'RS256' })).to.equal('BAD');
+    issuer.behaviour = 'good';
+    pass(KEYS_PAUSE_MS);
+    await until(() => changes === 1);
+    clock.pass(KEYS_PAUSE_MS);
+    const token = await tokenBy();
+    const asked = issuer.asked;
+    expect(await verify(token)).to.equal('GOOD');
+    expect(await verify(await tokenBy(issuer.key, { kid: undefined }))).to.equal('GOOD');
+    expect(await verify({ ...token, signed: Buffer.from('forged') })).to.equal('BAD');
+    expect(await verify({ ...token, algorithm: 'RS256' })).to.equal('BAD');
+    expect(issuer.asked).to.equal(asked);
+  });
+
+  it('are used up to the end of their time, and not at it', async () => {
+    open();
+    const token = await tokenBy();
+    expect(await verify(token)).to.equal('GOOD');
+    issuer.behaviour = 'down';
+    clock.pass(KEYS_KEPT_MS - 1);
+    expect(await verify(token)).to.equal('GOOD');
+    clock.pass(1);
+    expect(await verify(token)).to.equal('UNKNOWN');
+  });
+
+  it('that are not recent leave an unknown kid undecided, and decide about a known one', async () => {
+    open();
+    const [token, stranger] = [await tokenBy(), await tokenBy(await createForeignKey('ES256'))];
+    expect(await verify(stranger)).to.equal('BAD');
+    issuer.behaviour = 'down';
+    // The fetch that this token causes fails, and the next is not due.
+    clock.pass(KEYS_PAUSE_MS);
+    expect(await verify(stranger)).to.equal('UNKNOWN');
+    expect(await verify(stranger)).to.equal('UNKNOWN');
+    expect(await verify({ ...stranger, keyId: '' })).to.equal('BAD');
+    expect(await verify({ ...stranger, keyId: token.keyId })).to.equal('BAD');
+    expect(await verify(token)).to.equal('GOOD');
+    expect(issuer.asked).to.equal(2);
+  });
+
+  it('let calls wait again after many others have waited', async () => {
+    open();
+    const stranger = await tokenBy(await createForeignKey('ES256'));
+    for (let round = 0; round <= KEYS_WAITERS_MAX; round += 1) {
+      expect(await verify(stranger), String(round)).to.equal('BAD');
+      clock.pass(KEYS_PAUSE_MS);
+    }
+    // The timer of the next fetch alone.
+    expect(timers.waiting).to.equal(1);
+  });
+
+  it('leave unknown kids undecided while too many calls wait for a fetch', async () => {
+    open();
+    await until(() => changes === 1);
+    issuer.behaviour = 'slow';
+    clock.pass(KEYS_PAUSE_MS);
+    const stranger = await tokenBy(await createForeignKey('ES256'));
+    const waiting = Array.from({ length: KEYS_WAITERS_MAX }, () => verify(stranger));
+    expect(await verify(stranger)).to.equal('UNKNOWN');
+    expect(await verify(await tokenBy())).to.equal('GOOD');
+    timers.pass(KEYS_WAIT_MS);
+    await Promise.all(waiting);
+  });
+
+  it('are fetched again after the interval, and not before', async () => {
+    open();
+    await until(() => timers.waiting === 1);
+    pass(KEYS_REFRESH_MS - 1);
+    await until(async () => (await verify(await tokenBy())) === 'GOOD');
+    expect(issuer.asked).to.equal(1);
+    pass(1);
+    await until(() => changes === 2);
+    expect(issuer.asked).to.equal(2);
+  });
+
+  it('are no longer fetched after they were closed, and what is open ends without a log line', async () => {
+    open();
+    await until(() => timers.waiting === 1);
+    keys.close();
+    expect(timers.waiting).to.equal(0);
+    issuer.behaviour = 'slow';
+    open();
+    await until(() => issuer.answering === 1);
+    keys.close();
+    await until(() => issuer.answering === 0);
+    expect(timers.waiting).to.equal(0);
+    expect(warnings).to.deep.equal([]);
+    expect(issuer.asked).to.equal(2);
+  });
+
+  it('are asked for as a JWK Set, with status 200 as the only success', async () => {
+    issuer.behaviour = 'down';
+    for (const status of [503, 404, 204, 201]) {
+      issuer.status = status;
+      const before = warnings.length;
+      open();
+      await until(() => warnings.length > before);
+      keys.close();
+      expect(warnings.at(-1)).to.equal(`expected the key set with status 200, got ${status}`);
+    }
+    issuer.status = 503;
+    expect(issuer.accepted).to.equal('application/jwk-set+json, application/json');
+  });
+
+  it('may be a set of exactly the maximum size, over HTTP and in a file', async () => {
+    const folder = await makeFolder();
+    const jwksFile = join(folder.path, 'jwks.json');
+    const text = JSON.stringify({ keys: issuer.keys.map(({ jwk }) => jwk) }).padEnd(KEYS_BYTES_MAX);
+    await writeFile(jwksFile, text);
+    issuer.behaviour = 'lie';
+    issuer.lie = text;
+    for (const over of [{}, { jwksUrl: undefined, jwksFile }]) {
+      open(over);
+      expect(await verify(await tokenBy())).to.equal('GOOD');
+      keys.close();
+    }
+    issuer.lie = `${text} `;
+    await writeFile(jwksFile, `${text} `);
+    for (const over of [{}, { jwksUrl: undefined, jwksFile }]) {
+      const before = warnings.length;
+      open(over);
+      await until(() => warnings.length > before);
+      keys.close();
+      expect(warnings.at(-1)).to.equal(`expected a key set of at most ${KEYS_BYTES_MAX} bytes`);
+    }
+    await folder.remove();
+  });
+
+  it('that are refused are logged once for as long as they stay the same, and five of them by name', async () => {
+    const refused = (count: number): unknown[] => Array.from({ length: count }, () => 'no key');
+    const refetch = async (members: readonly unknown[]): Promise<void> => {
+      issuer.lie = { keys: members };
+      const before = changes;
+      await until(() => {
+        pass(KEYS_REFRESH_MS);
+        return changes > before;
+      });
+    };
+    await publish([issuer.key.jwk]);
+    expect(warnings).to.deep.equal([]);
+    await refetch([issuer.key.jwk, ...refused(6)]);
+    const line = [1, 2, 3, 4, 5].map((index) => `member ${index} must be an object`).join('; ');
+    expect(warnings).to.deep.equal([line]);
+    await refetch([issuer.key.jwk, ...refused(6)]);
+    expect(warnings).to.deep.equal([line]);
+    await refetch([issuer.key.jwk]);
+    await refetch([issuer.key.jwk, ...refused(6)]);
+    expect(warnings).to.deep.equal([line, line]);
+  });
+
   it('of a legacy issuer are its secret, for HS256 only', async () => {
-    keys = createLegacyKeys(Buffer.alloc(32, 7));
+    const secret = Buffer.alloc(64, 7);
+    keys = createLegacyKeys(secret);
+    const signed = async (alg: string): Promise<CompactToken> => {
+      const text = await new CompactSign(Buffer.from('{}'))
+        .setProtectedHeader({ alg, typ: 'JWT' })
+        .sign(secret);
+      const token = parseForeignToken(text, TYPES);
+      if (token === undefined) throw new Error('the test made no token');
+      return token;
+    };
+    expect(await keys.verify(await signed('HS256'))).to.deep.equal({ verifiedBy: '' });
+    expect(keys.has('')).to.equal(true);
+    for (const alg of ['HS384', 'HS512']) expect(await keys.verify(await signed(alg)), alg).to.equal('BAD');
     const token = await tokenBy();
     expect(await verify(token)).to.equal('BAD');
     expect(await verify({ ...token, algorithm: 'HS256' })).to.equal('BAD');

@@ -1,6 +1,6 @@
 /** The checks of public keys, with real keys: honest ones pass, and every kind of weak one is refused with its reason. */
 
-import { createPublicKey, generateKeyPairSync, type KeyObject, verify } from 'node:crypto';
+import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, verify } from 'node:crypto';
 import { expect } from 'chai';
 import {
   checkPublicKey,
@@ -134,6 +134,24 @@ describe('the check of public keys', () => {
     expect((await faultOf({ jwk: { kty: 'RSA', n, e: 'AQAB' } }))?.fault).to.match(
       /8192 bits, and has 8200 bits$/,
     );
+  });
+
+  it('accepts RSA keys of 2048 and 8192 bits with exponents of 65537 and 4294967295', async () => {
+    const rsa = generateKeyPairSync('rsa', { modulusLength: 2048, publicExponent: 0xffff_ffff }).publicKey;
+    expect(await faultOf({ jwk: jwkOf(rsa) })).to.equal(undefined);
+    // No prime, no small factor, no close factors.
+    const modulus = (2n ** 4423n - 1n) * (2n ** 3769n - 1n);
+    const n = Buffer.from(modulus.toString(16), 'hex').toString('base64url');
+    expect(await checkPublicKey({ jwk: { kty: 'RSA', n, e: 'AQAB' } })).to.include({ rsaBits: 8192 });
+  });
+
+  it('names a key by its thumbprint (RFC 7638)', async () => {
+    const { x } = jwkOf(generateKeyPairSync('ed25519').publicKey);
+    const thumbprint = createHash('sha256')
+      .update(`{"crv":"Ed25519","kty":"OKP","x":"${x}"}`)
+      .digest('base64url');
+    const jwk = { x: x ?? '', kty: 'OKP', kid: 'another', crv: 'Ed25519' };
+    expect(await checkPublicKey({ jwk })).to.include({ thumbprint });
   });
 
   it('refuses what is no point of its curve, and what is no key', async () => {

@@ -1,6 +1,6 @@
 /** One kid, one key, one algorithm: the header of a token does not choose. */
 
-import { generateKeyPairSync, sign } from 'node:crypto';
+import { constants, generateKeyPairSync, sign } from 'node:crypto';
 import { expect } from 'chai';
 import { KEYS_MAX, SIGNATURE_ALGORITHMS } from '../../../interceptors/src/limits.js';
 import { parseCompactToken } from '../../../interceptors/src/token/compact.js';
@@ -9,9 +9,13 @@ import { weakKeys } from '../../../proofs/attack/weak-keys.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import { hmacToken, TestKey, userPayload } from '../tokens-support.js';
 
+/** Verifies on the thread pool, and on this thread. */
 async function verifies(ring: KeyRing, text: string): Promise<boolean> {
   const token = parseCompactToken(text, 'at+jwt');
-  return token !== undefined && ring.verify(token);
+  if (token === undefined) return false;
+  const isGood = await ring.verify(token);
+  expect(ring.verifyNow(token)).to.equal(isGood);
+  return isGood;
 }
 
 /** The token with another header and the same signature. */
@@ -118,6 +122,19 @@ describe('a key ring', () => {
     expect(await verifies(ring, withSignature(text, der))).to.equal(false);
   });
 
+  it('rejects a PS256 signature whose salt is not as long as the hash', async () => {
+    const key = keyFor('PS256');
+    const text = await key.sign(userPayload());
+    const signed = Buffer.from(text.split('.').slice(0, 2).join('.'));
+    for (const saltLength of [0, 20, 32, 64]) {
+      const padding = constants.RSA_PKCS1_PSS_PADDING;
+      const signature = sign('sha256', signed, { key: key.privateKey, padding, saltLength });
+      expect(await verifies(ring, withSignature(text, signature)), String(saltLength)).to.equal(
+        saltLength === 32,
+      );
+    }
+  });
+
   it('rejects a PS256 signature for an RS256 key, and the reverse', async () => {
     for (const [own, other] of [
       ['RS256', 'PS256'],
@@ -127,6 +144,29 @@ describe('a key ring', () => {
       const forged = await new TestKey(other, published.kid, { privateKey, publicKey }).sign(userPayload());
       expect(await verifies(ring, forged)).to.equal(false);
     }
+  });
+
+  it('rejects a good signature under a header that names another algorithm than the key has', async () => {
+    const { privateKey, published } = keyFor('EdDSA');
+    for (const [alg, isGood] of [
+      ['EdDSA', true],
+      ['ES256', false],
+      ['none', false],
+    ] as const) {
+      const head = [{ alg, kid: published.kid, typ: 'at+jwt' }, userPayload()]
+        .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+        .join('.');
+      const signature = sign(null, Buffer.from(head), privateKey).toString('base64url');
+      expect(await verifies(ring, `${head}.${signature}`), alg).to.equal(isGood);
+    }
+  });
+
+  it('does not throw when the cryptography fails', async () => {
+    const token = parseCompactToken(await keyFor('EdDSA').sign(userPayload()), 'at+jwt');
+    if (token === undefined) throw new Error('the test made no token');
+    expect(ring.verifyNow(token)).to.equal(true);
+    // Node refuses the type of an argument, as it would an algorithm that OpenSSL is configured not to provide.
+    expect(ring.verifyNow(Object.assign({ ...token }, { signature: 'no bytes' }))).to.equal(false);
   });
 
   it('rejects a token signed by another of its keys than the one that the token names', async () => {
@@ -142,6 +182,8 @@ describe('a key ring', () => {
       expect(await verifies(ring, text), kid).to.equal(false);
     }
     expect(KeyRing.EMPTY.has('__proto__')).to.equal(false);
+    const { kid } = keyFor('EdDSA').published;
+    expect([ring.has(kid), KeyRing.EMPTY.has(kid)]).to.deep.equal([true, false]);
   });
 
   it('rejects two keys with the same kid', async () => {
@@ -164,7 +206,8 @@ describe('a key ring', () => {
       ...keyFor('EdDSA').published,
       kid: `k${index}`,
     }));
-    expect(await rejectionOf(KeyRing.import(set))).to.be.an('error');
+    const { message } = await rejectionOf(KeyRing.import(set));
+    expect(message).to.equal(`expected at most ${KEYS_MAX} keys in a key set, got ${KEYS_MAX + 1}`);
     expect([...(await KeyRing.import(set.slice(1))).keyIds()]).to.have.length(KEYS_MAX);
   });
 
@@ -221,7 +264,10 @@ describe('a key ring', () => {
     ];
     for (const [algorithm, jwk] of bad) {
       const outcome = await rejectionOf(KeyRing.import([good, { kid: 'bad', algorithm, jwk }]));
-      expect(outcome, `${algorithm} ${jwk}`).to.be.instanceOf(Error);
+      const isKnown = SIGNATURE_ALGORITHMS.some((name) => name === algorithm);
+      expect(outcome.message, `${algorithm} ${jwk}`).to.match(
+        isKnown ? /^key bad must be / : /^key bad: expected one of EdDSA, .*, got algorithm /,
+      );
     }
   });
 

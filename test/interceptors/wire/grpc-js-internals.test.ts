@@ -1,6 +1,7 @@
 /** Pins what the library relies on in grpc-js without its documentation saying so: a version that differs fails here. */
 
-import { constants } from 'node:http2';
+import { once } from 'node:events';
+import { type ClientHttp2Session, connect, constants, type Settings } from 'node:http2';
 import {
   Client,
   credentials,
@@ -18,13 +19,20 @@ import {
 import { expect } from 'chai';
 import {
   asServerInterceptingCall,
+  closeStreamLater,
   createMetadataSlot,
+  decodeRequestWith,
   inspectHeadersOf,
   isSecure,
+  mapStatusesOf,
+  observeConnectionsOf,
+  requestDeadlineUnder,
   resetStream,
   type ServerCallListener,
   type ServerCallStatus,
   sessionUnder,
+  setHttp2SettingsOf,
+  setRequestDeadline,
   withComputedHeaders,
 } from '../../../interceptors/src/wire/grpc-js-internals.js';
 
@@ -41,8 +49,14 @@ describe('grpc-js', () => {
   let port: number;
   let client: Client;
 
-  async function serve(handle: Unary, interceptors: readonly ServerInterceptor[] = []): Promise<void> {
+  /** @param prepare - runs before the server listens */
+  async function serve(
+    handle: Unary,
+    interceptors: readonly ServerInterceptor[] = [],
+    prepare: (server: Server) => void = () => {},
+  ): Promise<void> {
     server = new Server({ interceptors: [...interceptors] });
+    prepare(server);
     const definition = {
       path: PATH,
       requestStream: false,
@@ -67,8 +81,29 @@ describe('grpc-js', () => {
 
   afterEach(() => {
     client?.close();
+    session?.destroy();
     server?.forceShutdown();
   });
+
+  let session: ClientHttp2Session | undefined;
+
+  /** A connection without grpc-js at the client's end. */
+  function connectRaw(): ClientHttp2Session {
+    session = connect(`http://127.0.0.1:${port}`);
+    session.on('error', () => {});
+    return session;
+  }
+
+  /** An interceptor that does something with the innermost call before its request arrives. */
+  const atStart =
+    (act: (inner: ServerInterceptingCallInterface) => void): ServerInterceptor =>
+    (_method, inner) =>
+      new ServerInterceptingCall(inner, {
+        start: (next) => {
+          act(inner);
+          next();
+        },
+      });
 
   function call(metadata = new Metadata()): Promise<StatusObject> {
     return new Promise((resolve) => {
@@ -111,6 +146,111 @@ describe('grpc-js', () => {
       });
     await serve(answerAll, [(_method, inner) => new ServerInterceptingCall(inner), reset]);
     expect((await call()).code).to.equal(status.CANCELLED);
+  });
+
+  it('reads messages with the decoder in the field `decoder` of the innermost call', async () => {
+    const received: string[] = [];
+    const replaced = Buffer.concat([Buffer.from([0, 0, 0, 0, 3]), Buffer.from('new')]);
+    const isFound: boolean[] = [];
+    await serve(
+      (request, answer) => {
+        received.push(request.request.toString());
+        answer(null, Buffer.from('y'));
+      },
+      [atStart((inner) => isFound.push(decodeRequestWith(inner, { write: () => [replaced] }, 100)))],
+    );
+    expect((await call()).code).to.equal(status.OK);
+    expect(isFound).to.deep.equal([true]);
+    expect(received).to.deep.equal(['new']);
+  });
+
+  it('limits a decompressed message by the field `maxReceiveMessageSize`, and ends the call by `sendStatus`', async () => {
+    const messages = { write: (data: Buffer) => [Buffer.from(data)] };
+    const limit = atStart((inner) => {
+      decodeRequestWith(inner, messages, 100);
+      mapStatusesOf(inner, (end) => ({ ...end, details: `mapped ${end.details}` }));
+    });
+    await serve(answerAll, [limit]);
+    client.close();
+    client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
+      'grpc.default_compression_algorithm': 2,
+    });
+    const end = await new Promise<StatusObject>((resolve) => {
+      const large = Buffer.alloc(10_000);
+      client.makeUnaryRequest(PATH, identity, identity, large, () => {}).on('status', resolve);
+    });
+    expect(end.code).to.equal(status.RESOURCE_EXHAUSTED);
+    expect(end.details).to.match(/^mapped /);
+  });
+
+  it('leaves the stream of an ended call open while the request has not ended, until it is closed', async () => {
+    let closes = false;
+    const refuse: ServerInterceptor = (_method, inner) =>
+      new ServerInterceptingCall(inner, {
+        start: (next) => {
+          next();
+          inner.sendStatus({ code: status.NOT_FOUND, details: '' });
+          if (closes) closeStreamLater(inner, 1);
+        },
+      });
+    await serve(answerAll, [refuse]);
+    const raw = connectRaw();
+    const headers = { ':method': 'POST', ':path': PATH, 'content-type': 'application/grpc', te: 'trailers' };
+    const left = raw.request(headers);
+    await once(left.resume(), 'end');
+    closes = true;
+    const closed = raw.request(headers);
+    await once(closed.resume(), 'close');
+    expect([left.closed, closed.rstCode]).to.deep.equal([false, constants.NGHTTP2_NO_ERROR]);
+  });
+
+  it('tolerates listeners for the connections, sessions and streams of its HTTP/2 servers', async () => {
+    const seen: string[] = [];
+    let accepts = true;
+    await serve(answerAll, [], (prepared) =>
+      observeConnectionsOf(prepared, {
+        accepted: (socket) => {
+          seen.push(`accepted ${socket.remoteAddress}`);
+          if (!accepts) socket.destroy();
+        },
+        established: ({ socket }) => seen.push(`established ${socket?.remoteAddress}`),
+        requested: ({ socket }) => seen.push(`requested ${socket?.remoteAddress}`),
+      }),
+    );
+    expect((await call()).code).to.equal(status.OK);
+    expect(seen).to.deep.equal(['accepted 127.0.0.1', 'established 127.0.0.1', 'requested 127.0.0.1']);
+    accepts = false;
+    await once(connectRaw(), 'close');
+    expect(seen.slice(3)).to.deep.equal(['accepted 127.0.0.1']);
+    expect((await call()).code).to.equal(status.OK);
+  });
+
+  it('announces the HTTP/2 settings in the field `commonServerOptions` of a server', async () => {
+    await serve(answerAll, [], (prepared) =>
+      setHttp2SettingsOf(prepared, { maxConcurrentStreams: 7, maxHeaderListSize: 5000 }),
+    );
+    const [settings] = (await once(connectRaw(), 'remoteSettings')) as [Settings];
+    expect(settings).to.include({ maxConcurrentStreams: 7, maxHeaderListSize: 5000 });
+    const moved = new Server();
+    Reflect.set(moved, 'commonServerOptions', undefined);
+    const limits = { maxConcurrentStreams: 7, maxHeaderListSize: 5000 };
+    expect(() => setHttp2SettingsOf(moved, limits)).to.throw(TypeError, 'Server.commonServerOptions');
+  });
+
+  it('passes the stream that a listener of its HTTP/2 server saw to the call, and reads no deleted header', async () => {
+    const deadlines: unknown[] = [];
+    const look: ServerInterceptor = (_method, inner) => {
+      deadlines.push(requestDeadlineUnder(inner), inner.getDeadline());
+      return new ServerInterceptingCall(inner);
+    };
+    await serve(answerAll, [look], (prepared) =>
+      inspectHeadersOf(prepared, (headers, _rawHeaders, stream) => {
+        delete headers['grpc-timeout'];
+        setRequestDeadline(stream, 1234);
+      }),
+    );
+    expect((await call()).code).to.equal(status.OK);
+    expect(deadlines).to.deep.equal([1234, Number.POSITIVE_INFINITY]);
   });
 
   it('accepts a plain object with the methods of a server call from an interceptor', async () => {

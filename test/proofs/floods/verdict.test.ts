@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { HONEST_CLASSES } from '../../../proofs/floods/honest-traffic.js';
 import type { FloodResult } from '../../../proofs/floods/run-flood.js';
-import { figuresOf, reasonsOf } from '../../../proofs/floods/verdict.js';
+import { figuresOf, isAccepted, reasonsOf, tableOf } from '../../../proofs/floods/verdict.js';
 
 const CALM = { p50: 2, p99: 10, max: 12 };
 
@@ -98,6 +98,21 @@ describe('the verdict on a flood', () => {
     expect(reasonsOf({ rain: figures })).to.deep.equal([
       'rain: did not recover; it ended; inventory-2 did not stop',
     ]);
+  });
+
+  it('accepts a broken limit whose reason is known, and prints the reason', () => {
+    const { flood } = resultWith({});
+    const known = { flood: { ...flood, notReached: 'The sky is the limit.' }, recoveredSeconds: 9 };
+    const figures = figuresOf(resultWith(known));
+    expect(figures.reason).to.equal('The sky is the limit.');
+    expect(isAccepted(figures)).to.equal(true);
+    expect(reasonsOf({ rain: figures })).to.deep.equal([
+      'rain: recovered after 9.00 s. The sky is the limit.',
+    ]);
+    expect(tableOf({ rain: figures }).at(-1)?.at(-1)).to.equal('not reached');
+    // A flood that holds all limits needs no reason.
+    expect(figuresOf(resultWith({ ...known, recoveredSeconds: 1 }))).to.not.have.property('reason');
+    expect(isAccepted(figuresOf(resultWith({ recoveredSeconds: 9 })))).to.equal(false);
   });
 
   it('does not count honest calls that were told a limit and a time', () => {

@@ -23,11 +23,17 @@ import type { Role, User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
+import type { RevocationRecords } from '../../../services/auth/revocation/listed-revocations.js';
+import { createRevocationRecords } from '../../../services/auth/revocation/listed-revocations-store.js';
 import { createRevocations, type Revocations } from '../../../services/auth/revocation/revocations.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import type { SecurityStore } from '../../../services/auth/security/event-access.js';
 import { createSecurityLog, type SecurityLog } from '../../../services/auth/security/event-log.js';
-import { createFairQueue, type QueueLimits } from '../../../services/auth/security/fair-queue.js';
+import {
+  createFairQueue,
+  type FairQueue,
+  type QueueLimits,
+} from '../../../services/auth/security/fair-queue.js';
 import { createSecurityStore } from '../../../services/auth/security/store.js';
 import {
   createThrottle,
@@ -49,7 +55,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
-import { freshDatabase } from '../../support/postgres.js';
+import { migratedDatabase } from './migrated-database.js';
 
 export const ISSUER = 'https://auth.example';
 
@@ -65,6 +71,8 @@ export interface AuthInstance {
   readonly rotations: Rotation[];
   readonly publicKeys: PublicKeys;
   readonly passwords: Passwords;
+  /** The queue for hashes of passwords. */
+  readonly passwordQueue: FairQueue;
   readonly tokens: Tokens;
   readonly users: Users;
   readonly clients: Clients;
@@ -75,6 +83,7 @@ export interface AuthInstance {
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
   readonly revocations: Revocations;
+  readonly revocationRecords: RevocationRecords;
   readonly instances: Instances;
   readonly events: SecurityLog;
   readonly securityStore: SecurityStore;
@@ -138,12 +147,13 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const queueLimits = { atOnceMax: 2, waitingMax: 200, waitMaxMs: 60_000 };
   const queue = (name: string) =>
     createFairQueue({ name, limits: { ...queueLimits, ...options.queues }, clock });
-  const passwords = createPasswords(queue('passwords'));
+  const passwordQueue = queue('passwords');
+  const passwords = createPasswords(passwordQueue);
   const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
   const accounts = { store, tokens, passwords };
   const guesses = {
-    counters: createAttemptCounters(database),
+    counters: createAttemptCounters(() => database),
     clock,
     // High limits, because all tests share one peer; tests of the limits set their own.
     limits: { failuresPerName: 1000, failuresPerPeer: 100_000, windowSeconds: 300, ...options.limits },
@@ -172,6 +182,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     rotations,
     publicKeys: createPublicKeys(store),
     passwords,
+    passwordQueue,
     tokens,
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
@@ -220,6 +231,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       onLogChanged: () => options.onLogChanged?.(),
     }),
     instances,
+    revocationRecords: createRevocationRecords(database),
     events,
     securityStore,
     epochs: createEpochs({ store, keys }),
@@ -241,7 +253,7 @@ export interface FreshAuth extends AuthInstance {
 
 /** Opens a replica on an empty database of its own. */
 export async function openFreshAuth(options: AuthOptions = {}): Promise<FreshAuth> {
-  const fresh = await freshDatabase();
+  const fresh = await migratedDatabase();
   const auth = await openAuth(fresh.url, options);
   const close = async (): Promise<void> => {
     await auth.close();

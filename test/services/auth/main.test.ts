@@ -265,9 +265,10 @@ describe('auth main', function () {
       expect(wrongKind.violations.map(({ field }) => field)).to.deep.equal(['token']);
 
       const elsewhere = await logIn();
-      const found = { target: { $case: 'token', value: elsewhere.refreshToken }, reason: 'leaked' } as const;
+      const target = { $case: 'token', value: elsewhere.refreshToken } as const;
       const wait = RevokeWait.REVOKE_WAIT_EVERYWHERE;
-      await ask(revocations.revoke.bind(revocations), { ...found, wait }, { token: here.accessToken });
+      const request = { target, targets: [], reason: 'leaked', wait };
+      await ask(revocations.revoke.bind(revocations), request, { token: here.accessToken });
       expect(await listOf(elsewhere.accessToken)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
 
       await logIn();
@@ -390,7 +391,7 @@ describe('auth main', function () {
       const { user } = await ask(users.createUser.bind(users), request, { token });
       const login = await logIn({ username: 'victim', password: 'long enough' });
       const target = { $case: 'userId', value: user?.userId ?? '' } as const;
-      const revoke = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED };
+      const revoke = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED, targets: [] };
       await ask(revocations.revoke.bind(revocations), revoke, { token });
       const list = () =>
         ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token: login.accessToken });

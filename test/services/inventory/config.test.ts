@@ -69,6 +69,8 @@ describe('inventory configuration', () => {
     const noAuthority = { ...elsewhere, PORTCULLIS_AUTH_CA: join(folder, 'public.pem') };
     expect(faultsOf(noAuthority)).to.deep.equal(['PORTCULLIS_AUTH_CA']);
     expect(parseConfig({ ...elsewhere, PORTCULLIS_PLAINTEXT: 'allow' }).tls.plaintext).to.equal('allow');
+    const oneElsewhere = { ...good, PORTCULLIS_AUTH_ADDRESS: '127.0.0.1:50051,10.0.0.7:50051' };
+    expect(faultsOf(oneElsewhere)).to.deep.equal(['PORTCULLIS_AUTH_CA']);
   });
 
   it('rejects an invalid client key and unknown variables', () => {

@@ -1,6 +1,7 @@
 /** Tests of the signing keys, against PostgreSQL. */
 
 import { createHash } from 'node:crypto';
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import { compactVerify, decodeProtectedHeader, importJWK, type JWK } from 'jose';
 import { createKeys } from '../../../../services/auth/keys/keys.js';
@@ -8,7 +9,8 @@ import type { SigningAlgorithm } from '../../../../services/auth/keys/new-keys.j
 import { publish } from '../../../../services/auth/keys/published-keys.js';
 import { UnusableKeyError } from '../../../../services/auth/keys/sealed-keys.js';
 import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
-import { codeOf, rejectionOf } from '../../../support/outcomes.js';
+import { codeOf, rejectionOf, serviceErrorOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import { type FreshAuth, newKeyEncryptionKey, openAuth, openFreshAuth } from '../instance.js';
 
 interface StoredKey {
@@ -58,6 +60,33 @@ describe('signing keys', () => {
     const before = await stored();
     await reopened().open();
     expect(await stored()).to.deep.equal(before);
+  });
+
+  it('make no replica wait for another at its start when all exist', async () => {
+    await auth.keys.open();
+    let locks = 0;
+    let publications = 0;
+    const keys = createKeys({
+      keyEncryptionKey,
+      algorithm: 'EdDSA',
+      store: {
+        ...auth.store,
+        transaction: (work) =>
+          auth.store.transaction((tx) => {
+            const lockCreation = () => {
+              locks += 1;
+              return tx.keys.lockCreation();
+            };
+            const markPublished = () => {
+              publications += 1;
+              return tx.keys.markPublished();
+            };
+            return work({ ...tx, keys: { ...tx.keys, lockCreation, markPublished } });
+          }),
+      },
+    });
+    await keys.open();
+    expect([locks, publications]).to.deep.equal([0, 1]);
   });
 
   it('sign tokens with a header of exactly alg, kid and typ, which the published key verifies', async () => {
@@ -203,5 +232,162 @@ describe('signing keys', () => {
     const { rows } = await auth.database.query<{ epoch: Buffer }>('SELECT epoch FROM log_state');
     expect(epoch).to.deep.equal(rows[0]?.epoch);
     expect(keySet.keys).to.have.length(2);
+  });
+
+  it('need a key-encryption key of 32 bytes', () => {
+    for (const length of [0, 31, 33]) {
+      expect(() => reopened(Buffer.alloc(length)), String(length)).to.throw(TypeError, '32 bytes');
+    }
+  });
+
+  it('are forgotten by a process once they are no longer published, and stay in use until then', async () => {
+    await auth.keys.open();
+    await auth.database.query(
+      'UPDATE signing_keys SET sealed_private_key = set_bit(sealed_private_key, 300, 1 - get_bit(sealed_private_key, 300))',
+    );
+    await auth.keys.open();
+    const setState = (from: string, to: string) =>
+      auth.database.query(
+        "UPDATE signing_keys SET state = $2 WHERE state = $1 AND purpose = 'token' RETURNING kid",
+        [from, to],
+      );
+    await setState('next', 'retired');
+    await auth.keys.replenish();
+    await auth.keys.open();
+    await setState('retired', 'verify-only');
+    expect(await rejectionOf(auth.keys.open())).to.be.instanceOf(UnusableKeyError);
+  });
+
+  it('that replace a next key of another algorithm are published', async () => {
+    await auth.keys.open();
+    await reopened(keyEncryptionKey, 'ES256').open();
+    const { rows } = await auth.database.query<object>(
+      "SELECT state, algorithm, publish_time IS NOT NULL AS published FROM signing_keys WHERE purpose = 'token' ORDER BY state",
+    );
+    expect(rows).to.deep.equal([
+      { state: 'next', algorithm: 'ES256', published: true },
+      { state: 'retired', algorithm: 'EdDSA', published: true },
+      { state: 'signing', algorithm: 'EdDSA', published: true },
+    ]);
+  });
+
+  it('that have begun to sign meanwhile are not replaced by those of another algorithm', async () => {
+    await auth.keys.open();
+    const before = await stored();
+    let isPromoted = false;
+    const keys = createKeys({
+      keyEncryptionKey,
+      algorithm: 'ES256',
+      store: {
+        ...auth.store,
+        transaction: (work) =>
+          auth.store.transaction((tx) =>
+            work({
+              ...tx,
+              keys: {
+                ...tx.keys,
+                lockCreation: async () => {
+                  await tx.keys.lockCreation();
+                  if (isPromoted) return;
+                  isPromoted = true;
+                  await tx.keys.stopSigning('token');
+                  await tx.keys.promoteNext('token');
+                },
+              },
+            }),
+          ),
+      },
+    });
+    await keys.open();
+    expect(isPromoted).to.equal(true);
+    expect((await stored()).filter(({ state }) => state === 'retired')).to.deep.equal([]);
+    const signing = (await stored()).find(({ purpose, state }) => `${purpose} ${state}` === 'token signing');
+    expect(before.find(({ kid }) => kid === signing?.kid)?.state).to.equal('next');
+  });
+
+  describe('that sign broadcasts', () => {
+    let nowMs = 0;
+    let reads = 0;
+    let failure: Error | undefined;
+    const keysOf = () =>
+      createKeys({
+        keyEncryptionKey,
+        algorithm: 'EdDSA',
+        clock: { ...systemClock, monotonicMs: () => nowMs },
+        store: {
+          ...auth.store,
+          transaction: (work) => {
+            reads += 1;
+            return failure === undefined ? auth.store.transaction(work) : Promise.reject(failure);
+          },
+        },
+      });
+    beforeEach(() => {
+      nowMs = 5000;
+      failure = undefined;
+    });
+    const opened = async () => {
+      const keys = keysOf();
+      await keys.open();
+      reads = 0;
+      return keys;
+    };
+    const payload = Buffer.from('entries');
+
+    it('are read again after a second, and a failure of that is no failure of the broadcast', async () => {
+      const signer = (await opened()).broadcastSigner();
+      nowMs += 1000;
+      await signer.sign(payload);
+      expect(reads).to.equal(0);
+      failure = new Error('the database is away');
+      nowMs += 1;
+      await signer.sign(payload);
+      expect(reads).to.equal(1);
+      failure = undefined;
+      await signer.sign(payload);
+      await until(async () => {
+        const before = reads;
+        await signer.sign(payload);
+        return reads === before;
+      });
+    });
+
+    it('are those of the epoch of the entries, which is read once however many broadcasts need it', async () => {
+      const keys = await opened();
+      const signer = keys.broadcastSigner();
+      const { epoch } = await auth.publicKeys.read();
+      const first = await signer.sign(payload, epoch);
+      expect(reads).to.equal(0);
+      const over = Buffer.alloc(16, 1);
+      const errors = await Promise.all([1, 2, 3].map(() => rejectionOf(signer.sign(payload, over))));
+      expect(errors.map(({ message }) => message)).to.deep.equal(
+        Array(3).fill('the epoch of the entries is over'),
+      );
+      expect(reads).to.equal(1);
+      await auth.database.query('UPDATE log_state SET epoch = $1', [over]);
+      await auth.keys.open();
+      const second = await signer.sign(payload, over);
+      expect(reads).to.equal(2);
+      expect(decodeProtectedHeader(second).kid).to.not.equal(decodeProtectedHeader(first).kid);
+      expect((await rejectionOf(signer.sign(payload, epoch))).message).to.equal(
+        'the epoch of the entries is over',
+      );
+    });
+  });
+
+  it('cannot sign for a time after which callers may try again', async () => {
+    expect(await serviceErrorOf(sign())).to.include({ code: 'DEPENDENCY_UNAVAILABLE', retryAfterMs: 500 });
+    const keys = createKeys({
+      store: auth.store,
+      keyEncryptionKey,
+      algorithm: 'EdDSA',
+      canSign: () => false,
+    });
+    await keys.open();
+    expect(await serviceErrorOf(sign(keys))).to.include({
+      code: 'DEPENDENCY_UNAVAILABLE',
+      message: 'the secrets are not read yet',
+      retryAfterMs: 500,
+    });
   });
 });

@@ -179,4 +179,21 @@ describe('another key-encryption key', () => {
     const error = await rejectionOf(secretsOf('before').open());
     expect(String(error)).to.contain('the secret for password-reset cannot be used');
   });
+
+  it('counts nothing that another replica was faster to encrypt, and records nothing', async () => {
+    const slow: AuthStore = {
+      ...auth.store,
+      transaction: (work) =>
+        auth.store.transaction((tx) => work({ ...tx, keys: { ...tx.keys, reseal: async () => false } })),
+    };
+    expect(await reEncryptionOf('replaced', slow).run()).to.deep.equal({ replaced: 0, left: 0 });
+    const { rows } = await auth.database.query(
+      "SELECT FROM security_events WHERE type = 'key-encryption-key-replaced'",
+    );
+    expect(rows).to.deep.equal([]);
+  });
+
+  it('has left nothing before its first run', () => {
+    expect(reEncryptionOf('replaced').left()).to.equal(0);
+  });
 });

@@ -1,5 +1,7 @@
 /** RevocationService over a real socket, behind a stand-in for the guard. */
 
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   credentials,
   Metadata,
@@ -13,21 +15,31 @@ import type { Principal } from '@portcullis/guard';
 import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import {
+  EnforcementState,
   EntryKind,
+  type GetRevocationResponse,
+  type ListRevocationsRequest,
+  type ListRevocationsResponse,
   type PullResponse,
   RevocationServiceClient,
   RevocationServiceService,
   type RevokeRequest,
   type RevokeResponse,
+  type RevokeSessionsRequest,
+  type RevokeSessionsResponse,
+  type RevokeTarget,
   RevokeWait,
+  type SessionFilter,
   type SyncRequest,
   type SyncResponse,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createRevocationHandlers } from '../../../../services/auth/revocation/handlers.js';
+import { createRevocationRecords } from '../../../../services/auth/revocation/listed-revocations-store.js';
 import { userRevocation } from '../../../../services/auth/revocation/log.js';
 import { refusalOf } from '../../../support/outcomes.js';
-import { openTestLog, question, type TestLog } from './revocation-support.js';
+import { until } from '../../../support/waiting.js';
+import { following, openTestLog, question, type TestLog } from './revocation-support.js';
 
 const TOKEN_ID = '0190b5a4-7c3e-7d1a-8f00-00112233aabb';
 
@@ -83,6 +95,7 @@ describe('RevocationService', () => {
       RevocationServiceService,
       createRevocationHandlers({
         ...log,
+        revocationRecords: createRevocationRecords(log.database),
         epochs: { open: () => Promise.reject(new TypeError('no epoch expected')) },
         source,
       }),
@@ -102,8 +115,32 @@ describe('RevocationService', () => {
 
   const revoke = (request: Partial<RevokeRequest>) =>
     new Promise<RevokeResponse>((resolve, reject) => {
-      const whole = { target: undefined, reason: '', wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED, ...request };
+      const whole = {
+        target: undefined,
+        targets: [],
+        reason: '',
+        wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED,
+        ...request,
+      };
       client.revoke(whole, (error, response) => (error === null ? resolve(response) : reject(error)));
+    });
+  const revokeSessions = (request: Partial<RevokeSessionsRequest>) =>
+    new Promise<RevokeSessionsResponse>((resolve, reject) => {
+      const wait = RevokeWait.REVOKE_WAIT_UNSPECIFIED;
+      const whole = { filter: undefined, reason: '', wait, dryRun: false, ...request };
+      client.revokeSessions(whole, (error, response) => (error === null ? resolve(response) : reject(error)));
+    });
+  const listRevocations = (request: ListRevocationsRequest) =>
+    new Promise<ListRevocationsResponse>((resolve, reject) => {
+      client.listRevocations(request, (error, response) =>
+        error === null ? resolve(response) : reject(error),
+      );
+    });
+  const getRevocation = (sequence: bigint) =>
+    new Promise<GetRevocationResponse>((resolve, reject) => {
+      client.getRevocation({ sequence }, (error, response) =>
+        error === null ? resolve(response) : reject(error),
+      );
     });
   const sync = (request: SyncRequest) =>
     new Promise<SyncResponse>((resolve, reject) => {
@@ -128,7 +165,12 @@ describe('RevocationService', () => {
       { $case: 'userId', value: userId },
     ];
     for (const [index, target] of targets.entries()) {
-      const response = await revoke({ target, reason: 'stolen', wait: RevokeWait.REVOKE_WAIT_NONE });
+      const response = await revoke({
+        target,
+        reason: 'stolen',
+        wait: RevokeWait.REVOKE_WAIT_NONE,
+        targets: [],
+      });
       expect(response.sequence).to.equal(BigInt(index + 1));
       expect(response.enforcedEverywhereBy?.getTime()).to.be.above(Date.now() + 4000);
     }
@@ -143,6 +185,192 @@ describe('RevocationService', () => {
     ]);
   });
 
+  it('revokes many targets in one call, with a result for each and one receipt', async () => {
+    const userId = await log.addUser();
+    const [sessionId, other] = [await log.addSession(userId), await log.addSession(userId)];
+    const unknown = '00000000-0000-4000-8000-000000000000';
+    const targets: RevokeTarget[] = [
+      { target: { $case: 'sessionId', value: sessionId } },
+      { target: { $case: 'sessionId', value: unknown } },
+      { target: { $case: 'tokenId', value: 'no UUID' } },
+      { target: { $case: 'userId', value: userId } },
+      { target: { $case: 'tokenId', value: TOKEN_ID } },
+      { target: { $case: 'sessionId', value: other } },
+    ];
+    const response = await revoke({ targets, reason: 'stolen' });
+    expect(response.results.map(({ errorReason }) => errorReason)).to.deep.equal([
+      '',
+      'NOT_FOUND',
+      'FIELD_INVALID',
+      '',
+      '',
+      '',
+    ]);
+    expect(response.results.map(({ targetKnown }) => targetKnown)).to.deep.equal([
+      true,
+      false,
+      false,
+      true,
+      false,
+      true,
+    ]);
+    expect(response.targetKnown).to.equal(false);
+    const sequences = response.results.map(({ sequence }) => sequence).filter((sequence) => sequence > 0n);
+    expect([...sequences].sort()).to.deep.equal([1n, 2n, 3n, 4n]);
+    expect(response.sequence).to.equal(4n);
+    expect(response.enforcedEverywhereBy?.getTime()).to.be.above(Date.now() + 4000);
+  });
+
+  it('returns no receipt when all of many targets fail', async () => {
+    const target = { $case: 'sessionId', value: TOKEN_ID } as const;
+    const response = await revoke({ targets: [{ target }, { target }] });
+    expect(response).to.deep.include({ sequence: 0n, enforcedEverywhereBy: undefined, instances: [] });
+  });
+
+  it('rejects more than 1000 targets, targets beside a target, and an empty one among them', async () => {
+    const target = { $case: 'tokenId', value: TOKEN_ID } as const;
+    const refused = [status.INVALID_ARGUMENT, 'FIELD_INVALID'];
+    const many = Array.from({ length: 1001 }, () => ({ target }));
+    expect(await refusedFields(revoke({ targets: many }))).to.deep.equal([...refused, 'targets']);
+    expect(await refusedFields(revoke({ target, targets: [{ target }] }))).to.deep.equal([
+      ...refused,
+      'targets',
+    ]);
+    expect(await refusedFields(revoke({ targets: [{ target: undefined }] }))).to.deep.equal([
+      ...refused,
+      'target',
+    ]);
+    expect((await log.revocations.sync(question())).head).to.equal(0n);
+  });
+
+  it('waits for the instances that have all of many entries', async () => {
+    const follower = await log.revocations.sync(question());
+    const targets = [1, 2, 3].map(
+      (): RevokeTarget => ({ target: { $case: 'tokenId', value: randomUUID() } }),
+    );
+    const revoking = revoke({ targets, wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES });
+    const start = following({ ...follower, head: 0n, headEntryId: Buffer.alloc(0) });
+    await until(async () => (await log.revocations.sync(start)).head === 3n);
+    const first = await log.revocations.sync(start);
+    // It has the last entry, which does not show that it has the others.
+    const last = first.entries.at(-1)?.entryId ?? Buffer.alloc(0);
+    await log.revocations.sync({ ...question({ epoch: first.epoch }), seen: [last] });
+    const isEarly = await Promise.race([revoking.then(() => true), sleep(100).then(() => false)]);
+    expect(isEarly).to.equal(false);
+    await log.revocations.sync(following(first));
+    const { instances } = await revoking;
+    expect(instances.map(({ state }) => state)).to.deep.equal([EnforcementState.ENFORCEMENT_STATE_ENFORCED]);
+  });
+
+  it('counts and lists the sessions that match a filter, then ends them', async () => {
+    const [alice, bob] = [await log.addUser(), await log.addUser()];
+    const mine = [await log.addSession(alice), await log.addSession(alice)].sort();
+    const other = await log.addSession(bob);
+    await log.database.query("INSERT INTO user_roles VALUES ($1, 'operator')", [alice]);
+    const filter = { role: 'operator', clientId: '', loggedInBeforeTime: undefined, network: '', userId: '' };
+    const dry = await revokeSessions({ filter, dryRun: true });
+    expect(dry.sessionCount).to.equal(2n);
+    expect(dry.sessions.map(({ sessionId }) => sessionId)).to.deep.equal(mine);
+    expect(dry).to.deep.include({ sequence: 0n, enforcedEverywhereBy: undefined });
+    const revoked = await revokeSessions({ filter, reason: 'role misused' });
+    expect(revoked).to.deep.include({ sessionCount: 2n, sequence: 2n, sessions: [] });
+    expect((await revokeSessions({ filter })).sessionCount).to.equal(0n);
+    const { rows } = await log.database.query<{ session_id: string }>(
+      'SELECT session_id FROM sessions WHERE end_time IS NULL',
+    );
+    expect(rows.map(({ session_id }) => session_id)).to.deep.equal([other]);
+  });
+
+  it('matches sessions by client, time, network and user, all of which must hold', async () => {
+    const [alice, bob] = [await log.addUser(), await log.addUser()];
+    const [first, second] = [await log.addSession(alice), await log.addSession(bob)];
+    await log.database.query(
+      `INSERT INTO security_events
+         (event_id, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
+       VALUES (gen_random_uuid(), 'session-established', now(), '{}', ARRAY[$1], '', '', '192.0.2.7', 'auth', '{}', now())`,
+      [first],
+    );
+    const none = { role: '', clientId: '', loggedInBeforeTime: undefined, network: '', userId: '' };
+    const matching = async (over: Partial<SessionFilter>) => {
+      const { sessions } = await revokeSessions({ filter: { ...none, ...over }, dryRun: true });
+      return sessions.map(({ sessionId }) => sessionId);
+    };
+    expect(await matching({ clientId: 'direct' })).to.have.members([first, second]);
+    expect(await matching({ clientId: 'other' })).to.deep.equal([]);
+    expect(await matching({ loggedInBeforeTime: new Date(Date.now() + 60_000) })).to.have.members([
+      first,
+      second,
+    ]);
+    expect(await matching({ loggedInBeforeTime: new Date(0) })).to.deep.equal([]);
+    expect(await matching({ network: '192.0.2.7' })).to.deep.equal([first]);
+    expect(await matching({ userId: bob.toUpperCase() })).to.deep.equal([second]);
+    expect(await matching({ userId: bob, network: '192.0.2.7' })).to.deep.equal([]);
+  });
+
+  it('rejects a filter without a condition, and one with a malformed user', async () => {
+    const none = { role: '', clientId: '', loggedInBeforeTime: undefined, network: '', userId: '' };
+    for (const filter of [undefined, none]) {
+      for (const dryRun of [true, false]) {
+        expect(await refusedFields(revokeSessions({ filter, dryRun }))).to.deep.equal([
+          status.INVALID_ARGUMENT,
+          'FIELD_INVALID',
+          'filter',
+        ]);
+      }
+    }
+    expect(await refusedFields(revokeSessions({ filter: { ...none, userId: 'bob' } }))).to.include(
+      'filter.user_id',
+    );
+  });
+
+  it('lists revocations with who made them and why, newest first', async () => {
+    const sessionId = await log.addSession(await log.addUser());
+    await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'one' });
+    await revoke({ target: { $case: 'sessionId', value: sessionId }, reason: 'two' });
+    await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'three' });
+    const all = { pageSize: 2, pageToken: '', target: '', actor: '' };
+    const first = await listRevocations(all);
+    expect(first.revocations.map(({ reason }) => reason)).to.deep.equal(['three', 'two']);
+    expect(first.revocations[1]).to.deep.include({
+      sequence: 2n,
+      kind: EntryKind.ENTRY_KIND_SESSION,
+      target: sessionId,
+      issuer: '',
+      actor: 'olga',
+    });
+    expect(Math.abs(Date.now() - (first.revocations[0]?.revokeTime?.getTime() ?? 0))).to.be.below(60_000);
+    const rest = await listRevocations({ ...all, pageToken: first.nextPageToken });
+    expect(rest.revocations.map(({ reason }) => reason)).to.deep.equal(['one']);
+    expect(rest.nextPageToken).to.equal('');
+    const about = await listRevocations({ ...all, pageSize: 10, target: TOKEN_ID.toUpperCase() });
+    expect(about.revocations.map(({ reason }) => reason)).to.deep.equal(['three', 'one']);
+    expect((await listRevocations({ ...all, actor: 'eve' })).revocations).to.deep.equal([]);
+  });
+
+  it('shows which instances enforce a revocation', async () => {
+    const follower = await log.revocations.sync(question());
+    await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'lost laptop' });
+    const before = await log.revocations.sync(
+      following({ ...follower, head: 0n, headEntryId: Buffer.alloc(0) }),
+    );
+    await log.instances.list({ pageSize: 1, pageToken: '' });
+    const pending = await getRevocation(1n);
+    expect(pending.revocation).to.include({ reason: 'lost laptop', target: TOKEN_ID });
+    const states = EnforcementState;
+    expect(pending.instances.map(({ state }) => state)).to.deep.equal([states.ENFORCEMENT_STATE_PENDING]);
+    await log.revocations.sync(following(before));
+    await log.instances.list({ pageSize: 1, pageToken: '' });
+    const enforced = await getRevocation(1n);
+    expect(enforced.instances).to.have.length(1);
+    expect(enforced.instances[0]).to.include({
+      service: 'inventory',
+      state: states.ENFORCEMENT_STATE_ENFORCED,
+    });
+    for (const sequence of [2n, 2n ** 64n - 1n]) {
+      expect(await refusalOf(getRevocation(sequence))).to.include({ reason: 'NOT_FOUND' });
+    }
+  });
+
   it('rejects a request without a target, and one with an unknown wait', async () => {
     expect(await refusedFields(revoke({}))).to.deep.equal([
       status.INVALID_ARGUMENT,
@@ -150,11 +378,9 @@ describe('RevocationService', () => {
       'target',
     ]);
     const target = { $case: 'tokenId' as const, value: TOKEN_ID };
-    expect(await refusedFields(revoke({ target, wait: RevokeWait.UNRECOGNIZED }))).to.deep.equal([
-      status.INVALID_ARGUMENT,
-      'FIELD_INVALID',
-      'wait',
-    ]);
+    expect(await refusedFields(revoke({ target, wait: RevokeWait.UNRECOGNIZED, targets: [] }))).to.deep.equal(
+      [status.INVALID_ARGUMENT, 'FIELD_INVALID', 'wait'],
+    );
     expect((await log.revocations.sync(question())).head).to.equal(0n);
   });
 

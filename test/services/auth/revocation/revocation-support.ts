@@ -13,6 +13,7 @@ import type { RevocationStore } from '../../../../services/auth/revocation/log-a
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
 import type { RevocationTransaction } from '../../../../services/auth/revocation/revoke-targets.js';
 import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
+import { createSessionRows } from '../../../../services/auth/sessions/store.js';
 import {
   type Database,
   type DatabaseLimits,
@@ -170,17 +171,9 @@ export function publishedKeys(name: string): PublishedKeys {
 }
 
 function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
-  const end = async (column: 'session_id' | 'user_id', id: string, why: string): Promise<number> => {
-    const { rowCount } = await sql.query(
-      `UPDATE sessions SET end_time = clock_timestamp(), end_reason = $2
-       WHERE ${column} = $1 AND end_time IS NULL`,
-      [id, why],
-    );
-    return rowCount;
-  };
   return {
     clients: createClientRows(sql),
-    events: { record: () => Promise.resolve() },
+    events: { record: () => Promise.resolve(), recordAll: () => Promise.resolve() },
     keys: createKeyRows(sql),
     users: {
       raiseGeneration: async (userId) => {
@@ -191,17 +184,7 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
         return rows[0]?.generation;
       },
     },
-    sessions: {
-      end: async (sessionId, why) => (await end('session_id', sessionId, why)) === 1,
-      endAllOfUser: (userId, why) => end('user_id', userId, why),
-      lockShared: async (sessionId) => {
-        const { rows } = await sql.query<{ user_id: string }>(
-          'SELECT user_id FROM sessions WHERE session_id = $1 FOR SHARE',
-          [sessionId],
-        );
-        return rows[0] && { userId: rows[0].user_id };
-      },
-    },
+    sessions: createSessionRows(sql),
   };
 }
 

@@ -33,6 +33,7 @@ import {
   LOG_LOCK_MS_MAX,
 } from '../../../../services/auth/revocation/store.js';
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
 async function logRows(log: TestLog) {
@@ -306,6 +307,15 @@ describe('the log', () => {
     expect(entries).to.deep.equal(log.broadcast[0]?.entries);
   });
 
+  it('shares the parts of one read of the list among the Pulls that waited for it', async () => {
+    await append(log, tokenEntries(3));
+    const pulled = await Promise.all([pull(log), pull(log), pull(log)]);
+    // The first had no other to wait for.
+    const [, second, third] = pulled.map(({ packed }) => packed[0]);
+    expect(second).to.not.equal(undefined);
+    expect(second).to.equal(third);
+  });
+
   it('rejects changes of an entry, and its deletion before its time', async () => {
     await log.revokeToken();
     for (const statement of [
@@ -364,7 +374,12 @@ describe('the log', () => {
     await holder.query('BEGIN');
     await holder.query('SELECT FROM log_state FOR UPDATE');
     const waiting = log.transaction((tx) => tx.revocations.append(tokenEntries(1)));
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    await until(async () => {
+      const { rows } = await holder.query(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      return rows.length > 0;
+    });
     const { rows } = await holder.query<{ now: Date }>('SELECT clock_timestamp() AS now');
     await holder.query('COMMIT');
     await holder.end();

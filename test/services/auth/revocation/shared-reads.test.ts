@@ -1,5 +1,6 @@
 /** Shared reads: one read answers many requests, but only requests that arrived before it began. */
 
+import { systemTimers } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import {
   CONCURRENT_READS_MAX,
@@ -49,6 +50,27 @@ describe('shared reads', () => {
     expect(held[1]?.requests).to.deep.equal(['b', 'c']);
     held[1]?.finish();
     expect(await Promise.all(later)).to.deep.equal(['b by read 1', 'c by read 1']);
+  });
+
+  it('keep their distance, and then serve all that have waited', async () => {
+    const due: (() => void)[] = [];
+    const after = (_: number, work: () => void) => {
+      due.push(work);
+      return () => {};
+    };
+    const served: number[] = [];
+    const read = async (requests: readonly string[]) => {
+      served.push(requests.length);
+      return (request: string) => request;
+    };
+    const reads = createSharedReads<string, string>(read, BLOCKING_MS_MAX, { ...systemTimers, after }, 100);
+    expect(await reads.read('a')).to.equal('a');
+    const later = [reads.read('b'), reads.read('c')];
+    await new Promise(setImmediate);
+    expect(served).to.deep.equal([1]);
+    due[0]?.();
+    expect(await Promise.all(later)).to.deep.equal(['b', 'c']);
+    expect(served).to.deep.equal([1, 2]);
   });
 
   it('reject the requests of a read that fails, and no others', async () => {

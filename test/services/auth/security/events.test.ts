@@ -360,7 +360,7 @@ describe('security events', () => {
       try {
         const before = await addUser(auth);
         const stop = new AbortController();
-        const watch = auth.events.watch({ filter: {}, resumeToken: '' }, stop.signal);
+        const watch = auth.events.watch({ caller: 'olga', filter: {}, resumeToken: '' }, stop.signal);
         const first = watch.next();
         await sleep(50);
         const user = await addUser(auth);
@@ -374,7 +374,7 @@ describe('security events', () => {
         expect((await watch.next()).done).to.equal(true);
         const later = await addUser(auth);
         const again = replica.events.watch(
-          { filter: { types: ['account-created'] }, resumeToken: notice?.resumeToken ?? '' },
+          { caller: 'olga', filter: { types: ['account-created'] }, resumeToken: notice?.resumeToken ?? '' },
           AbortSignal.timeout(5000),
         );
         expect((await again.next()).value?.event.subject.userId).to.equal(later.userId);
@@ -386,7 +386,7 @@ describe('security events', () => {
 
     it('even if transactions end in another order than they began', async () => {
       const stop = new AbortController();
-      const watch = auth.events.watch({ filter: {}, resumeToken: '' }, stop.signal);
+      const watch = auth.events.watch({ caller: 'olga', filter: {}, resumeToken: '' }, stop.signal);
       const first = watch.next();
       await sleep(50);
       const event = { subject: {}, actor: 'a', network: '', type: 'log-changed', details: {} } as const;
@@ -412,9 +412,9 @@ describe('security events', () => {
       const signal = AbortSignal.timeout(5000);
       for (const position of ['999', 'x', '01']) {
         const resumeToken = Buffer.from(`event ${position}`).toString('base64url');
-        expect(await codeOf(auth.events.watch({ filter: {}, resumeToken }, signal).next())).to.equal(
-          'FIELD_INVALID',
-        );
+        expect(
+          await codeOf(auth.events.watch({ caller: 'olga', filter: {}, resumeToken }, signal).next()),
+        ).to.equal('FIELD_INVALID');
       }
     });
   });

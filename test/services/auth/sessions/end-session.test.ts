@@ -1,8 +1,10 @@
 /** Tests of ending sessions: all others of a user, and that of a refresh token, against PostgreSQL. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
-import { codeOf, codeOrOk } from '../../../support/outcomes.js';
+import { appendSessionEnd } from '../../../../services/auth/sessions/end-session.js';
+import { codeOf, codeOrOk, rejectionOf } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
   addUser,
@@ -18,13 +20,18 @@ import {
 const PEER = '192.0.2.1:4000';
 const THUMBPRINT = 'A'.repeat(43);
 
+/** Runs like the system's clock, from a point far from it. */
+const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + 1_000_000_000 };
+/** More than a receipt's bound with the default lease, in milliseconds. */
+const BOUND_MS = 60_000;
+
 describe('ending sessions', () => {
   const keyEncryptionKey = newKeyEncryptionKey();
   let auth: FreshAuth;
   let replica: AuthInstance;
 
   before(async () => {
-    auth = await openFreshAuth({ keyEncryptionKey, loginBinding: 'optional' });
+    auth = await openFreshAuth({ keyEncryptionKey, loginBinding: 'optional', clock });
     replica = await openAuth(auth.url, { keyEncryptionKey });
   });
   after(async () => {
@@ -50,7 +57,7 @@ describe('ending sessions', () => {
       const caller = { userId: user.userId, sessionId: calling.session.sessionId };
       const { endedSessions, receipt } = await auth.sessions.revokeOthers(caller);
       expect(endedSessions).to.equal(2);
-      expect(receipt?.enforcedEverywhereBy.getTime()).to.be.above(Date.now());
+      expect(receipt?.enforcedEverywhereBy.getTime()).to.be.within(Date.now(), Date.now() + BOUND_MS);
       for (const ended of [laptop, phone]) {
         expect(await isLive(ended)).to.equal(false);
         expect(await codeOf(refresh(ended))).to.equal('REFRESH_INVALID');
@@ -63,11 +70,13 @@ describe('ending sessions', () => {
       const keys = (await entriesOf(auth)).filter(({ kind }) => kind === 'SESSION').map(({ key }) => key);
       expect(keys).to.include.members(ids.map(entryKeyOf));
       const { rows } = await auth.database.query<{ session: string }>(
-        `SELECT subject->>'sessionId' AS session FROM security_events
+        `SELECT subject->>'sessionId' AS session, details, network FROM security_events
          WHERE type = 'session-revoked' AND actor = $1 ORDER BY 1`,
         [user.userId],
       );
-      expect(rows.map(({ session }) => session)).to.deep.equal(ids.sort());
+      expect(rows).to.deep.equal(
+        ids.sort().map((session) => ({ session, details: { initiator: 'user' }, network: '' })),
+      );
       expect(await auth.sessions.revokeOthers(caller)).to.deep.equal({
         endedSessions: 0,
         receipt: undefined,
@@ -106,6 +115,11 @@ describe('ending sessions', () => {
       }
     });
 
+    it('fails for an unknown user', async () => {
+      const caller = { userId: randomUUID(), sessionId: randomUUID() };
+      expect(await codeOf(auth.sessions.revokeOthers(caller))).to.equal('TOKEN_REVOKED');
+    });
+
     it('fails when the calling session has ended', async () => {
       const user = await addUser(auth);
       const [calling, other] = [await logIn(auth, user), await logIn(auth, user)];
@@ -114,6 +128,34 @@ describe('ending sessions', () => {
       expect(await codeOf(auth.sessions.revokeOthers(caller))).to.equal('TOKEN_REVOKED');
       expect(await isLive(other)).to.equal(true);
     });
+  });
+
+  it('of one session states in the receipt by when it is enforced', async () => {
+    const user = await addUser(auth);
+    const { session } = await logIn(auth, user);
+    const caller = { userId: user.userId, sessionId: undefined };
+    const receipt = await auth.sessions.revoke(caller, session.sessionId);
+    expect(receipt.enforcedEverywhereBy.getTime()).to.be.within(Date.now(), Date.now() + BOUND_MS);
+  });
+
+  it('by auth itself is recorded as such, and fails together with its event', async () => {
+    const { session } = await logIn(auth, await addUser(auth));
+    const by = { reason: 'a test', actor: 'auth' };
+    const failure = new Error('the event cannot be recorded');
+    const failed = auth.store.transaction((tx) =>
+      appendSessionEnd(
+        { ...tx, events: { ...tx.events, recordAll: () => Promise.reject(failure) } },
+        session,
+        by,
+      ),
+    );
+    expect(await rejectionOf(failed)).to.equal(failure);
+    await auth.store.transaction((tx) => appendSessionEnd(tx, session, by));
+    const { rows } = await auth.database.query<object>(
+      "SELECT details FROM security_events WHERE type = 'session-revoked' AND subject->>'sessionId' = $1",
+      [session.sessionId],
+    );
+    expect(rows).to.deep.equal([{ details: { initiator: 'system' } }]);
   });
 
   describe('by a refresh token', () => {

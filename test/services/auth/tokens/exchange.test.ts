@@ -241,6 +241,14 @@ describe('exchange', () => {
       expect(await codeOf(exchange(subjectToken, { audience: 'shipping' }))).to.equal('SCOPE_MISSING');
     });
 
+    it('nothing at auth for a client that may act for users there', async () => {
+      const desk = await addClient(auth, { exchangeAudiences: ['auth'] });
+      const callerToken = await serviceToken(auth, desk);
+      const subjectToken = await userToken({ audience: desk.clientId });
+      const { token } = await exchange(subjectToken, { callerToken, audience: 'auth' });
+      expect(claimsOf(token)).to.deep.include({ aud: ['auth'], scope: 'auth.self' });
+    });
+
     it('the lifetime to that of the user’s token', async () => {
       const { session } = await logIn(auth, user);
       const soon = await auth.store.transaction(async (tx) => {
@@ -375,6 +383,29 @@ describe('exchange', () => {
       );
       await other.close();
       await own.drop();
+    });
+
+    it('a token of a service that has a session, and one of a user that has none', async () => {
+      const subjectToken = await userToken();
+      // No signed token passes the verifier so; neither check relies on it.
+      for (const odd of [{ kind: 'SERVICE' }, { sessionId: undefined }] as const) {
+        const { exchange: oddly } = createExchange({
+          store: auth.store,
+          foreignTokens: { verify: async () => undefined },
+          tokens: {
+            ...auth.tokens,
+            verifierIn: async (tx) => {
+              const verify = await auth.tokens.verifierIn(tx);
+              return async (token, audience) => {
+                const verified = await verify(token, audience);
+                return verified && token === subjectToken ? { ...verified, ...odd } : verified;
+              };
+            },
+          },
+        });
+        const request = { callerToken: paymentToken, subjectToken, audience: 'inventory', scopes: [] };
+        expect(await codeOf(oddly(request)), JSON.stringify(odd)).to.equal('SUBJECT_TOKEN_INVALID');
+      }
     });
 
     it('a caller whose own token is revoked, although the guard admitted it', async () => {

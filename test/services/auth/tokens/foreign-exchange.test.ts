@@ -2,6 +2,8 @@
 
 import { expect } from 'chai';
 import type { ForeignTarget } from '../../../../services/auth/revocation/log.js';
+import { createExchange } from '../../../../services/auth/tokens/exchange.js';
+import type { ForeignToken } from '../../../../services/auth/tokens/tokens.js';
 import { createForeignKey, ForeignIssuer } from '../../../support/foreign-issuer.js';
 import { codeOf } from '../../../support/outcomes.js';
 import {
@@ -110,6 +112,28 @@ describe('exchanging the token of another issuer', () => {
     );
     const unknown = await other.sign(claims(), { kid: 'unknown' });
     expect(await codeOf(exchange(unknown))).to.be.oneOf(['SUBJECT_TOKEN_INVALID', 'DEPENDENCY_UNAVAILABLE']);
+  });
+
+  it('rejects a token in the millisecond of its expiry', async () => {
+    const expiresAtSeconds = Math.floor(Date.now() / 1000) + 60;
+    const token: ForeignToken = {
+      ...{ issuer: other.name, subject: 'alice', id: `${other.name}#alice`, clientId: 'web', kind: 'USER' },
+      ...{ sessionId: undefined, tokenId: 'token', issuedAtSeconds: expiresAtSeconds - 60, expiresAtSeconds },
+      ...{ authTimeSeconds: undefined, certificateThumbprint: undefined, audiences: ['payment'] },
+      ...{ scopes: new Set(['inventory.read']), roles: new Set() },
+    };
+    const exchangeAt = (ms: number): Promise<unknown> =>
+      createExchange({
+        tokens: auth.tokens,
+        foreignTokens: { verify: async () => token },
+        store: {
+          ...auth.store,
+          transaction: (work) =>
+            auth.store.transaction((tx) => work({ ...tx, databaseTime: async () => new Date(ms) })),
+        },
+      }).exchange({ callerToken, subjectToken: '', audience: 'inventory', scopes: [] });
+    await exchangeAt(expiresAtSeconds * 1000 - 1);
+    expect(await codeOf(exchangeAt(expiresAtSeconds * 1000))).to.equal('SUBJECT_TOKEN_INVALID');
   });
 
   const targets: Record<string, (of: Record<string, unknown>) => ForeignTarget> = {

@@ -57,7 +57,7 @@ describe('the settings of the broker', () => {
       `${NKEY} names a file that cannot be read (ENOENT)`,
     ]);
     const noSeed = [`${NKEY} names a file that contains no seed of a user (SU…)`];
-    const wrong = `${seed.slice(0, -1)}${seed.endsWith('A') ? 'B' : 'A'}`;
+    const wrong = `${seed.slice(0, -1)}${seed.endsWith('A') ? 'Q' : 'A'}`;
     for (const text of ['', 'x', wrong, seedOf(nkeys.createAccount()), nkeys.createUser().getPublicKey()]) {
       expect(faultsOf({ [NKEY]: await file('bad.nk', text) }), text).to.deep.equal(noSeed);
     }

@@ -19,6 +19,7 @@ import {
   parseEnvironment,
   parseHostPort,
   secret,
+  serverTarget,
   text,
   url,
   withDefault,
@@ -215,6 +216,29 @@ describe('environment', () => {
       'a:1e3',
     ]) {
       expect(parseHostPort(bad), bad).to.equal(undefined);
+    }
+  });
+
+  it('parses where a server is reached: a name, or IP addresses of one family', () => {
+    const shape = { PORTCULLIS_AUTH_ADDRESS: serverTarget() };
+    const parse = (given: string) =>
+      parseEnvironment(shape, { PORTCULLIS_AUTH_ADDRESS: given }).PORTCULLIS_AUTH_ADDRESS;
+    const addresses = ['auth.example:50051'];
+    expect(parse('auth.example:50051')).to.deep.equal({ target: 'auth.example:50051', addresses });
+    expect(parse('dns:///auth.example:50051')).to.deep.equal({
+      target: 'dns:///auth.example:50051',
+      addresses,
+    });
+    expect(parse('[::1]:1').target).to.equal('[::1]:1');
+    expect(parse('10.0.0.1:1, 10.0.0.2:2')).to.deep.equal({
+      target: 'ipv4:10.0.0.1:1,10.0.0.2:2',
+      addresses: ['10.0.0.1:1', '10.0.0.2:2'],
+    });
+    expect(parse('[::1]:1,[::2]:2').target).to.equal('ipv6:[::1]:1,[::2]:2');
+    for (const bad of ['a:1,b:2', '10.0.0.1:1,[::1]:1', '10.0.0.1:1,10.0.0.1:1', '10.0.0.1:1,', 'dns:///a']) {
+      expect(faultsOf(() => parse(bad))['PORTCULLIS_AUTH_ADDRESS'], bad).to.match(
+        /^must be HOST:PORT or dns:/,
+      );
     }
   });
 

@@ -1,8 +1,10 @@
 /** An HTTP port on which strangers hold connections open. */
 
+import diagnostics from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import {
   type HttpPort,
@@ -80,6 +82,8 @@ describe('an HTTP port that strangers reach', function () {
       slow.push(await connectTo(port, '127.0.0.1', 'GET /large HTTP/1.1\r\nhost: x\r\n\r\n'));
     }
     for (let count = 0; count < PROBES; count += 1) expect(await probe(port)).to.equal(200);
+    // Whatever the machine is busy with, the time of the last one has passed as well.
+    await sleep(1_000);
     // Reading on shows the end of the connection long before the end of the response.
     const received = await Promise.all(
       slow.map(async (socket) => {
@@ -132,6 +136,40 @@ describe('an HTTP port that strangers reach', function () {
     expect(socket.bytesRead).to.be.below(4 * LARGE.length);
     expect(refused.pipelined).to.equal(1);
     expect(await probe(port)).to.equal(200);
+  });
+
+  it('parses no further request behind those that a connection may have waiting', async () => {
+    const { port, refused } = await openPort({ requestsPerAddress: 1_000 });
+    let parsed = 0;
+    const count = (): void => {
+      parsed += 1;
+    };
+    diagnostics.subscribe('http.server.request.start', count);
+    try {
+      // So many fit into one read of Node, which parses them in one go.
+      const socket = await connectTo(
+        port,
+        '127.0.0.1',
+        'GET /keys HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(2_000),
+      );
+      if (!socket.closed) await once(socket.resume(), 'close');
+    } finally {
+      diagnostics.unsubscribe('http.server.request.start', count);
+    }
+    expect(parsed).to.equal(4);
+    expect(refused.pipelined).to.equal(1);
+  });
+
+  it('answers a request that asks for another protocol like any other', async () => {
+    const { port, refused } = await openPort();
+    const socket = await connectTo(
+      port,
+      '127.0.0.1',
+      'GET /keys HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: h2c\r\n\r\n',
+    );
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    expect(answer.toString()).to.match(/^HTTP\/1\.1 200 /);
+    expect(refused.pipelined).to.equal(0);
   });
 
   it('ends a request that does not arrive in time', async () => {

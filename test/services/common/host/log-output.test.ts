@@ -2,6 +2,7 @@
 
 import { expect } from 'chai';
 import { LogOutput, type Sink } from '../../../../services/common/host/log-output.js';
+import { MovableClock } from '../../../support/clock.js';
 
 /** A destination in the test's hand: each write waits until the test ends it. */
 function heldSink() {
@@ -53,8 +54,26 @@ describe('the output of the log', () => {
     output.write('c\n');
     output.flush(() => flushed.push('failed'));
     writes[2]?.done(new Error('ENOSPC'));
+    output.write('d\n');
     output.flush(() => flushed.push('failing'));
     expect(flushed).to.deep.equal(['empty', 'written', 'failed', 'failing']);
+  });
+
+  it('calls back from flush at once when a write stands still for more than a second', () => {
+    const { sink } = heldSink();
+    const clock = new MovableClock();
+    const output = new LogOutput(sink, 1_000, () => {}, clock);
+    let flushed = 0;
+    output.write('a\n');
+    output.flush(() => {
+      flushed += 1;
+    });
+    expect(flushed).to.equal(0);
+    clock.pass(1_001);
+    output.flush(() => {
+      flushed += 1;
+    });
+    expect(flushed).to.equal(1);
   });
 
   it('tries again after a failure, and ends a line of which only a part was written', async () => {

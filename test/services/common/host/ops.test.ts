@@ -38,6 +38,20 @@ describe('ops port', () => {
     expect((await running.ops('/livez')).status).to.equal(200);
   });
 
+  it('answers probes however many requests their address has sent', async () => {
+    const many = await runHost({ opsRequestsPerAddress: 1 });
+    try {
+      const statuses = new Set<number>();
+      for (let count = 0; count < 3; count += 1) statuses.add((await many.ops('/metrics')).status);
+      expect([...statuses]).to.include(429);
+      for (const probe of ['/livez', '/readyz', '/livez', '/readyz']) {
+        expect((await many.ops(probe)).status, probe).to.equal(200);
+      }
+    } finally {
+      await many.close();
+    }
+  });
+
   it('serves the metrics of the process', async () => {
     const response = await running.ops('/metrics');
     expect(response.headers.get('content-type')).to.match(/^text\/plain; version=0\.0\.4/);

@@ -330,6 +330,40 @@ export interface RevokeRequest {
   reason: string;
   /** How long the call waits before it returns. */
   wait: RevokeWait;
+  /**
+   * In place of `target`: 1 to 1000 targets. The response has a result for each, in
+   * the same order, and one receipt for all. A target that fails does not affect the
+   * others.
+   */
+  targets: RevokeTarget[];
+}
+
+/** One of many targets; see the fields of the same names in RevokeRequest. */
+export interface RevokeTarget {
+  /** What to revoke. */
+  target:
+    | //
+    /** A token, whole. */
+    { $case: "token"; value: string }
+    | //
+    /** The `jti` of a token. */
+    { $case: "tokenId"; value: string }
+    | //
+    /** The `sid` of a session. */
+    { $case: "sessionId"; value: string }
+    | //
+    /** A user. */
+    { $case: "userId"; value: string }
+    | //
+    /** A client. */
+    { $case: "clientId"; value: string }
+    | //
+    /** The `kid` of a signing key. */
+    { $case: "keyId"; value: string }
+    | //
+    /** Tokens of another issuer. */
+    { $case: "foreign"; value: ForeignTarget }
+    | undefined;
 }
 
 /** Tokens of another issuer, identified by the claims of that issuer's tokens. */
@@ -356,11 +390,20 @@ export interface ForeignTarget {
     | undefined;
 }
 
-/** The receipt of a revocation. */
+/**
+ * The receipt of a revocation. With `targets` it is the receipt of all that
+ * succeeded.
+ */
 export interface RevokeResponse {
-  /** Position of the entry in the revocation log. */
+  /**
+   * Position of the entry in the revocation log; with `targets`, of the last entry,
+   * or 0 when all targets failed.
+   */
   sequence: bigint;
-  /** From this moment on no instance admits what was revoked, whatever fails. */
+  /**
+   * From this moment on no instance admits what was revoked, whatever fails. Unset
+   * when all targets failed.
+   */
   enforcedEverywhereBy:
     | Date
     | undefined;
@@ -370,9 +413,173 @@ export interface RevokeResponse {
    * Auth has found what the target names: the token was verified, the session, the
    * user, the client or the key exists. False for a `token_id` and for a `foreign`
    * target, of which auth keeps no record; then the revocation takes effect if the
-   * identifier is right.
+   * identifier is right. With `targets`: true for all of them.
    */
   targetKnown: boolean;
+  /** With `targets`: the result of each, in the order of the request. */
+  results: RevokeResult[];
+}
+
+/** The result of one of many targets. */
+export interface RevokeResult {
+  /** Position of its entry in the revocation log; 0 when it failed. */
+  sequence: bigint;
+  /** As in RevokeResponse. */
+  targetKnown: boolean;
+  /**
+   * Why it failed, such as NOT_FOUND or FIELD_INVALID; empty when it succeeded.
+   * After DEPENDENCY_UNAVAILABLE it may or may not be in the log.
+   */
+  errorReason: string;
+  /** The same, for people. */
+  errorMessage: string;
+}
+
+/**
+ * Which open sessions a request is about. A session must meet all conditions that
+ * are set, and at least one must be set.
+ */
+export interface SessionFilter {
+  /** Its user has this role. */
+  role: string;
+  /** Its user logged in through this client. */
+  clientId: string;
+  /** It began before this moment. */
+  loggedInBeforeTime:
+    | Date
+    | undefined;
+  /** Its user logged in from this network, as security events show it. */
+  network: string;
+  /** It belongs to this user, a UUID. */
+  userId: string;
+}
+
+/** Request of RevokeSessions. */
+export interface RevokeSessionsRequest {
+  /** Which sessions. */
+  filter:
+    | SessionFilter
+    | undefined;
+  /** Reason, for the log and the audit record; at most 200 characters. */
+  reason: string;
+  /** How long the call waits before it returns. */
+  wait: RevokeWait;
+  /** Only counts and lists the sessions. */
+  dryRun: boolean;
+}
+
+/** Response of RevokeSessions. */
+export interface RevokeSessionsResponse {
+  /** How many sessions have ended; with `dry_run`, how many match. */
+  sessionCount: bigint;
+  /** With `dry_run`: the first 100 of them, by id. */
+  sessions: MatchedSession[];
+  /** Position of the last entry in the revocation log; 0 when there was none. */
+  sequence: bigint;
+  /**
+   * From this moment on no instance admits what was revoked, whatever fails. Unset
+   * when nothing was revoked.
+   */
+  enforcedEverywhereBy:
+    | Date
+    | undefined;
+  /** The state of each known instance; empty when the call did not wait. */
+  instances: InstanceReceipt[];
+}
+
+/** A session that matches a filter. */
+export interface MatchedSession {
+  /** The session (`sid`). */
+  sessionId: string;
+  /** The user (`sub`). */
+  userId: string;
+  /** The name of the user. */
+  username: string;
+  /** The client through which the user logged in. */
+  clientId: string;
+  /** When the user logged in. */
+  createTime: Date | undefined;
+}
+
+/** Asks for revocations. */
+export interface ListRevocationsRequest {
+  /** At most this many; 0 for 50, at most 200. */
+  pageSize: number;
+  /** `next_page_token` of the page before; empty for the first page. */
+  pageToken: string;
+  /** Only entries about this `jti`, `sid`, `sub`, `client_id` or `kid`; empty for all. */
+  target: string;
+  /** Only entries of this actor; empty for all. */
+  actor: string;
+}
+
+/** A page of revocations, newest first. */
+export interface ListRevocationsResponse {
+  /** The revocations. */
+  revocations: Revocation[];
+  /** Asks for the next page; empty when there is none. */
+  nextPageToken: string;
+}
+
+/** A revocation in the log. */
+export interface Revocation {
+  /** Position in the log of the present epoch. */
+  sequence: bigint;
+  /** What is revoked. */
+  kind: EntryKind;
+  /** The `jti`, `sid`, `sub`, `client_id` or `kid`. */
+  target: string;
+  /** The other issuer of the target; empty for this issuer. */
+  issuer: string;
+  /** With USER and CLIENT: tokens of a lower generation are revoked. */
+  minGeneration: bigint;
+  /**
+   * When it was revoked, by database time. Unset for entries of versions that did not
+   * record it.
+   */
+  revokeTime:
+    | Date
+    | undefined;
+  /** Until when the entry stays in the log. */
+  keepUntil:
+    | Date
+    | undefined;
+  /** The reason that the caller gave. */
+  reason: string;
+  /** The subject of the caller, or the part of auth that revoked. */
+  actor: string;
+}
+
+/** Asks for one revocation. */
+export interface GetRevocationRequest {
+  /** Its position in the log of the present epoch. */
+  sequence: bigint;
+}
+
+/** Response of GetRevocation. */
+export interface GetRevocationResponse {
+  /** The revocation. */
+  revocation:
+    | Revocation
+    | undefined;
+  /** The instances that have synced within the last minutes. */
+  instances: RevocationAtInstance[];
+}
+
+/** A revocation at one instance, as of the instance's last Sync. */
+export interface RevocationAtInstance {
+  /** The service the instance belongs to, by its client id; `auth` for auth itself. */
+  service: string;
+  /** Identifier of the instance, 16 bytes. */
+  instance: Buffer;
+  /**
+   * ENFORCED: the entry was in its list at its last Sync. PENDING: it was not, and
+   * the instance may still trust its list. UNKNOWN: it was not, and the lease has
+   * ended, so the instance refuses all calls that need the list.
+   */
+  state: EnforcementState;
+  /** Time since its last Sync arrived. */
+  lastSyncAge: Duration | undefined;
 }
 
 /** The state of a revocation at one instance. */
@@ -878,7 +1085,7 @@ export const Broadcast: MessageFns<Broadcast> = {
 };
 
 function createBaseRevokeRequest(): RevokeRequest {
-  return { target: undefined, reason: "", wait: 0 };
+  return { target: undefined, reason: "", wait: 0, targets: [] };
 }
 
 export const RevokeRequest: MessageFns<RevokeRequest> = {
@@ -911,6 +1118,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     if (message.wait !== 0) {
       writer.uint32(48).int32(message.wait);
+    }
+    for (const v of message.targets) {
+      RevokeTarget.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -1000,6 +1210,14 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
             message.wait = reader.int32() as any;
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.targets.push(RevokeTarget.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1041,6 +1259,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
         : undefined,
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       wait: isSet(object.wait) ? revokeWaitFromJSON(object.wait) : 0,
+      targets: globalThis.Array.isArray(object?.targets)
+        ? object.targets.map((e: any) => RevokeTarget.fromJSON(e))
+        : [],
     };
   },
 
@@ -1066,6 +1287,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     if (message.wait !== 0) {
       obj.wait = revokeWaitToJSON(message.wait);
+    }
+    if (message.targets?.length) {
+      obj.targets = message.targets.map((e) => RevokeTarget.toJSON(e));
     }
     return obj;
   },
@@ -1121,6 +1345,223 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     message.reason = object.reason ?? "";
     message.wait = object.wait ?? 0;
+    message.targets = object.targets?.map((e) => RevokeTarget.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRevokeTarget(): RevokeTarget {
+  return { target: undefined };
+}
+
+export const RevokeTarget: MessageFns<RevokeTarget> = {
+  encode(message: RevokeTarget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.target?.$case) {
+      case "token":
+        writer.uint32(10).string(message.target.value);
+        break;
+      case "tokenId":
+        writer.uint32(18).string(message.target.value);
+        break;
+      case "sessionId":
+        writer.uint32(26).string(message.target.value);
+        break;
+      case "userId":
+        writer.uint32(34).string(message.target.value);
+        break;
+      case "clientId":
+        writer.uint32(58).string(message.target.value);
+        break;
+      case "keyId":
+        writer.uint32(66).string(message.target.value);
+        break;
+      case "foreign":
+        ForeignTarget.encode(message.target.value, writer.uint32(74).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeTarget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeTarget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.target = { $case: "token", value: reader.string() };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.target = { $case: "tokenId", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.target = { $case: "sessionId", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.target = { $case: "userId", value: reader.string() };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.target = { $case: "clientId", value: reader.string() };
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.target = { $case: "keyId", value: reader.string() };
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.target = { $case: "foreign", value: ForeignTarget.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeTarget {
+    return {
+      target: isSet(object.token)
+        ? { $case: "token", value: globalThis.String(object.token) }
+        : isSet(object.tokenId)
+        ? { $case: "tokenId", value: globalThis.String(object.tokenId) }
+        : isSet(object.token_id)
+        ? { $case: "tokenId", value: globalThis.String(object.token_id) }
+        : isSet(object.sessionId)
+        ? { $case: "sessionId", value: globalThis.String(object.sessionId) }
+        : isSet(object.session_id)
+        ? { $case: "sessionId", value: globalThis.String(object.session_id) }
+        : isSet(object.userId)
+        ? { $case: "userId", value: globalThis.String(object.userId) }
+        : isSet(object.user_id)
+        ? { $case: "userId", value: globalThis.String(object.user_id) }
+        : isSet(object.clientId)
+        ? { $case: "clientId", value: globalThis.String(object.clientId) }
+        : isSet(object.client_id)
+        ? { $case: "clientId", value: globalThis.String(object.client_id) }
+        : isSet(object.keyId)
+        ? { $case: "keyId", value: globalThis.String(object.keyId) }
+        : isSet(object.key_id)
+        ? { $case: "keyId", value: globalThis.String(object.key_id) }
+        : isSet(object.foreign)
+        ? { $case: "foreign", value: ForeignTarget.fromJSON(object.foreign) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: RevokeTarget): unknown {
+    const obj: any = {};
+    if (message.target?.$case === "token") {
+      obj.token = message.target.value;
+    } else if (message.target?.$case === "tokenId") {
+      obj.tokenId = message.target.value;
+    } else if (message.target?.$case === "sessionId") {
+      obj.sessionId = message.target.value;
+    } else if (message.target?.$case === "userId") {
+      obj.userId = message.target.value;
+    } else if (message.target?.$case === "clientId") {
+      obj.clientId = message.target.value;
+    } else if (message.target?.$case === "keyId") {
+      obj.keyId = message.target.value;
+    } else if (message.target?.$case === "foreign") {
+      obj.foreign = ForeignTarget.toJSON(message.target.value);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeTarget>, I>>(base?: I): RevokeTarget {
+    return RevokeTarget.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeTarget>, I>>(object: I): RevokeTarget {
+    const message = createBaseRevokeTarget();
+    switch (object.target?.$case) {
+      case "token": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "token", value: object.target.value };
+        }
+        break;
+      }
+      case "tokenId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "tokenId", value: object.target.value };
+        }
+        break;
+      }
+      case "sessionId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "sessionId", value: object.target.value };
+        }
+        break;
+      }
+      case "userId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "userId", value: object.target.value };
+        }
+        break;
+      }
+      case "clientId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "clientId", value: object.target.value };
+        }
+        break;
+      }
+      case "keyId": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "keyId", value: object.target.value };
+        }
+        break;
+      }
+      case "foreign": {
+        if (object.target?.value !== undefined && object.target?.value !== null) {
+          message.target = { $case: "foreign", value: ForeignTarget.fromPartial(object.target.value) };
+        }
+        break;
+      }
+    }
     return message;
   },
 };
@@ -1268,7 +1709,7 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
 };
 
 function createBaseRevokeResponse(): RevokeResponse {
-  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], targetKnown: false };
+  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], targetKnown: false, results: [] };
 }
 
 export const RevokeResponse: MessageFns<RevokeResponse> = {
@@ -1287,6 +1728,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     }
     if (message.targetKnown !== false) {
       writer.uint32(32).bool(message.targetKnown);
+    }
+    for (const v of message.results) {
+      RevokeResult.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -1336,6 +1780,14 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
             message.targetKnown = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.results.push(RevokeResult.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1364,6 +1816,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
         : isSet(object.target_known)
         ? globalThis.Boolean(object.target_known)
         : false,
+      results: globalThis.Array.isArray(object?.results)
+        ? object.results.map((e: any) => RevokeResult.fromJSON(e))
+        : [],
     };
   },
 
@@ -1381,6 +1836,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     if (message.targetKnown !== false) {
       obj.targetKnown = message.targetKnown;
     }
+    if (message.results?.length) {
+      obj.results = message.results.map((e) => RevokeResult.toJSON(e));
+    }
     return obj;
   },
 
@@ -1393,6 +1851,1434 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     message.instances = object.instances?.map((e) => InstanceReceipt.fromPartial(e)) || [];
     message.targetKnown = object.targetKnown ?? false;
+    message.results = object.results?.map((e) => RevokeResult.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRevokeResult(): RevokeResult {
+  return { sequence: 0n, targetKnown: false, errorReason: "", errorMessage: "" };
+}
+
+export const RevokeResult: MessageFns<RevokeResult> = {
+  encode(message: RevokeResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sequence);
+    }
+    if (message.targetKnown !== false) {
+      writer.uint32(16).bool(message.targetKnown);
+    }
+    if (message.errorReason !== "") {
+      writer.uint32(26).string(message.errorReason);
+    }
+    if (message.errorMessage !== "") {
+      writer.uint32(34).string(message.errorMessage);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.targetKnown = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.errorReason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.errorMessage = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeResult {
+    return {
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      targetKnown: isSet(object.targetKnown)
+        ? globalThis.Boolean(object.targetKnown)
+        : isSet(object.target_known)
+        ? globalThis.Boolean(object.target_known)
+        : false,
+      errorReason: isSet(object.errorReason)
+        ? globalThis.String(object.errorReason)
+        : isSet(object.error_reason)
+        ? globalThis.String(object.error_reason)
+        : "",
+      errorMessage: isSet(object.errorMessage)
+        ? globalThis.String(object.errorMessage)
+        : isSet(object.error_message)
+        ? globalThis.String(object.error_message)
+        : "",
+    };
+  },
+
+  toJSON(message: RevokeResult): unknown {
+    const obj: any = {};
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.targetKnown !== false) {
+      obj.targetKnown = message.targetKnown;
+    }
+    if (message.errorReason !== "") {
+      obj.errorReason = message.errorReason;
+    }
+    if (message.errorMessage !== "") {
+      obj.errorMessage = message.errorMessage;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeResult>, I>>(base?: I): RevokeResult {
+    return RevokeResult.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeResult>, I>>(object: I): RevokeResult {
+    const message = createBaseRevokeResult();
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.targetKnown = object.targetKnown ?? false;
+    message.errorReason = object.errorReason ?? "";
+    message.errorMessage = object.errorMessage ?? "";
+    return message;
+  },
+};
+
+function createBaseSessionFilter(): SessionFilter {
+  return { role: "", clientId: "", loggedInBeforeTime: undefined, network: "", userId: "" };
+}
+
+export const SessionFilter: MessageFns<SessionFilter> = {
+  encode(message: SessionFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.role !== "") {
+      writer.uint32(10).string(message.role);
+    }
+    if (message.clientId !== "") {
+      writer.uint32(18).string(message.clientId);
+    }
+    if (message.loggedInBeforeTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.loggedInBeforeTime), writer.uint32(26).fork()).join();
+    }
+    if (message.network !== "") {
+      writer.uint32(34).string(message.network);
+    }
+    if (message.userId !== "") {
+      writer.uint32(42).string(message.userId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SessionFilter {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSessionFilter();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.role = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.loggedInBeforeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SessionFilter {
+    return {
+      role: isSet(object.role) ? globalThis.String(object.role) : "",
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      loggedInBeforeTime: isSet(object.loggedInBeforeTime)
+        ? fromJsonTimestamp(object.loggedInBeforeTime)
+        : isSet(object.logged_in_before_time)
+        ? fromJsonTimestamp(object.logged_in_before_time)
+        : undefined,
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+    };
+  },
+
+  toJSON(message: SessionFilter): unknown {
+    const obj: any = {};
+    if (message.role !== "") {
+      obj.role = message.role;
+    }
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.loggedInBeforeTime !== undefined) {
+      obj.loggedInBeforeTime = message.loggedInBeforeTime.toISOString();
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SessionFilter>, I>>(base?: I): SessionFilter {
+    return SessionFilter.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SessionFilter>, I>>(object: I): SessionFilter {
+    const message = createBaseSessionFilter();
+    message.role = object.role ?? "";
+    message.clientId = object.clientId ?? "";
+    message.loggedInBeforeTime = object.loggedInBeforeTime ?? undefined;
+    message.network = object.network ?? "";
+    message.userId = object.userId ?? "";
+    return message;
+  },
+};
+
+function createBaseRevokeSessionsRequest(): RevokeSessionsRequest {
+  return { filter: undefined, reason: "", wait: 0, dryRun: false };
+}
+
+export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
+  encode(message: RevokeSessionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.filter !== undefined) {
+      SessionFilter.encode(message.filter, writer.uint32(10).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(18).string(message.reason);
+    }
+    if (message.wait !== 0) {
+      writer.uint32(24).int32(message.wait);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(32).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeSessionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeSessionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.filter = SessionFilter.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.wait = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeSessionsRequest {
+    return {
+      filter: isSet(object.filter) ? SessionFilter.fromJSON(object.filter) : undefined,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      wait: isSet(object.wait) ? revokeWaitFromJSON(object.wait) : 0,
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+    };
+  },
+
+  toJSON(message: RevokeSessionsRequest): unknown {
+    const obj: any = {};
+    if (message.filter !== undefined) {
+      obj.filter = SessionFilter.toJSON(message.filter);
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.wait !== 0) {
+      obj.wait = revokeWaitToJSON(message.wait);
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeSessionsRequest>, I>>(base?: I): RevokeSessionsRequest {
+    return RevokeSessionsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeSessionsRequest>, I>>(object: I): RevokeSessionsRequest {
+    const message = createBaseRevokeSessionsRequest();
+    message.filter = (object.filter !== undefined && object.filter !== null)
+      ? SessionFilter.fromPartial(object.filter)
+      : undefined;
+    message.reason = object.reason ?? "";
+    message.wait = object.wait ?? 0;
+    message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseRevokeSessionsResponse(): RevokeSessionsResponse {
+  return { sessionCount: 0n, sessions: [], sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
+}
+
+export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
+  encode(message: RevokeSessionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionCount !== 0n) {
+      if (BigInt.asUintN(64, message.sessionCount) !== message.sessionCount) {
+        throw new globalThis.Error("value provided for field message.sessionCount of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sessionCount);
+    }
+    for (const v of message.sessions) {
+      MatchedSession.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.sequence);
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(34).fork()).join();
+    }
+    for (const v of message.instances) {
+      InstanceReceipt.encode(v!, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevokeSessionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevokeSessionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sessionCount = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sessions.push(MatchedSession.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.instances.push(InstanceReceipt.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevokeSessionsResponse {
+    return {
+      sessionCount: isSet(object.sessionCount)
+        ? BigInt(object.sessionCount)
+        : isSet(object.session_count)
+        ? BigInt(object.session_count)
+        : 0n,
+      sessions: globalThis.Array.isArray(object?.sessions)
+        ? object.sessions.map((e: any) => MatchedSession.fromJSON(e))
+        : [],
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
+        ? fromJsonTimestamp(object.enforcedEverywhereBy)
+        : isSet(object.enforced_everywhere_by)
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
+      instances: globalThis.Array.isArray(object?.instances)
+        ? object.instances.map((e: any) => InstanceReceipt.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: RevokeSessionsResponse): unknown {
+    const obj: any = {};
+    if (message.sessionCount !== 0n) {
+      obj.sessionCount = message.sessionCount.toString();
+    }
+    if (message.sessions?.length) {
+      obj.sessions = message.sessions.map((e) => MatchedSession.toJSON(e));
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.enforcedEverywhereBy !== undefined) {
+      obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
+    }
+    if (message.instances?.length) {
+      obj.instances = message.instances.map((e) => InstanceReceipt.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevokeSessionsResponse>, I>>(base?: I): RevokeSessionsResponse {
+    return RevokeSessionsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevokeSessionsResponse>, I>>(object: I): RevokeSessionsResponse {
+    const message = createBaseRevokeSessionsResponse();
+    message.sessionCount = (object.sessionCount !== undefined && object.sessionCount !== null)
+      ? BigInt(object.sessionCount)
+      : 0n;
+    message.sessions = object.sessions?.map((e) => MatchedSession.fromPartial(e)) || [];
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    message.instances = object.instances?.map((e) => InstanceReceipt.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseMatchedSession(): MatchedSession {
+  return { sessionId: "", userId: "", username: "", clientId: "", createTime: undefined };
+}
+
+export const MatchedSession: MessageFns<MatchedSession> = {
+  encode(message: MatchedSession, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.userId !== "") {
+      writer.uint32(18).string(message.userId);
+    }
+    if (message.username !== "") {
+      writer.uint32(26).string(message.username);
+    }
+    if (message.clientId !== "") {
+      writer.uint32(34).string(message.clientId);
+    }
+    if (message.createTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MatchedSession {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMatchedSession();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.username = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MatchedSession {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      userId: isSet(object.userId)
+        ? globalThis.String(object.userId)
+        : isSet(object.user_id)
+        ? globalThis.String(object.user_id)
+        : "",
+      username: isSet(object.username) ? globalThis.String(object.username) : "",
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      createTime: isSet(object.createTime)
+        ? fromJsonTimestamp(object.createTime)
+        : isSet(object.create_time)
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: MatchedSession): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.userId !== "") {
+      obj.userId = message.userId;
+    }
+    if (message.username !== "") {
+      obj.username = message.username;
+    }
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.createTime !== undefined) {
+      obj.createTime = message.createTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<MatchedSession>, I>>(base?: I): MatchedSession {
+    return MatchedSession.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<MatchedSession>, I>>(object: I): MatchedSession {
+    const message = createBaseMatchedSession();
+    message.sessionId = object.sessionId ?? "";
+    message.userId = object.userId ?? "";
+    message.username = object.username ?? "";
+    message.clientId = object.clientId ?? "";
+    message.createTime = object.createTime ?? undefined;
+    return message;
+  },
+};
+
+function createBaseListRevocationsRequest(): ListRevocationsRequest {
+  return { pageSize: 0, pageToken: "", target: "", actor: "" };
+}
+
+export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
+  encode(message: ListRevocationsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pageSize !== 0) {
+      writer.uint32(8).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(18).string(message.pageToken);
+    }
+    if (message.target !== "") {
+      writer.uint32(26).string(message.target);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRevocationsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRevocationsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.target = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListRevocationsRequest {
+    return {
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+      target: isSet(object.target) ? globalThis.String(object.target) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+    };
+  },
+
+  toJSON(message: ListRevocationsRequest): unknown {
+    const obj: any = {};
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    if (message.target !== "") {
+      obj.target = message.target;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListRevocationsRequest>, I>>(base?: I): ListRevocationsRequest {
+    return ListRevocationsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListRevocationsRequest>, I>>(object: I): ListRevocationsRequest {
+    const message = createBaseListRevocationsRequest();
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    message.target = object.target ?? "";
+    message.actor = object.actor ?? "";
+    return message;
+  },
+};
+
+function createBaseListRevocationsResponse(): ListRevocationsResponse {
+  return { revocations: [], nextPageToken: "" };
+}
+
+export const ListRevocationsResponse: MessageFns<ListRevocationsResponse> = {
+  encode(message: ListRevocationsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.revocations) {
+      Revocation.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRevocationsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRevocationsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.revocations.push(Revocation.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListRevocationsResponse {
+    return {
+      revocations: globalThis.Array.isArray(object?.revocations)
+        ? object.revocations.map((e: any) => Revocation.fromJSON(e))
+        : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListRevocationsResponse): unknown {
+    const obj: any = {};
+    if (message.revocations?.length) {
+      obj.revocations = message.revocations.map((e) => Revocation.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListRevocationsResponse>, I>>(base?: I): ListRevocationsResponse {
+    return ListRevocationsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListRevocationsResponse>, I>>(object: I): ListRevocationsResponse {
+    const message = createBaseListRevocationsResponse();
+    message.revocations = object.revocations?.map((e) => Revocation.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseRevocation(): Revocation {
+  return {
+    sequence: 0n,
+    kind: 0,
+    target: "",
+    issuer: "",
+    minGeneration: 0n,
+    revokeTime: undefined,
+    keepUntil: undefined,
+    reason: "",
+    actor: "",
+  };
+}
+
+export const Revocation: MessageFns<Revocation> = {
+  encode(message: Revocation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sequence);
+    }
+    if (message.kind !== 0) {
+      writer.uint32(16).int32(message.kind);
+    }
+    if (message.target !== "") {
+      writer.uint32(26).string(message.target);
+    }
+    if (message.issuer !== "") {
+      writer.uint32(34).string(message.issuer);
+    }
+    if (message.minGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.minGeneration) !== message.minGeneration) {
+        throw new globalThis.Error("value provided for field message.minGeneration of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.minGeneration);
+    }
+    if (message.revokeTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.revokeTime), writer.uint32(50).fork()).join();
+    }
+    if (message.keepUntil !== undefined) {
+      Timestamp.encode(toTimestamp(message.keepUntil), writer.uint32(58).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(66).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(74).string(message.actor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Revocation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevocation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.target = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.minGeneration = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.revokeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.keepUntil = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Revocation {
+    return {
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+      kind: isSet(object.kind) ? entryKindFromJSON(object.kind) : 0,
+      target: isSet(object.target) ? globalThis.String(object.target) : "",
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
+      minGeneration: isSet(object.minGeneration)
+        ? BigInt(object.minGeneration)
+        : isSet(object.min_generation)
+        ? BigInt(object.min_generation)
+        : 0n,
+      revokeTime: isSet(object.revokeTime)
+        ? fromJsonTimestamp(object.revokeTime)
+        : isSet(object.revoke_time)
+        ? fromJsonTimestamp(object.revoke_time)
+        : undefined,
+      keepUntil: isSet(object.keepUntil)
+        ? fromJsonTimestamp(object.keepUntil)
+        : isSet(object.keep_until)
+        ? fromJsonTimestamp(object.keep_until)
+        : undefined,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+    };
+  },
+
+  toJSON(message: Revocation): unknown {
+    const obj: any = {};
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    if (message.kind !== 0) {
+      obj.kind = entryKindToJSON(message.kind);
+    }
+    if (message.target !== "") {
+      obj.target = message.target;
+    }
+    if (message.issuer !== "") {
+      obj.issuer = message.issuer;
+    }
+    if (message.minGeneration !== 0n) {
+      obj.minGeneration = message.minGeneration.toString();
+    }
+    if (message.revokeTime !== undefined) {
+      obj.revokeTime = message.revokeTime.toISOString();
+    }
+    if (message.keepUntil !== undefined) {
+      obj.keepUntil = message.keepUntil.toISOString();
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Revocation>, I>>(base?: I): Revocation {
+    return Revocation.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Revocation>, I>>(object: I): Revocation {
+    const message = createBaseRevocation();
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.kind = object.kind ?? 0;
+    message.target = object.target ?? "";
+    message.issuer = object.issuer ?? "";
+    message.minGeneration = (object.minGeneration !== undefined && object.minGeneration !== null)
+      ? BigInt(object.minGeneration)
+      : 0n;
+    message.revokeTime = object.revokeTime ?? undefined;
+    message.keepUntil = object.keepUntil ?? undefined;
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    return message;
+  },
+};
+
+function createBaseGetRevocationRequest(): GetRevocationRequest {
+  return { sequence: 0n };
+}
+
+export const GetRevocationRequest: MessageFns<GetRevocationRequest> = {
+  encode(message: GetRevocationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.sequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetRevocationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetRevocationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetRevocationRequest {
+    return { sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n };
+  },
+
+  toJSON(message: GetRevocationRequest): unknown {
+    const obj: any = {};
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetRevocationRequest>, I>>(base?: I): GetRevocationRequest {
+    return GetRevocationRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetRevocationRequest>, I>>(object: I): GetRevocationRequest {
+    const message = createBaseGetRevocationRequest();
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    return message;
+  },
+};
+
+function createBaseGetRevocationResponse(): GetRevocationResponse {
+  return { revocation: undefined, instances: [] };
+}
+
+export const GetRevocationResponse: MessageFns<GetRevocationResponse> = {
+  encode(message: GetRevocationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revocation !== undefined) {
+      Revocation.encode(message.revocation, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.instances) {
+      RevocationAtInstance.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetRevocationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetRevocationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.revocation = Revocation.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.instances.push(RevocationAtInstance.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetRevocationResponse {
+    return {
+      revocation: isSet(object.revocation) ? Revocation.fromJSON(object.revocation) : undefined,
+      instances: globalThis.Array.isArray(object?.instances)
+        ? object.instances.map((e: any) => RevocationAtInstance.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: GetRevocationResponse): unknown {
+    const obj: any = {};
+    if (message.revocation !== undefined) {
+      obj.revocation = Revocation.toJSON(message.revocation);
+    }
+    if (message.instances?.length) {
+      obj.instances = message.instances.map((e) => RevocationAtInstance.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetRevocationResponse>, I>>(base?: I): GetRevocationResponse {
+    return GetRevocationResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetRevocationResponse>, I>>(object: I): GetRevocationResponse {
+    const message = createBaseGetRevocationResponse();
+    message.revocation = (object.revocation !== undefined && object.revocation !== null)
+      ? Revocation.fromPartial(object.revocation)
+      : undefined;
+    message.instances = object.instances?.map((e) => RevocationAtInstance.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRevocationAtInstance(): RevocationAtInstance {
+  return { service: "", instance: Buffer.alloc(0), state: 0, lastSyncAge: undefined };
+}
+
+export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
+  encode(message: RevocationAtInstance, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.instance.length !== 0) {
+      writer.uint32(18).bytes(message.instance);
+    }
+    if (message.state !== 0) {
+      writer.uint32(24).int32(message.state);
+    }
+    if (message.lastSyncAge !== undefined) {
+      Duration.encode(message.lastSyncAge, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevocationAtInstance {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevocationAtInstance();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.instance = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.lastSyncAge = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RevocationAtInstance {
+    return {
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
+      instance: isSet(object.instance) ? Buffer.from(bytesFromBase64(object.instance)) : Buffer.alloc(0),
+      state: isSet(object.state) ? enforcementStateFromJSON(object.state) : 0,
+      lastSyncAge: isSet(object.lastSyncAge)
+        ? Duration.fromJSON(object.lastSyncAge)
+        : isSet(object.last_sync_age)
+        ? Duration.fromJSON(object.last_sync_age)
+        : undefined,
+    };
+  },
+
+  toJSON(message: RevocationAtInstance): unknown {
+    const obj: any = {};
+    if (message.service !== "") {
+      obj.service = message.service;
+    }
+    if (message.instance.length !== 0) {
+      obj.instance = base64FromBytes(message.instance);
+    }
+    if (message.state !== 0) {
+      obj.state = enforcementStateToJSON(message.state);
+    }
+    if (message.lastSyncAge !== undefined) {
+      obj.lastSyncAge = Duration.toJSON(message.lastSyncAge);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RevocationAtInstance>, I>>(base?: I): RevocationAtInstance {
+    return RevocationAtInstance.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RevocationAtInstance>, I>>(object: I): RevocationAtInstance {
+    const message = createBaseRevocationAtInstance();
+    message.service = object.service ?? "";
+    message.instance = object.instance ?? Buffer.alloc(0);
+    message.state = object.state ?? 0;
+    message.lastSyncAge = (object.lastSyncAge !== undefined && object.lastSyncAge !== null)
+      ? Duration.fromPartial(object.lastSyncAge)
+      : undefined;
     return message;
   },
 };
@@ -3020,6 +4906,49 @@ export const RevocationServiceService = {
     responseDeserialize: (value: Buffer): RevokeResponse => RevokeResponse.decode(value),
   },
   /**
+   * Ends all open sessions that match a filter, and revokes their tokens, or with
+   * `dry_run` only counts and lists them. Sessions that begin during the call may
+   * stay. A call that ends early leaves the rest of the sessions; the next call
+   * with the same filter continues.
+   */
+  revokeSessions: {
+    path: "/portcullis.revocation.v1.RevocationService/RevokeSessions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RevokeSessionsRequest): Buffer =>
+      Buffer.from(RevokeSessionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RevokeSessionsRequest => RevokeSessionsRequest.decode(value),
+    responseSerialize: (value: RevokeSessionsResponse): Buffer =>
+      Buffer.from(RevokeSessionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RevokeSessionsResponse => RevokeSessionsResponse.decode(value),
+  },
+  /**
+   * Lists the revocations that are in the log of the present epoch, newest first. An
+   * entry leaves the log when all tokens that it revokes have expired.
+   */
+  listRevocations: {
+    path: "/portcullis.revocation.v1.RevocationService/ListRevocations" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListRevocationsRequest): Buffer =>
+      Buffer.from(ListRevocationsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListRevocationsRequest => ListRevocationsRequest.decode(value),
+    responseSerialize: (value: ListRevocationsResponse): Buffer =>
+      Buffer.from(ListRevocationsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListRevocationsResponse => ListRevocationsResponse.decode(value),
+  },
+  /** Returns one revocation of the present epoch, and which instances enforce it. */
+  getRevocation: {
+    path: "/portcullis.revocation.v1.RevocationService/GetRevocation" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetRevocationRequest): Buffer => Buffer.from(GetRevocationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetRevocationRequest => GetRevocationRequest.decode(value),
+    responseSerialize: (value: GetRevocationResponse): Buffer =>
+      Buffer.from(GetRevocationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetRevocationResponse => GetRevocationResponse.decode(value),
+  },
+  /**
    * Returns whether an instance's list is complete, and what it lacks. A complete
    * list may be trusted for `lease_length`, counted from the moment at which the
    * instance sent the request. Fails with RATE_LIMITED when too many instances of
@@ -3085,6 +5014,20 @@ export interface RevocationServiceServer extends UntypedServiceImplementation {
    */
   revoke: handleUnaryCall<RevokeRequest, RevokeResponse>;
   /**
+   * Ends all open sessions that match a filter, and revokes their tokens, or with
+   * `dry_run` only counts and lists them. Sessions that begin during the call may
+   * stay. A call that ends early leaves the rest of the sessions; the next call
+   * with the same filter continues.
+   */
+  revokeSessions: handleUnaryCall<RevokeSessionsRequest, RevokeSessionsResponse>;
+  /**
+   * Lists the revocations that are in the log of the present epoch, newest first. An
+   * entry leaves the log when all tokens that it revokes have expired.
+   */
+  listRevocations: handleUnaryCall<ListRevocationsRequest, ListRevocationsResponse>;
+  /** Returns one revocation of the present epoch, and which instances enforce it. */
+  getRevocation: handleUnaryCall<GetRevocationRequest, GetRevocationResponse>;
+  /**
    * Returns whether an instance's list is complete, and what it lacks. A complete
    * list may be trusted for `lease_length`, counted from the moment at which the
    * instance sent the request. Fails with RATE_LIMITED when too many instances of
@@ -3129,6 +5072,62 @@ export interface RevocationServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RevokeResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Ends all open sessions that match a filter, and revokes their tokens, or with
+   * `dry_run` only counts and lists them. Sessions that begin during the call may
+   * stay. A call that ends early leaves the rest of the sessions; the next call
+   * with the same filter continues.
+   */
+  revokeSessions(
+    request: RevokeSessionsRequest,
+    callback: (error: ServiceError | null, response: RevokeSessionsResponse) => void,
+  ): ClientUnaryCall;
+  revokeSessions(
+    request: RevokeSessionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RevokeSessionsResponse) => void,
+  ): ClientUnaryCall;
+  revokeSessions(
+    request: RevokeSessionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RevokeSessionsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Lists the revocations that are in the log of the present epoch, newest first. An
+   * entry leaves the log when all tokens that it revokes have expired.
+   */
+  listRevocations(
+    request: ListRevocationsRequest,
+    callback: (error: ServiceError | null, response: ListRevocationsResponse) => void,
+  ): ClientUnaryCall;
+  listRevocations(
+    request: ListRevocationsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListRevocationsResponse) => void,
+  ): ClientUnaryCall;
+  listRevocations(
+    request: ListRevocationsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListRevocationsResponse) => void,
+  ): ClientUnaryCall;
+  /** Returns one revocation of the present epoch, and which instances enforce it. */
+  getRevocation(
+    request: GetRevocationRequest,
+    callback: (error: ServiceError | null, response: GetRevocationResponse) => void,
+  ): ClientUnaryCall;
+  getRevocation(
+    request: GetRevocationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetRevocationResponse) => void,
+  ): ClientUnaryCall;
+  getRevocation(
+    request: GetRevocationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetRevocationResponse) => void,
   ): ClientUnaryCall;
   /**
    * Returns whether an instance's list is complete, and what it lacks. A complete
@@ -3232,8 +5231,20 @@ export const protoMetadata: ProtoMetadata = {
     ".portcullis.revocation.v1.Entry": Entry,
     ".portcullis.revocation.v1.Broadcast": Broadcast,
     ".portcullis.revocation.v1.RevokeRequest": RevokeRequest,
+    ".portcullis.revocation.v1.RevokeTarget": RevokeTarget,
     ".portcullis.revocation.v1.ForeignTarget": ForeignTarget,
     ".portcullis.revocation.v1.RevokeResponse": RevokeResponse,
+    ".portcullis.revocation.v1.RevokeResult": RevokeResult,
+    ".portcullis.revocation.v1.SessionFilter": SessionFilter,
+    ".portcullis.revocation.v1.RevokeSessionsRequest": RevokeSessionsRequest,
+    ".portcullis.revocation.v1.RevokeSessionsResponse": RevokeSessionsResponse,
+    ".portcullis.revocation.v1.MatchedSession": MatchedSession,
+    ".portcullis.revocation.v1.ListRevocationsRequest": ListRevocationsRequest,
+    ".portcullis.revocation.v1.ListRevocationsResponse": ListRevocationsResponse,
+    ".portcullis.revocation.v1.Revocation": Revocation,
+    ".portcullis.revocation.v1.GetRevocationRequest": GetRevocationRequest,
+    ".portcullis.revocation.v1.GetRevocationResponse": GetRevocationResponse,
+    ".portcullis.revocation.v1.RevocationAtInstance": RevocationAtInstance,
     ".portcullis.revocation.v1.InstanceReceipt": InstanceReceipt,
     ".portcullis.revocation.v1.SyncRequest": SyncRequest,
     ".portcullis.revocation.v1.SyncResponse": SyncResponse,
@@ -3255,6 +5266,9 @@ export const protoMetadata: ProtoMetadata = {
       "RevocationService": {
         methods: {
           "Revoke": { "rule": Rule.decode(Buffer.from("EgthdXRoLnJldm9rZQ==", "base64")) },
+          "RevokeSessions": { "rule": Rule.decode(Buffer.from("EgthdXRoLnJldm9rZQ==", "base64")) },
+          "ListRevocations": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "GetRevocation": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
           "Sync": { "rule": Rule.decode(Buffer.from("EglhdXRoLnN5bmMgAg==", "base64")) },
           "Pull": { "rule": Rule.decode(Buffer.from("EglhdXRoLnN5bmMgAg==", "base64")) },
           "ListInstances": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },

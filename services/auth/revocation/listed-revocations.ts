@@ -1,0 +1,60 @@
+/** The entries of the log as operators see them: who revoked what and why, and which instances enforce it. */
+
+import type { EntryKind } from '../records/revocations.js';
+
+/** An entry of the log, for people. */
+export interface ListedRevocation {
+  readonly sequence: bigint;
+  readonly kind: EntryKind;
+  /** The `jti`, `sid`, `sub`, `client_id` or `kid`. */
+  readonly target: string;
+  /** Empty for this issuer. */
+  readonly issuer: string;
+  readonly minGeneration: bigint;
+  /** Undefined for entries of versions that did not record it. */
+  readonly revokeTime: Date | undefined;
+  readonly keepUntil: Date;
+  readonly reason: string;
+  readonly actor: string;
+}
+
+/** A page of revocations, newest first. */
+interface RevocationPage {
+  readonly revocations: readonly ListedRevocation[];
+  readonly nextPageToken: string;
+}
+
+/** A revocation at one instance, as of its last sync. */
+export interface RevocationAtInstance {
+  readonly service: string;
+  readonly instance: Buffer;
+  /** `UNKNOWN`: it did not have the entry, and its lease has ended. */
+  readonly state: 'ENFORCED' | 'PENDING' | 'UNKNOWN';
+  readonly lastSyncAgeMs: number;
+}
+
+/** What an operator asks of the log. */
+export interface RevocationRecords {
+  /**
+   * Lists the entries of the present epoch.
+   *
+   * @throws ServiceError FIELD_INVALID for a bad page
+   */
+  list(request: {
+    readonly pageSize: number;
+    readonly pageToken: string;
+    /** Only entries about this identifier; empty for all. */
+    readonly target: string;
+    /** Only entries of this actor; empty for all. */
+    readonly actor: string;
+  }): Promise<RevocationPage>;
+  /**
+   * Returns one entry of the present epoch.
+   *
+   * @throws ServiceError NOT_FOUND when there is no such entry, or no more
+   */
+  get(sequence: bigint): Promise<{
+    readonly revocation: ListedRevocation;
+    readonly instances: readonly RevocationAtInstance[];
+  }>;
+}

@@ -1,0 +1,95 @@
+/** In which order calls begin, and how many of them in one turn of the event loop. */
+
+import { expect } from 'chai';
+import { type Arrival, Turns } from '../../../interceptors/src/server/turns.js';
+
+const MAX = 8;
+
+describe('turns', () => {
+  let begun: string[];
+  let nextTurns: (() => void)[];
+  let turns: Turns;
+
+  beforeEach(() => {
+    begun = [];
+    nextTurns = [];
+    turns = new Turns(MAX, (callback) => nextTurns.push(callback));
+  });
+
+  function arrive(
+    network: string,
+    options: { isKnown?: boolean; port?: number; isGone?: boolean } = {},
+  ): void {
+    const { isKnown = false, port = 1, isGone = false } = options;
+    const arrival: Arrival = {
+      begin: () => {
+        if (!isGone) begun.push(network);
+        return !isGone;
+      },
+    };
+    turns.arrive({ network, connection: `${network}:${port}`, isKnown }, arrival);
+  }
+
+  function arriveOften(count: number, ...of: Parameters<typeof arrive>): void {
+    for (let index = 0; index < count; index += 1) arrive(...of);
+  }
+
+  /** Lets the event loop turn. @returns what began */
+  function turn(): string[] {
+    const before = begun.length;
+    for (const callback of nextTurns.splice(0)) callback();
+    return begun.slice(before);
+  }
+
+  it('begin at once what is below the maximum, and leave a quarter of a turn to known peers', () => {
+    arriveOften(7, 'stranger');
+    expect(begun).to.have.lengthOf(6);
+    arriveOften(3, 'known', { isKnown: true });
+    expect(begun).to.deep.equal([...new Array<string>(6).fill('stranger'), 'known', 'known']);
+    expect(turns.waiting).to.equal(2);
+  });
+
+  it('begin the rest in later turns, at most the maximum in each', () => {
+    arriveOften(30, 'stranger');
+    expect(begun).to.have.lengthOf(6);
+    expect([turn(), turn(), turn(), turn()].map(({ length }) => length)).to.deep.equal([8, 8, 8, 0]);
+    expect(turns.waiting).to.equal(0);
+  });
+
+  it('do not begin an arrival before one that waits', () => {
+    arriveOften(20, 'stranger');
+    turn();
+    arrive('other');
+    expect(begun).to.not.include('other');
+    expect(turn()).to.include('other');
+  });
+
+  it('alternate between networks, and between the connections of one network', () => {
+    arriveOften(6, 'first');
+    arriveOften(4, 'flood', { port: 1 });
+    arriveOften(4, 'flood', { port: 2 });
+    arriveOften(2, 'quiet');
+    expect(turn().slice(0, 4)).to.deep.equal(['flood', 'quiet', 'flood', 'quiet']);
+  });
+
+  it('begin one arrival of an unknown network for three of known ones', () => {
+    arriveOften(20, 'stranger');
+    arriveOften(20, 'known', { isKnown: true });
+    expect(turn().filter((network) => network === 'stranger')).to.have.lengthOf(MAX / 4);
+  });
+
+  it('give the place of a peer that has left to the next one', () => {
+    arriveOften(6, 'first');
+    arriveOften(10, 'gone', { isGone: true });
+    arriveOften(8, 'patient');
+    expect(turn()).to.deep.equal(new Array<string>(8).fill('patient'));
+  });
+
+  it('count the arrivals of several quiet turns together, and begin all of them at once', () => {
+    for (let count = 0; count < 100; count += 1) {
+      arrive('quiet');
+      turn();
+    }
+    expect(begun).to.have.lengthOf(100);
+  });
+});

@@ -1,0 +1,87 @@
+/** The turns of Pulls, which share the memory of lists and the time of auth among the clients. */
+
+import { expect } from 'chai';
+import {
+  createPullTurns,
+  PULLS_MAX,
+  PULLS_PER_CLIENT_MAX,
+  type PullTurns,
+  WAITING_PULLS_PER_CLIENT_MAX,
+} from '../../../../services/auth/revocation/pull-turns.js';
+
+describe('turns of Pulls', () => {
+  let turns: PullTurns;
+  /** The clients whose turns began, in order. */
+  let begun: string[];
+  let ends: (() => void)[];
+
+  beforeEach(() => {
+    turns = createPullTurns();
+    begun = [];
+    ends = [];
+  });
+
+  async function take(client: string, signal = new AbortController().signal): Promise<void> {
+    const end = await turns.take(client, signal);
+    begun.push(client);
+    ends.push(end);
+  }
+  /** Asks for so many turns; those that wait stay unsettled. */
+  async function ask(client: string, count: number): Promise<void> {
+    for (let index = 0; index < count; index += 1) void take(client);
+    await new Promise(setImmediate);
+  }
+  async function endOne(): Promise<void> {
+    ends.shift()?.();
+    await new Promise(setImmediate);
+  }
+  const countOf = (client: string): number => begun.filter((one) => one === client).length;
+
+  it('give one client only its part, and others theirs at once', async () => {
+    await ask('mallory', PULLS_PER_CLIENT_MAX + 5);
+    expect(countOf('mallory')).to.equal(PULLS_PER_CLIENT_MAX);
+    await ask('inventory', 3);
+    expect(countOf('inventory')).to.equal(3);
+  });
+
+  it('pass to the next Pull of the client', async () => {
+    await ask('inventory', PULLS_PER_CLIENT_MAX + 2);
+    await endOne();
+    expect(countOf('inventory')).to.equal(PULLS_PER_CLIENT_MAX + 1);
+    await endOne();
+    await endOne();
+    expect(countOf('inventory')).to.equal(PULLS_PER_CLIENT_MAX + 2);
+  });
+
+  it('go round among the clients when all are taken', async () => {
+    const busy = Array.from({ length: PULLS_MAX / PULLS_PER_CLIENT_MAX }, (_, index) => `busy-${index}`);
+    for (const client of busy) await ask(client, PULLS_PER_CLIENT_MAX);
+    await ask('one', 2);
+    await ask('two', 1);
+    expect(begun).to.have.length(PULLS_MAX);
+    for (let count = 0; count < 3; count += 1) await endOne();
+    expect(begun.slice(PULLS_MAX)).to.deep.equal(['one', 'two', 'one']);
+  });
+
+  it('refuse a Pull when too many of its client wait', async () => {
+    await ask('mallory', PULLS_PER_CLIENT_MAX + WAITING_PULLS_PER_CLIENT_MAX);
+    const error = await take('mallory').catch((cause: unknown) => cause);
+    expect(error).to.include({ code: 'RATE_LIMITED', retryAfterMs: 1000 });
+    await ask('inventory', 1);
+    expect(countOf('inventory')).to.equal(1);
+  });
+
+  it('forget a Pull whose caller leaves', async () => {
+    await ask('inventory', PULLS_PER_CLIENT_MAX);
+    const leaving = new AbortController();
+    const left = take('inventory', leaving.signal).catch((cause: unknown) => cause);
+    await ask('inventory', 1);
+    leaving.abort('gone');
+    expect(await left).to.equal('gone');
+    await endOne();
+    await endOne();
+    expect(countOf('inventory')).to.equal(PULLS_PER_CLIENT_MAX + 1);
+    const late = await take('inventory', leaving.signal).catch((cause: unknown) => cause);
+    expect(late).to.equal('gone');
+  });
+});
