@@ -320,6 +320,25 @@ export const GUARDS: readonly Guard[] = [
     edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
     worlds: ['receipts', 'receipts-two'],
   },
+  {
+    name: 'remembered-entry',
+    about: 'what a replica remembers of the log counts only if the log has the last of it at its place',
+    edits: [
+      edit(
+        'log-tail',
+        'if (same?.sequence !== last.sequence || !same.entryId.equals(last.entryId))',
+        'if (false)',
+      ),
+      edit('log-tail', 'return last.entryId.equals(state.headEntryId) ? known : undefined;', 'return known;'),
+    ],
+    worlds: ['tail'],
+  },
+  {
+    name: 'remembered-prefix',
+    about: 'what a replica remembers of the log must begin where the instance ends',
+    edits: [edit('log-tail', 'first.sequence > after + 1n || ', '')],
+    worlds: ['tail'],
+  },
 ];
 
 /** The guards that only the simulator leaves out: what they guard is not in the state of the explorer. */

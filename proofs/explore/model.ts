@@ -40,7 +40,7 @@ export class Model {
     this.world = world;
     this.packing = new Packing(world);
     this.entries = new Entries(world, (issuer, text) => protocol.foreignKey(1, issuer, text));
-    this.database = new DatabaseModel(world, protocol.log, this.entries, environment);
+    this.database = new DatabaseModel(world, protocol, this.entries, environment);
     this.instance = new InstanceModel({
       protocol,
       world,
@@ -73,6 +73,7 @@ export class Model {
       forwardLeft: world.forward ?? 0,
       backLeft: world.back ?? 0,
       sleepsLeft: world.sleeps ?? 0,
+      tail: world.tail === true ? { epoch: 0, entries: 0 } : undefined,
       receipts: world.receipts !== undefined ? this.receipts.initial() : undefined,
     };
   }
@@ -153,6 +154,11 @@ export class Model {
         return this.#read(state, number, { old: false, notes: true });
       case 'read-without-note':
         return this.#read(state, number, { old: false, notes: false });
+      case 'read-with-tail':
+        return this.#read(state, number, { old: false, notes: true, tail: true });
+      case 'restart-auth':
+        if (state.tail !== undefined) state.tail = { epoch: 0, entries: 0 };
+        return 'auth starts again';
       case 'read-old':
         return this.#read(state, number, { old: true, notes: false });
       case 'answer':
@@ -235,7 +241,7 @@ export class Model {
     return `Revoke commits entry ${entryName(index)} (${kind}) at ${sequence} of epoch ${epochName(epoch)}`;
   }
 
-  #read(state: State, number: number, how: { old: boolean; notes: boolean }): string {
+  #read(state: State, number: number, how: { old: boolean; notes: boolean; tail?: boolean }): string {
     const question = questionAt(state, number);
     const database = how.old ? (state.copy ?? state.database) : state.database;
     const { syncResultFor, newlyLost } = this.protocol.log;
@@ -249,8 +255,12 @@ export class Model {
       keySetVersion: keysIdOf(question.keys),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
     });
-    const reading = this.database.read(state, database, asked, present);
-    const from = how.old ? 'an old state of the log' : 'the log';
+    const reading = this.database.read(state, { database, usesTail: how.tail === true }, asked, present);
+    const from = how.old
+      ? 'an old state of the log'
+      : how.tail === true
+        ? 'the log after what it remembers'
+        : 'the log';
     try {
       const result = syncResultFor(reading, asked);
       const answer: Answer = {

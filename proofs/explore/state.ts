@@ -191,6 +191,14 @@ export interface Receipts {
     | undefined;
 }
 
+/** The end of the log that a replica of auth remembers. */
+export interface Tail {
+  /** Plus one; 0 before the first read. */
+  epoch: number;
+  /** The entries, one bit each. */
+  entries: number;
+}
+
 /** A state of a world. */
 export interface State {
   database: Database;
@@ -216,6 +224,7 @@ export interface State {
   backLeft: number;
   sleepsLeft: number;
   receipts: Receipts | undefined;
+  tail: Tail | undefined;
 }
 
 export function emptyList(): List {
