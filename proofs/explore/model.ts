@@ -20,7 +20,7 @@ import { InstanceModel, questionAt } from './instance-model.js';
 import { Packing } from './packing.js';
 import type { Protocol } from './protocol.js';
 import { REPLICAS, ReceiptsModel } from './receipts-model.js';
-import { type Answer, bitsOf, type Entry, indexesIn, newFeed, type State } from './state.js';
+import { type Answer, bitsOf, type Entry, FAULTS, indexesIn, newFeed, type State } from './state.js';
 import { answerText, entriesText, entryName, epochName, positionText } from './wording.js';
 import type { World } from './world.js';
 
@@ -74,6 +74,7 @@ export class Model {
       backLeft: world.back ?? 0,
       sleepsLeft: world.sleeps ?? 0,
       tail: world.tail === true ? { epoch: 0, entries: 0 } : undefined,
+      faults: 0,
       receipts: world.receipts !== undefined ? this.receipts.initial() : undefined,
     };
   }
@@ -269,6 +270,7 @@ export class Model {
         entry: entryIndexOf(result.headEntryId),
         entries: bitsOf(result.entries.map(({ entryId }) => entryIndexOf(entryId) - 1)),
         pull: result.pull,
+        keysRead: database.keys + 1,
         keys: result.keySet === undefined ? 0 : keysIndexOf(result.keySet.version),
         horizon: database.horizon,
         lease: result.leaseMs / TICK_MS,
@@ -281,6 +283,7 @@ export class Model {
     } catch (error) {
       if (!(error instanceof Error && 'code' in error && error.code === 'LOG_CHANGED')) throw error;
       state.questions.splice(number, 1);
+      if ((this.world.restores ?? 0) === 0) state.faults |= FAULTS.falseAlarm;
       const lost = newlyLost(reading, asked);
       if (lost !== undefined && how.notes)
         noteLost(state, question.at.epoch - 1, epochIndexOf(lost.foundUnder) - 1);

@@ -52,6 +52,7 @@ export class Packing {
         (state +
           (this.#hasReceipts ? RECEIPTS_BYTES : 0) +
           (this.#hasTail ? 2 : 0) +
+          1 +
           29 +
           this.#questions * QUESTION_BYTES +
           16) /
@@ -119,6 +120,7 @@ export class Packing {
       to.put(state.tail.epoch);
       to.put(state.tail.entries);
     }
+    to.put(state.faults);
     this.#putQuestions(to, state);
     if (to.at > this.length) throw new RangeError(`a state takes ${to.at} bytes, more than ${this.length}`);
   }
@@ -174,6 +176,7 @@ export class Packing {
       sleepsLeft: from.get(),
       receipts: this.#hasReceipts ? getReceipts(from) : undefined,
       tail: this.#hasTail ? { epoch: from.get(), entries: from.get() } : undefined,
+      faults: from.get(),
       questions: times(from.get(), () => getQuestion(from)),
     };
   }

@@ -127,9 +127,10 @@ export const WORLDS: readonly World[] = [
   {
     name: 'old-server',
     about: 'pulls that a deposed primary answers',
-    lease,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN, TOKEN],
+    epochs: 1,
     oldStates: true,
     states: 0,
   },
@@ -256,6 +257,16 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     restores: 1,
     receipts: 'SLOW',
+    states: 0,
+  },
+  {
+    name: 'keys-restore',
+    about: 'a database that loses a change of the key set while two requests are open',
+    lease: SHORT_LEASE,
+    questions: 2,
+    entries: [TOKEN],
+    keyChanges: 1,
+    restores: 1,
     states: 0,
   },
   {
