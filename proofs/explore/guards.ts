@@ -118,7 +118,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'ignored-pull',
     about: 'a response that asks for a pull grants no lease',
     edits: [edit('feed', 'if (response.pull || ticket', 'if (ticket')],
-    worlds: ['retention', 'purged'],
+    worlds: ['purged'],
   },
   {
     name: 'latest',
@@ -230,7 +230,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'retention',
     about: 'the log keeps an entry until its tokens have expired, and raises the horizon when it drops one',
     environment: { earlyPurge: true },
-    worlds: ['retention'],
+    worlds: ['purged'],
   },
   {
     name: 'stale-hydration',

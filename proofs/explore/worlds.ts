@@ -183,12 +183,12 @@ export const WORLDS: readonly World[] = [
   },
   {
     name: 'retention',
-    about: 'entries that are dropped when their tokens have expired, and a wall clock that is set back',
-    lease,
+    about: 'an entry that is dropped when its token has expired, and a wall clock that is set back',
+    lease: SHORT_LEASE,
     questions: 1,
-    entries: [TOKEN, TOKEN],
-    keep: 6,
-    back: 1,
+    entries: [TOKEN],
+    keep: 4,
+    back: 2,
     states: 0,
   },
   {
