@@ -12,6 +12,7 @@ import { revoke } from './revoke.js';
 import { scale } from './scale.js';
 import type { Section } from './section.js';
 import { storm } from './storm.js';
+import { throughput } from './throughput.js';
 import { warm } from './warm.js';
 
 export const SECTIONS: readonly Section[] = [
@@ -24,6 +25,7 @@ export const SECTIONS: readonly Section[] = [
   live,
   scale,
   revoke,
+  throughput,
   login,
   domain,
   deployment,

@@ -9,6 +9,9 @@ const HALF_REQUEST = 'GET /livez HTTP/1.1\r\nhost: x\r\n';
 const METRICS = 'GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n';
 const KEYS = 'GET /.well-known/jwks.json HTTP/1.1\r\nhost: x\r\n\r\n';
 
+/** A connection that is not read does not notice its end, so it is opened again after this time. */
+const UNREAD_MS = 1_000;
+
 /** Keeps so many connections open at every port, and opens them again when they are closed. */
 async function keepOpen(
   attack: Attack,
@@ -21,14 +24,18 @@ async function keepOpen(
 ): Promise<void> {
   const { perPort, text, read, addresses } = options;
   const { ops } = attack.input.addresses;
-  const sockets = new Map<number, Socket>();
+  const sockets = new Map<number, { readonly socket: Socket; readonly openedMs: number }>();
   let opened = 0;
   while (!attack.over) {
     for (let index = 0; index < perPort * ops.length && opened < 20 * perPort * ops.length; index += 1) {
-      if (sockets.get(index)?.destroyed === false) continue;
+      const former = sockets.get(index);
+      const isOld = !read && former !== undefined && performance.now() - former.openedMs >= UNREAD_MS;
+      if (former?.socket.destroyed === false && !isOld) continue;
+      former?.socket.destroy();
       opened += 1;
       const from = attack.strange(index % addresses);
-      sockets.set(index, attack.openText(ops[index % ops.length] ?? '', text, { from, read }));
+      const socket = attack.openText(ops[index % ops.length] ?? '', text, { from, read });
+      sockets.set(index, { socket, openedMs: performance.now() });
     }
     await sleep(100);
   }

@@ -15,6 +15,9 @@ export const PROGRAM_PARTS = [
   'proto',
 ];
 
+/** Installed packages and compiled code; a build in progress, whose folder has a number, may vanish at any moment. */
+const LEFT_OUT = /\/(?:node_modules|dist(?:\.\d+)?)$/;
+
 /**
  * Copies the sources of a checkout. The copy uses the installed packages, but its own library: the link of the workspace is
  * created again.
@@ -27,7 +30,7 @@ export async function copyCheckout(
   for (const part of parts) {
     await cp(join(root, part), join(copy, part), {
       recursive: true,
-      filter: (path) => !path.endsWith('/node_modules') && !path.endsWith('/dist'),
+      filter: (path) => !LEFT_OUT.test(path),
     });
   }
   const installed = join(root, 'node_modules');

@@ -115,6 +115,7 @@ export function startReplica({
       new Promise((resolve) =>
         process.after(PASSWORD_MS * world.random.next(), () => resolve(hash === password)),
       ),
+    requirePlace: () => undefined,
   };
   const throttle = {
     attempt: () =>
@@ -125,6 +126,7 @@ export function startReplica({
         uncount: () => Promise.resolve(),
         refusal: () => Promise.resolve(undefined),
       }),
+    remembers: () => false,
     nameKeyOf: () => Buffer.alloc(32),
     networkKeyOf: () => Buffer.alloc(32),
   };

@@ -322,7 +322,7 @@ function createThrottleFor(
   { database, clock, secrets }: Base,
 ) {
   return createThrottle({
-    counters: createAttemptCounters(database.lane('unknown')),
+    counters: createAttemptCounters((importance) => database.lane(importance)),
     clock,
     limits: loginLimits,
     purpose,

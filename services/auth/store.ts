@@ -14,7 +14,7 @@ import { createSecurityEventRows, createSecurityStreamRows } from './security/st
 import { createLoginNetworkRows, dropOldAttempts } from './security/throttle-store.js';
 import { createSessionRows } from './sessions/store.js';
 import { createTokenRows } from './tokens/store.js';
-import type { AuthStore, AuthTransaction } from './transaction.js';
+import type { AuthStore, AuthTransaction, ReadPlace } from './transaction.js';
 
 /** Maximum number of rows that one statement deletes. */
 const DELETED_ROWS_MAX = 1000;
@@ -36,12 +36,17 @@ export function createAuthStore({
   onRevoked,
   events = { recorded: () => undefined, lost: () => undefined },
 }: AuthStoreDeps): AuthStore {
-  const lane = database.lane(importance === 'promise' ? 'promise' : 'unknown');
+  const readImportance = importance === 'promise' ? 'promise' : 'unknown';
+  const lane = database.lane(readImportance);
+  const laneOf = (place: ReadPlace = {}): Sql =>
+    asCaller(database.lane(place.importance ?? readImportance), place.caller);
   return {
     reads: {
-      users: createUserRows(lane),
+      users: {
+        credentialsByName: (username, place) => createUserRows(laneOf(place)).credentialsByName(username),
+      },
       clients: {
-        find: (clientId, caller) => createClientRows(asCaller(lane, caller)).find(clientId),
+        find: (clientId, place) => createClientRows(laneOf(place)).find(clientId),
       },
       passwordResets: createPasswordResetRows(lane),
       sessions: {

@@ -9,7 +9,7 @@ import type { RevocationRows } from './records/revocations.js';
 import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
 import type { RefreshTokenRow, SessionRows } from './records/sessions.js';
 import type { TokenRows } from './records/tokens.js';
-import type { UserRows } from './records/users.js';
+import type { UserCredentials, UserRows } from './records/users.js';
 
 /**
  * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: administrators,
@@ -56,17 +56,23 @@ export interface TransactionPlace {
   /** Names of the rows for which callers can make others wait, such as `session 7b…`. */
   readonly contends?: readonly string[];
   /** Whom it is for, such as a network: callers take turns when they wait for a connection. */
-  readonly caller?: string;
+  readonly caller?: string | undefined;
 }
+
+/** Where and for whom a single read runs. */
+export type ReadPlace = Pick<TransactionPlace, 'importance' | 'caller'>;
 
 /** Runs transactions. */
 export interface AuthStore {
   /** Single reads outside a transaction, which cost less. Anyone may cause them, unless the store is for `promise`. */
   readonly reads: {
-    readonly users: Pick<UserRows, 'credentialsByName'>;
+    readonly users: {
+      /** @param place - `unknown` by default */
+      credentialsByName(username: string, place?: ReadPlace): Promise<UserCredentials | undefined>;
+    };
     readonly clients: {
-      /** @param caller - see {@link TransactionPlace.caller} */
-      find(clientId: string, caller?: string): Promise<Client | undefined>;
+      /** @param place - `unknown` by default */
+      find(clientId: string, place?: ReadPlace): Promise<Client | undefined>;
     };
     readonly passwordResets: Pick<PasswordResetRows, 'find'>;
     readonly sessions: {

@@ -30,11 +30,10 @@ export class ClockRises {
       this.#riseMs = 0;
       this.#lowestMs = differenceMs;
       this.#highestMs = differenceMs;
-    } else {
-      if (differenceMs < this.#lowestMs) this.#lowestMs = differenceMs;
-      else if (differenceMs - this.#lowestMs > this.#riseMs) this.#riseMs = differenceMs - this.#lowestMs;
-      if (differenceMs > this.#highestMs) this.#highestMs = differenceMs;
     }
+    this.#lowestMs = Math.min(this.#lowestMs, differenceMs);
+    this.#highestMs = Math.max(this.#highestMs, differenceMs);
+    this.#riseMs = Math.max(this.#riseMs, differenceMs - this.#lowestMs);
     return this.#endedMs + this.#riseMs;
   }
 }

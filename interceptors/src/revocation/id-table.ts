@@ -172,7 +172,8 @@ class Leaf {
     for (let slot = 0; slot < words.length; slot += WORDS) {
       const one = (hashAt(words, slot) >>> bit) & 1;
       ones[slot / WORDS] = one;
-      if (isTaken(words, slot)) count += one;
+      // The hash of a free slot is zero.
+      count += one;
     }
     const zeroLeaf = new Leaf(this.depth + 1, slotsFor(this.size - count));
     const oneLeaf = new Leaf(this.depth + 1, slotsFor(count));

@@ -38,8 +38,8 @@ export function createUserHandlers({
       return { user: userMessageOf(user) };
     }),
     getUser: unary(async ({ userId }) => ({ user: userMessageOf(await users.get(userId)) })),
-    listUsers: unary(async (request) => {
-      const { users: page, nextPageToken } = await users.list(request);
+    listUsers: unary(async (request, call) => {
+      const { users: page, nextPageToken } = await users.list(request, principalOf(call).subject);
       return { users: page.map(userMessageOf), nextPageToken };
     }),
     setUserRoles: unary(async (request, call) => {

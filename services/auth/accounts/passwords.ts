@@ -38,10 +38,12 @@ export interface Passwords {
     caller?: QueueCaller,
     signal?: AbortSignal,
   ): Promise<boolean>;
+  /** Throws RATE_LIMITED when {@link verify} would have no place for the caller. */
+  requirePlace(caller: QueueCaller): void;
 }
 
 /** All hashing of the process shares one queue. */
-export function createPasswords(queue: Pick<FairQueue, 'run'>): Passwords {
+export function createPasswords(queue: Pick<FairQueue, 'run' | 'requirePlace'>): Passwords {
   // Hashed at the start: otherwise the first unknown name would take longer than the others.
   const decoy = argon2Hash('nobody has this password', ARGON2_OPTIONS);
   return {
@@ -53,6 +55,7 @@ export function createPasswords(queue: Pick<FairQueue, 'run'>): Passwords {
       const equal = await queue.run(caller ?? OWN_WORK, () => argon2Verify(against, candidate), signal);
       return equal && hash !== undefined && candidate !== '';
     },
+    requirePlace: (caller) => queue.requirePlace(caller),
   };
 }
 

@@ -11,8 +11,8 @@ export interface Users {
   create(request: NewUser): Promise<User>;
   /** Throws NOT_FOUND. */
   get(userId: string): Promise<User>;
-  /** A page of users, by name. Throws FIELD_INVALID. */
-  list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
+  /** A page of users, by name, for a user who takes turns with others. Throws FIELD_INVALID. */
+  list(page: PageRequest, caller?: string): Promise<{ users: User[]; nextPageToken: string }>;
 }
 
 export function createUsers(deps: CreateUserDeps): Users {
@@ -20,7 +20,7 @@ export function createUsers(deps: CreateUserDeps): Users {
   return {
     create: (request) => createUser(deps, request),
     get: (userId) => getUser(store, userId),
-    list: (page) => store.transaction((tx) => tx.users.list(page)),
+    list: (page, caller) => store.transaction((tx) => tx.users.list(page), { caller }),
   };
 }
 

@@ -25,8 +25,8 @@ export interface Clients {
   create(request: CreateClientRequest): Promise<Client>;
   /** One client. Throws NOT_FOUND. */
   get(clientId: string): Promise<Client>;
-  /** A page of clients, by id. Throws FIELD_INVALID. */
-  list(page: PageRequest): Promise<{ clients: Client[]; nextPageToken: string }>;
+  /** A page of clients, by id, for a user who takes turns with others. Throws FIELD_INVALID. */
+  list(page: PageRequest, caller?: string): Promise<{ clients: Client[]; nextPageToken: string }>;
   update(request: UpdateClientRequest): Promise<UpdatedClient>;
   addCredential(
     request: ClientRequest & { readonly credential: AddedCredential | undefined },
@@ -46,7 +46,7 @@ export function createClients(deps: ClientsDeps): Clients {
       requireClientId(clientId);
       return withoutSecretHashes(await deps.store.transaction((tx) => findClient(tx, clientId)));
     },
-    list: (page) => deps.store.transaction((tx) => tx.clients.list(page)),
+    list: (page, caller) => deps.store.transaction((tx) => tx.clients.list(page), { caller }),
     update: (request) => updateClient(deps, request),
     addCredential: (request) => addCredential(deps, request),
     removeCredential: (request) => removeCredential(deps, request),

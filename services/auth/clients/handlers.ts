@@ -24,8 +24,8 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
       const client = await clients.create({ ...request, credential, actor: principalOf(call).subject });
       return { client: messageOf(client) };
     }),
-    listClients: unary(async (request) => {
-      const { clients: page, nextPageToken } = await clients.list(request);
+    listClients: unary(async (request, call) => {
+      const { clients: page, nextPageToken } = await clients.list(request, principalOf(call).subject);
       return { clients: page.map(messageOf), nextPageToken };
     }),
     getClient: unary(async ({ clientId }) => ({ client: messageOf(await clients.get(clientId)) })),

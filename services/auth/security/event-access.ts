@@ -36,15 +36,16 @@ export interface SecurityStore {
   record(events: readonly NewSecurityEvent[]): Promise<readonly boolean[]>;
   /** Records a report with the events that follow from it, all or nothing; false when it was recorded before. */
   recordReport(report: ServiceReport, events: readonly NewSecurityEvent[]): Promise<boolean>;
-  /** A page of events, newest first. Throws FIELD_INVALID. */
-  list(filter: EventFilter, page: PageRequest): Promise<EventPage>;
+  /** A page of events, newest first, for a user who takes turns with others. Throws FIELD_INVALID. */
+  list(filter: EventFilter, page: PageRequest, caller?: string): Promise<EventPage>;
   /** Gives positions to all events recorded before this call, and returns the last position. */
-  place(): Promise<bigint>;
+  place(caller?: string): Promise<bigint>;
   /** Events after a position, in order, and the position up to which none is missing. */
   eventsAfter(
     position: bigint,
     filter: EventFilter,
     limit: number,
+    caller?: string,
   ): Promise<{ readonly events: readonly PlacedEvent[]; readonly upTo: bigint }>;
   /** The input of the anomaly rules: recorded since a time, after one position and up to another. */
   itemsBetween(range: { since: Date; after: bigint; upTo: bigint; limit: number }): Promise<StreamPart>;

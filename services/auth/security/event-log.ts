@@ -18,7 +18,7 @@ export interface SecurityLog extends EventRecorder {
   /** Records a service report. Resolves when it is in the database; a report that comes again changes nothing. */
   recordReport(report: ServiceReport): Promise<void>;
   /** @throws ServiceError FIELD_INVALID */
-  list(filter: EventFilter, page: PageRequest): Promise<EventPage>;
+  list(filter: EventFilter, page: PageRequest, caller?: string): Promise<EventPage>;
   /**
    * Events as they are recorded, until the signal is aborted, at the pace of the reader.
    *
@@ -41,7 +41,7 @@ export function createSecurityLog(deps: SecurityLogDeps): SecurityLog {
   return {
     ...recorder,
     recordReport: (report) => recordReport(store, recorder.observer, report),
-    list: (filter, page) => store.list(filter, page),
+    list: (filter, page, caller) => store.list(filter, page, caller),
     watch: createEventWatch(store),
   };
 }

@@ -62,15 +62,15 @@ export function createEventWatch(store: Pick<SecurityStore, 'place' | 'eventsAft
 
 async function* watch(
   store: Pick<SecurityStore, 'place' | 'eventsAfter'>,
-  { filter, resumeToken }: WatchRequest,
+  { caller, filter, resumeToken }: WatchRequest,
   signal: AbortSignal,
 ): AsyncGenerator<WatchedEvent, void, undefined> {
-  const end = await store.place();
+  const end = await store.place(caller);
   let position = resumeToken === '' ? end : positionOf(resumeToken);
   // A database that was restored does not have the event. The client would miss events up to its position.
   if (position > end) throw invalidField('resume_token', 'is of a record that is no more: begin without');
   while (!signal.aborted) {
-    const { events, upTo } = await store.eventsAfter(position, filter, WATCH_READ_MAX);
+    const { events, upTo } = await store.eventsAfter(position, filter, WATCH_READ_MAX, caller);
     for (const { position: at, event } of events) {
       position = at;
       yield { event, resumeToken: tokenOf(at) };

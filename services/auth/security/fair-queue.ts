@@ -13,6 +13,9 @@ const SHARES = {
   unknown: 1,
 } as const;
 
+/** Of the work that runs at the same time, so much is never for unknown callers, if there is more than one piece. */
+const UNKNOWN_LEAVE_FREE = 1;
+
 /** The classes of callers, the most important first. */
 export const CALLER_CLASSES = ['known', 'recent', 'unknown'] as const;
 
@@ -51,6 +54,12 @@ export interface FairQueue {
    * @throws ServiceError RATE_LIMITED when the work was not begun; the reason of the signal
    */
   run<T>(caller: QueueCaller, work: () => Promise<T>, signal?: AbortSignal): Promise<T>;
+  /**
+   * Refuses a caller for whom {@link run} would have no place, before the caller costs anything else.
+   *
+   * @throws ServiceError RATE_LIMITED
+   */
+  requirePlace(caller: QueueCaller): void;
   /** The number of waiting callers. */
   waiting(importance: CallerClass): number;
 }
@@ -68,7 +77,9 @@ export function createFairQueue({ name, limits, clock, onRefused }: FairQueueDep
   const { atOnceMax, waitingMax, waitMaxMs } = limits;
   const lines = new Map(CALLER_CLASSES.map((importance) => [importance, new Lines(importance)]));
   const linesOf = (importance: CallerClass): Lines => lines.get(importance) ?? raise(importance);
+  const unknownAtOnceMax = Math.max(1, atOnceMax - UNKNOWN_LEAVE_FREE);
   let running = 0;
+  let runningUnknown = 0;
   /** The position of the last turn; a class that begins to wait starts from here. */
   let position = 0;
 
@@ -103,9 +114,15 @@ export function createFairQueue({ name, limits, clock, onRefused }: FairQueueDep
       for (const late of each.removeBefore(sinceMs)) refuse(late, 'waited');
     }
   };
+  const mayRun = (importance: CallerClass): boolean =>
+    running < atOnceMax && (importance !== 'unknown' || runningUnknown < unknownAtOnceMax);
+  const count = ({ importance }: QueueCaller, by: 1 | -1): void => {
+    running += by;
+    if (importance === 'unknown') runningUnknown += by;
+  };
   const next = (): Waiter | undefined => {
     refuseLate();
-    const waiting = [...lines.values()].filter(({ size }) => size > 0);
+    const waiting = [...lines.values()].filter(({ size, importance }) => size > 0 && mayRun(importance));
     const first = waiting.reduce<Lines | undefined>(
       (best, each) => (best === undefined || each.position < best.position ? each : best),
       undefined,
@@ -118,16 +135,23 @@ export function createFairQueue({ name, limits, clock, onRefused }: FairQueueDep
   return {
     run: async (caller, work, signal) => {
       signal?.throwIfAborted();
-      if (running >= atOnceMax) await wait(caller, signal);
-      else running += 1;
+      if (mayRun(caller.importance)) count(caller, 1);
+      else await wait(caller, signal);
       try {
         return await work();
       } finally {
-        // The place passes to the next waiter, so that later callers cannot overtake it.
-        const waiter = next();
-        if (waiter) waiter.settle();
-        else running -= 1;
+        count(caller, -1);
+        // The place passes to the next waiter at once, so that later callers cannot overtake it.
+        for (let waiter = next(); waiter !== undefined; waiter = next()) {
+          count(waiter.caller, 1);
+          waiter.settle();
+        }
       }
+    },
+    requirePlace: (caller) => {
+      if (mayRun(caller.importance) || linesOf(caller.importance).hasPlaceFor(caller.key, waitingMax)) return;
+      onRefused?.(caller, 'full');
+      throw refusals.full;
     },
     waiting: (importance) => linesOf(importance).size,
   };
@@ -145,11 +169,20 @@ class Lines {
   size = 0;
   /** Grows with each turn, the more slowly the larger the share is: the class with the lowest position is next. */
   position = 0;
+  readonly importance: CallerClass;
   readonly #share: number;
   readonly #lines = new Map<string, Waiter[]>();
 
   constructor(importance: CallerClass) {
+    this.importance = importance;
     this.#share = SHARES[importance];
+  }
+
+  /** Whether {@link add} would have a place for a waiter with this key. */
+  hasPlaceFor(key: string, waitingMax: number): boolean {
+    if (this.size < waitingMax) return true;
+    const [, longest = []] = this.#longest();
+    return longest.length > (this.#lines.get(key)?.length ?? 0) + 1;
   }
 
   /**

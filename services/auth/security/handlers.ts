@@ -26,8 +26,8 @@ export interface SecurityHandlersDeps {
 /** Creates the handlers of SecurityService. */
 export function createSecurityHandlers({ events, review }: SecurityHandlersDeps): SecurityServiceServer {
   return {
-    listSecurityEvents: unary(async ({ filter, ...page }) => {
-      const found = await events.list(filterOf(filter), page);
+    listSecurityEvents: unary(async ({ filter, ...page }, call) => {
+      const found = await events.list(filterOf(filter), page, principalOf(call).subject);
       return { events: found.events.map(messageOf), nextPageToken: found.nextPageToken };
     }),
     watchSecurityEvents: serverStream(async function* ({ filter, resumeToken }, call) {

@@ -1,7 +1,7 @@
 /** Security events in PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
-import type { Database, Sql } from '../../common/database/database.js';
+import { asCaller, type Database, type Sql } from '../../common/database/database.js';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type {
@@ -71,9 +71,9 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
 
 /** Creates the record in this database. */
 export function createSecurityStore(database: Database): SecurityStore {
-  const placeAll = async (): Promise<bigint> => {
+  const placeAll = async (caller?: string): Promise<bigint> => {
     for (;;) {
-      const placed = await database.transaction((sql) => place(sql, 'FOR UPDATE'));
+      const placed = await database.transaction((sql) => place(sql, 'FOR UPDATE'), { caller });
       if (placed === undefined) throw new TypeError('the order of events has no end');
       if (placed.count < PLACED_MAX) return placed.position;
     }
@@ -106,11 +106,11 @@ export function createSecurityStore(database: Database): SecurityStore {
         return true;
       }),
 
-    list: async (filter, page) => {
+    list: async (filter, page, caller) => {
       const { limit, after } = pageOf(page, [cursorPatterns.integer]);
       // Events that were just recorded belong to the first page.
-      if (after === undefined) await placeAll();
-      const { rows } = await database.query<EventRow>(
+      if (after === undefined) await placeAll(caller);
+      const { rows } = await asCaller(database, caller).query<EventRow>(
         `SELECT ${COLUMNS} FROM security_events
          WHERE ${MATCHES} AND ($5::bigint IS NULL OR position < $5) AND position IS NOT NULL
          ORDER BY position DESC LIMIT $6`,
@@ -126,8 +126,8 @@ export function createSecurityStore(database: Database): SecurityStore {
 
     place: placeAll,
 
-    eventsAfter: async (position, filter, limit) => {
-      const { rows } = await database.query<EventRow & { readonly end: bigint }>(
+    eventsAfter: async (position, filter, limit, caller) => {
+      const { rows } = await asCaller(database, caller).query<EventRow & { readonly end: bigint }>(
         `WITH stream AS MATERIALIZED (SELECT position AS end FROM security_stream)
          SELECT ${COLUMNS}, stream.end FROM stream LEFT JOIN LATERAL (
            SELECT * FROM security_events

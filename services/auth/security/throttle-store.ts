@@ -2,7 +2,7 @@
 
 import type { Sql } from '../../common/database/database.js';
 import type { LoginNetworkRows } from '../records/login-networks.js';
-import { type AttemptCounters, NETWORK_KEPT_DAYS } from './throttle.js';
+import { type AttemptCounters, type AttemptImportance, NETWORK_KEPT_DAYS } from './throttle.js';
 
 /**
  * In a select list: the statement's own commit does not wait for the disk. A crash of the server loses the attempts of
@@ -38,10 +38,15 @@ const TAKE = `
          (SELECT end_time FROM network) AS network_end_time, (SELECT end_time FROM name) AS name_end_time,
          ${QUICK_COMMIT}`;
 
-/** Creates the counters; each statement is its own transaction. */
-export function createAttemptCounters(sql: Sql): AttemptCounters {
+/**
+ * Creates the counters; each statement is its own transaction.
+ *
+ * @param laneOf - the connections for attempts of a class
+ */
+export function createAttemptCounters(laneOf: (importance: AttemptImportance) => Sql): AttemptCounters {
   return {
-    count: async ({ peer, name }, windowSeconds) => {
+    count: async ({ peer, name }, windowSeconds, importance) => {
+      const sql = laneOf(importance);
       const { rows } = await sql.query<{
         is_known: boolean;
         peer_end_time: Date | null;
@@ -77,7 +82,7 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
     },
 
     windowLeftMs: async (key) => {
-      const { rows } = await sql.query<{ milliseconds: number }>(
+      const { rows } = await laneOf('unknown').query<{ milliseconds: number }>(
         `SELECT (extract(epoch FROM end_time - clock_timestamp()) * 1000)::float8 AS milliseconds
          FROM attempt_counters WHERE key = $1`,
         [key],
@@ -85,8 +90,8 @@ export function createAttemptCounters(sql: Sql): AttemptCounters {
       return Math.max(1, rows[0]?.milliseconds ?? 1);
     },
 
-    subtract: async ({ key, endTime }) => {
-      await sql.query(
+    subtract: async ({ key, endTime }, importance) => {
+      await laneOf(importance).query(
         `WITH quick AS MATERIALIZED (SELECT ${QUICK_COMMIT} AS setting)
          UPDATE attempt_counters SET attempts = attempts - 1 FROM quick
          WHERE key = $1 AND end_time = $2 AND attempts > 0 AND quick.setting <> ''`,

@@ -23,6 +23,10 @@ export const NETWORK_KEPT_DAYS = 90;
 /** How long a rejection is repeated from memory, without a query, in milliseconds. */
 export const REFUSAL_REPEATED_MS = 1000;
 
+/** Maximum number of known pairs of name and network that this process remembers, and for how long (one hour). */
+const KNOWN_MAX = 10_000;
+const KNOWN_KEPT_MS = 3600 * 1000;
+
 /** Maximum number of rejections that this process remembers; beyond it, more queries are sent. */
 const REFUSALS_MAX = 10_000;
 
@@ -33,6 +37,9 @@ export interface ThrottleLimits {
   readonly failuresPerPeer: number;
   readonly windowSeconds: number;
 }
+
+/** The classes of work to which attempts belong. */
+export type AttemptImportance = 'known' | 'unknown';
 
 /** An attempt that was counted, and the end of its window. */
 interface CountedAttempt {
@@ -66,11 +73,11 @@ interface CountResult {
 /** The counters of all replicas. Each call commits by itself, so what was counted stays counted. */
 export interface AttemptCounters {
   /** Counts an attempt of the peer; then, if it had one left, of the name in this network; then of the name. */
-  count(counters: Counters, windowSeconds: number): Promise<CountResult>;
+  count(counters: Counters, windowSeconds: number, importance: AttemptImportance): Promise<CountResult>;
   /** The remaining time of a counter's present window. */
   windowLeftMs(key: Buffer): Promise<number>;
   /** Subtracts one attempt if its window has not ended. */
-  subtract(attempt: CountedAttempt): Promise<void>;
+  subtract(attempt: CountedAttempt, importance: AttemptImportance): Promise<void>;
 }
 
 /** Counts attempts. */
@@ -85,6 +92,11 @@ export interface Throttle {
    * @throws ServiceError RATE_LIMITED with the time after which to retry
    */
   attempt(name: string | undefined, peer: string, scope?: string): Promise<Attempt>;
+  /**
+   * Whether this process has seen within the last hour that the user of this name has logged in from this network before.
+   * The attempts of such a pair do not wait for the database behind those of strangers.
+   */
+  remembers(name: string, peer: string): boolean;
   /** The key under which attempts with this name are counted, from all networks together. */
   nameKeyOf(name: string): Buffer;
   /** The key under which this network of a user is remembered, and attempts with the name from it are counted. */
@@ -122,6 +134,11 @@ export interface ThrottleDeps {
 export function createThrottle({ counters, clock, limits, purpose, key }: ThrottleDeps): Throttle {
   const { failuresPerName, failuresPerPeer, windowSeconds } = limits;
   const refusals = new LRUCache<string, { repeatUntilMs: number; overAtMs: number }>({ max: REFUSALS_MAX });
+  const known = new LRUCache<string, number>({ max: KNOWN_MAX });
+  const isRemembered = (networkKey: Buffer): boolean => {
+    const seenMs = known.get(networkKey.toString('base64url'));
+    return seenMs !== undefined && clock.monotonicMs() - seenMs < KNOWN_KEPT_MS;
+  };
   const keyOf = (...parts: readonly string[]): Buffer =>
     createHmac('sha256', key)
       .update(JSON.stringify([purpose, ...parts]))
@@ -153,36 +170,43 @@ export function createThrottle({ counters, clock, limits, purpose, key }: Thrott
   return {
     nameKeyOf,
     networkKeyOf,
+    remembers: (name, peer) => isRemembered(networkKeyOf(name, peer)),
     attempt: async (name, peer, scope) => {
       const network = networkOfPeer(peer);
       const peerKey = scope === undefined ? keyOf('peer', network) : keyOf('peer', network, scope);
       if (isOpen(peerKey) === undefined) throw await refusalOf(peerKey);
       const forPeer = { key: peerKey, limit: failuresPerPeer };
       if (name === undefined) {
-        const taken = await counters.count({ peer: forPeer }, windowSeconds);
+        const taken = await counters.count({ peer: forPeer }, windowSeconds, 'unknown');
         if (taken.peer === undefined) throw await refusalOf(peerKey);
-        return attemptOf(counters, taken);
+        return attemptOf(counters, taken, 'unknown');
       }
       const [networkKey, nameKey] = [networkKeyOf(name, peer), nameKeyOf(name)];
       if (isOpen(networkKey) === undefined) throw await refusalOf(networkKey);
       const forName = { networkKey, nameKey: isOpen(nameKey), limit: failuresPerName };
-      const taken = await counters.count({ peer: forPeer, name: forName }, windowSeconds);
+      const importance = isRemembered(networkKey) ? 'known' : 'unknown';
+      const taken = await counters.count({ peer: forPeer, name: forName }, windowSeconds, importance);
+      if (taken.isKnown) known.set(networkKey.toString('base64url'), clock.monotonicMs());
       if (taken.peer === undefined) throw await refusalOf(peerKey);
       if (taken.network === undefined) throw await refusalOf(networkKey);
       const isClosed = taken.name === undefined;
       if (isClosed && !taken.isKnown) throw await refusalOf(nameKey);
       const refusal = async () => (isClosed ? await refusalOf(nameKey) : undefined);
-      return { ...attemptOf(counters, taken), networkKey, nameKey, refusal };
+      return { ...attemptOf(counters, taken, importance), networkKey, nameKey, refusal };
     },
   };
 }
 
-function attemptOf(counters: AttemptCounters, { peer, network, name, isKnown }: CountResult): Attempt {
+function attemptOf(
+  counters: AttemptCounters,
+  { peer, network, name, isKnown }: CountResult,
+  importance: AttemptImportance,
+): Attempt {
   return {
     networkKey: undefined,
     nameKey: undefined,
     isKnown,
-    uncount: () => subtractAll(counters, [peer, network, name]),
+    uncount: () => subtractAll(counters, [peer, network, name], importance),
     refusal: () => Promise.resolve(undefined),
   };
 }
@@ -191,8 +215,11 @@ function attemptOf(counters: AttemptCounters, { peer, network, name, isKnown }: 
 async function subtractAll(
   counters: AttemptCounters,
   attempts: readonly (CountedAttempt | undefined)[],
+  importance: AttemptImportance,
 ): Promise<void> {
-  const given = attempts.map((attempt) => attempt && counters.subtract(attempt).catch(() => undefined));
+  const given = attempts.map(
+    (attempt) => attempt && counters.subtract(attempt, importance).catch(() => undefined),
+  );
   await Promise.all(given);
 }
 

@@ -73,18 +73,22 @@ export interface LoginDeps {
 export async function login(deps: LoginDeps, request: LoginRequest): Promise<LoginResult> {
   const wanted = parseWanted(deps, request);
   const username = parseUsername(request.username);
+  const network = networkOfPeer(request.peer);
+  const isRemembered = username !== undefined && deps.throttle.remembers(username, request.peer);
+  // Whom the flood would displace anyway is refused before the database is asked anything.
+  if (!isRemembered) deps.passwords.requirePlace({ importance: 'unknown', key: network });
   const failed = { what: 'login', name: request.username, peer: request.peer } as const;
   const attempt = await deps.throttle.attempt(username, request.peer).catch((error: unknown) => {
     deps.failures.limited(failed);
     throw error;
   });
-  const opened = await openSessionWith(deps, { request, username, wanted, attempt }).catch(
-    async (error: unknown) => {
-      // The password was right or was not checked, so the attempt is no guess.
-      await attempt.uncount();
-      throw error;
-    },
-  );
+  const importance = isRemembered ? 'known' : 'unknown';
+  const counted = { request, username, wanted, attempt, network, importance } as const;
+  const opened = await openSessionWith(deps, counted).catch(async (error: unknown) => {
+    // The password was right or was not checked, so the attempt is no guess.
+    await attempt.uncount();
+    throw error;
+  });
   if ('failedUserId' in opened) {
     deps.failures.failed({ ...failed, userId: opened.failedUserId });
     throw (await attempt.refusal()) ?? loginFailed();
@@ -99,17 +103,21 @@ interface CountedLogin {
   readonly username: string | undefined;
   readonly wanted: WantedSession;
   readonly attempt: Attempt;
+  readonly network: string;
+  /** The class of its reads. */
+  readonly importance: 'known' | 'unknown';
 }
 
 /** Verifies the password and opens the session; names the user, if there is one, whose login failed. */
 async function openSessionWith(
   deps: LoginDeps,
-  { request, username, wanted, attempt }: CountedLogin,
+  { request, username, wanted, attempt, network, importance }: CountedLogin,
 ): Promise<LoginResult | { readonly failedUserId: string | undefined }> {
   const credentials =
-    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username);
+    username === undefined
+      ? undefined
+      : await deps.store.reads.users.credentialsByName(username, { importance, caller: `login ${network}` });
   const { networkKey } = attempt;
-  const network = networkOfPeer(request.peer);
   const caller = deps.turns.callerOf(attempt, network);
   const matches = await deps.passwords.verify(
     credentials?.passwordHash,
@@ -251,7 +259,7 @@ function grantOf(
       : reachable.filter((audience) => wanted.audiences.includes(audience));
   // Every service would reject a token without an audience, and the caller could not see why.
   if (audiences.length === 0) throw invalidField('audiences', 'must name a service that the user may reach');
-  if (scopes.length === 0 && wanted.scopes.length > 0) {
+  if (scopes.length === 0) {
     throw invalidField('scopes', 'must name a scope that the roles of the user grant');
   }
   return { audiences, scopes };

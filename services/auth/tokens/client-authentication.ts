@@ -9,9 +9,9 @@ import { clientAuthenticationFailed } from '../clients/credentials.js';
 import { usableKeysOf } from '../clients/stored-credentials.js';
 import { AuthError } from '../errors.js';
 import type { Client, StoredCredential } from '../records/clients.js';
-import type { FairQueue } from '../security/fair-queue.js';
+import type { FairQueue, QueueCaller } from '../security/fair-queue.js';
 import type { Throttle } from '../security/throttle.js';
-import type { AuthStore, AuthTransaction } from '../transaction.js';
+import type { AuthStore, AuthTransaction, ReadPlace } from '../transaction.js';
 import {
   ASSERTION_SECONDS_MAX,
   type AssertionClaims,
@@ -103,8 +103,9 @@ async function prepareAssertion(
   const formFault = assertionFormFault(assertion, clientId);
   if (formFault !== undefined) throw refused(formFault);
   const network = networkOfPeer(peer);
-  const verified = await assertions.run(turns.callerOf(clientId, network), async () =>
-    verifyAssertion(await store.reads.clients.find(clientId, caller), assertion),
+  const turn = turns.callerOf(clientId, network);
+  const verified = await assertions.run(turn, async () =>
+    verifyAssertion(await store.reads.clients.find(clientId, placeOf(turn, caller)), assertion),
   );
   if (verified instanceof ClientFault) throw clientAuthenticationFailed(verified);
   return {
@@ -116,6 +117,11 @@ async function prepareAssertion(
     },
     succeeded: () => turns.succeeded(clientId, network),
   };
+}
+
+/** A client that is known in its network does not wait for the database behind those that anyone can name. */
+function placeOf({ importance }: QueueCaller, caller: string): ReadPlace {
+  return { importance: importance === 'known' ? 'known' : 'unknown', caller };
 }
 
 /** Verifies an assertion with any of the client's keys, the newest first. */
@@ -166,12 +172,12 @@ async function prepareSecret(
   { store, passwords, throttle, turns }: ClientAuthenticationDeps,
   { clientId, peer, caller, secret }: Presented & { readonly secret: string },
 ): Promise<PreparedAuthentication> {
-  const client = await store.reads.clients.find(clientId, caller);
+  const network = networkOfPeer(peer);
+  const turn = turns.callerOf(clientId, network);
+  const client = await store.reads.clients.find(clientId, placeOf(turn, caller));
   const secrets = client?.credentials.filter((one) => one.kind === 'secret') ?? [];
   // Without a lock on the name, a client cannot be stopped from other networks by its id.
   const attempt = await throttle.attempt(undefined, peer, secrets.length > 0 ? clientId : undefined);
-  const network = networkOfPeer(peer);
-  const turn = turns.callerOf(clientId, network);
   const matching = async (): Promise<StoredCredential | undefined> => {
     // Without a secret, the same work is done: the time must not reveal which clients exist.
     if (secrets.length === 0) await passwords.verify(undefined, secret, turn);

@@ -88,7 +88,7 @@ function createRefusalReport({ store, onRefused }: ServiceTokensDeps) {
     if (lookups >= LOOKUPS_AT_ONCE_MAX) return;
     lookups += 1;
     try {
-      const client = await store.reads.clients.find(clientId, placeOf(peer).caller);
+      const client = await store.reads.clients.find(clientId, { caller: callerOf(peer) });
       onRefused({ clientId: client?.clientId, peer, fault });
     } finally {
       lookups -= 1;
@@ -102,8 +102,10 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
     audiences: parseWords('audiences', request.audiences),
     scopes: parseWords('scopes', request.scopes),
   };
-  const place = placeOf(request.peer);
-  const { authenticate, succeeded } = await prepareAuthentication(deps, { ...request, caller: place.caller });
+  const caller = callerOf(request.peer);
+  const { authenticate, succeeded } = await prepareAuthentication(deps, { ...request, caller });
+  // The client has shown its credential, so it does not wait behind those that have none.
+  const place: TransactionPlace = { importance: 'known', caller };
   const minted = await deps.store.transaction(async (tx) => {
     const client = await tx.clients.lockShared(clientId);
     const fault = await faultOf(tx, client, authenticate);
@@ -121,9 +123,9 @@ async function issue(deps: ServiceTokensDeps, request: ServiceTokenRequest): Pro
   return minted;
 }
 
-/** Anyone may try to authenticate; the clients of one network take turns with those of all others, and with logins. */
-function placeOf(peer: string): TransactionPlace & { readonly caller: string } {
-  return { importance: 'unknown', caller: `client ${networkOfPeer(peer)}` };
+/** The clients of one network take turns with those of all others, and with logins. */
+function callerOf(peer: string): string {
+  return `client ${networkOfPeer(peer)}`;
 }
 
 async function faultOf(

@@ -126,6 +126,13 @@ describe('a feed runner at its limits', () => {
     expect(events).to.deep.equal(['current']);
   });
 
+  it('follows a source that commits nothing itself and has nothing to close', async () => {
+    const held = new HeldSource(new SetClock());
+    start({ source: { sync: held.sync.bind(held), pull: held.pull.bind(held) } });
+    await held.question(0);
+    await runner.close();
+  });
+
   it('passes the address of the broker and the files to the subscription', () => {
     const files = { caFile: 'ca.pem' };
     start({ nats: { ...NATS, files } });
@@ -210,6 +217,25 @@ describe('a feed runner at its limits', () => {
     expect(runner.isCurrent()).to.equal(true);
     clock.pass(1);
     expect(runner.isCurrent()).to.equal(false);
+  });
+
+  it('checks its lease once, when it ends', async () => {
+    start();
+    const delays: number[] = [];
+    const { after } = SetTimers.prototype;
+    timers.after = (ms, work) => {
+      delays.push(ms);
+      return after.call(timers, ms, work);
+    };
+    await hydrate();
+    const leftMs = feed.leaseLeftMs(clock.monotonicMs(), clock.wallMs());
+    // Beside it, a sync and the pull have their timeouts.
+    expect(delays.filter((ms) => ms === leftMs)).to.have.length(1);
+    expect(Math.min(...delays)).to.equal(leftMs);
+    clock.pass(leftMs);
+    source.isDeaf = true;
+    timers.pass(leftMs);
+    expect(events).to.deep.equal(['current', 'stale']);
   });
 
   it('does not become current on a response that arrives when its lease is over', async () => {

@@ -397,8 +397,13 @@ describe('a feed runner', () => {
     expect(taken).to.equal(BROADCASTS_INLINE_MAX);
     await source.question(asked);
     expect(taken).to.equal(BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
+    source.questions[asked]?.answer(answer({ broadcastKeys: [key.published] }));
+    await settled();
     deliver(replayed);
     await until(() => taken > BROADCASTS_INLINE_MAX + BROADCASTS_PENDING_MAX);
+    await settled();
+    // One sync fetches all that was dropped.
+    expect(source.questions).to.have.length(asked + 1);
     // In the next interval, some are verified on the main thread again.
     const before = taken;
     clock.pass(100);

@@ -118,6 +118,20 @@ describe('an id table', () => {
     expect(new IdTable().size).to.equal(0);
   });
 
+  it('hashes each word with a random odd factor of its own, so that an attacker cannot choose collisions', () => {
+    const factors = [idHash(1, 0, 0, 0), idHash(0, 1, 0, 0), idHash(0, 0, 1, 0), idHash(0, 0, 0, 1)];
+    expect(new Set([1, ...factors]).size).to.equal(5);
+    for (const factor of factors) expect(factor % 2).to.equal(1);
+    const ids: Id[] = [
+      [1, 1, 0, 0],
+      [0, 1, 1, 0],
+      [0, 0, 1, 1],
+    ];
+    for (const [at, id] of ids.entries()) {
+      expect(idHash(...id)).to.equal(((factors[at] ?? 0) + (factors[at + 1] ?? 0)) % 2 ** 32);
+    }
+  });
+
   it('adds all its identifiers to another table, and nothing else', () => {
     const anyIds = fc.array(fc.oneof(anyId, crowdedId), { maxLength: 60 });
     fc.assert(

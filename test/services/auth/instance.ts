@@ -29,7 +29,11 @@ import { createRevocations, type Revocations } from '../../../services/auth/revo
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import type { SecurityStore } from '../../../services/auth/security/event-access.js';
 import { createSecurityLog, type SecurityLog } from '../../../services/auth/security/event-log.js';
-import { createFairQueue, type QueueLimits } from '../../../services/auth/security/fair-queue.js';
+import {
+  createFairQueue,
+  type FairQueue,
+  type QueueLimits,
+} from '../../../services/auth/security/fair-queue.js';
 import { createSecurityStore } from '../../../services/auth/security/store.js';
 import {
   createThrottle,
@@ -67,6 +71,8 @@ export interface AuthInstance {
   readonly rotations: Rotation[];
   readonly publicKeys: PublicKeys;
   readonly passwords: Passwords;
+  /** The queue for hashes of passwords. */
+  readonly passwordQueue: FairQueue;
   readonly tokens: Tokens;
   readonly users: Users;
   readonly clients: Clients;
@@ -141,12 +147,13 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const queueLimits = { atOnceMax: 2, waitingMax: 200, waitMaxMs: 60_000 };
   const queue = (name: string) =>
     createFairQueue({ name, limits: { ...queueLimits, ...options.queues }, clock });
-  const passwords = createPasswords(queue('passwords'));
+  const passwordQueue = queue('passwords');
+  const passwords = createPasswords(passwordQueue);
   const refreshKey = deriveSecret(keyEncryptionKey, 'refresh-successor');
   const fingerprint = createFingerprint(deriveSecret(keyEncryptionKey, 'request-fingerprint'));
   const accounts = { store, tokens, passwords };
   const guesses = {
-    counters: createAttemptCounters(database),
+    counters: createAttemptCounters(() => database),
     clock,
     // High limits, because all tests share one peer; tests of the limits set their own.
     limits: { failuresPerName: 1000, failuresPerPeer: 100_000, windowSeconds: 300, ...options.limits },
@@ -175,6 +182,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     rotations,
     publicKeys: createPublicKeys(store),
     passwords,
+    passwordQueue,
     tokens,
     users: createUsers({ store, passwords, fingerprint }),
     throttle,

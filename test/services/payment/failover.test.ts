@@ -5,6 +5,7 @@ import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import { type ServerPair, startServerPair } from '../../support/standby.js';
 import { startRelay, type TcpRelay } from '../../support/tcp-relay.js';
+import { until } from '../../support/waiting.js';
 import { accountWith, breachesIn, buyerOf, type Instance, olga, openInstance } from './instance.js';
 import { Warehouse } from './warehouse.js';
 
@@ -70,21 +71,20 @@ describe('payment on a database that fails over', function () {
         }
       }
     });
-    await sleep(700);
-    const before = { ...done };
+    await until(() => done.deposits > 0n && done.purchases > 0n);
     pair.primary.kill('SIGKILL');
     await relay.cut();
+    await until(() => refused > 0);
     await pair.promote();
+    // Nothing is carried out while there is no connection.
+    const before = { ...done };
     relay.aim(pair.standby.port);
     await relay.mend();
-    await sleep(2_000);
+    await until(() => done.deposits > before.deposits && done.purchases > before.purchases);
     isOver = true;
     await Promise.all(workers);
     while ((await instance.checkout.resumeAbandoned()) > 0);
 
-    expect(before.deposits > 0n && before.purchases > 0n).to.equal(true);
-    expect(done.deposits > before.deposits && done.purchases > before.purchases).to.equal(true);
-    expect(refused).to.be.above(0);
     expect(await breachesIn(instance)).to.deep.equal([]);
     const { balance, held } = await instance.accounts.get(accountId, olga);
     expect({ balance, held }).to.deep.equal({

@@ -180,8 +180,10 @@ describe('reports of services', () => {
 
   it('are sent again while they cannot be recorded', async () => {
     let isAway = true;
+    let attempts = 0;
     receive({
       record: async (report) => {
+        attempts += 1;
         if (isAway) throw new Error('the database is away');
         taken.push(report);
       },
@@ -201,7 +203,7 @@ describe('reports of services', () => {
     collector.recordForgedBroadcast();
     const reporting = startReporting({ collector, send: sender.send, intervalMs: 20 });
     open.push(reporting);
-    await sleep(500);
+    await until(() => attempts > 1);
     expect(reporting.state()).to.deep.equal({ sent: 0, lost: 0, waiting: 1 });
     isAway = false;
     await until(() => reporting.state().sent === 1);

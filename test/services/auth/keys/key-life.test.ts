@@ -1,19 +1,35 @@
+/** Tests of the life of keys: rotation by schedule and by hand, retirement, and the rules, against PostgreSQL. */
+
+import { systemClock } from '@portcullis/guard/clock';
 import { KEYS_MAX } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
 import {
+  createKeyLife,
   isDue,
+  type KeyLife,
+  type KeyLifeDeps,
   LIVE_KEYS_MAX,
   NEXT_PUBLISHED_SECONDS_MIN,
+  type Rotation,
   untilKnownMs,
 } from '../../../../services/auth/keys/key-life.js';
 import type { RotationOutlook } from '../../../../services/auth/records/keys.js';
 import { KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
-import { codeOf } from '../../../support/outcomes.js';
+import type { AuthStore, AuthTransaction } from '../../../../services/auth/transaction.js';
+import { codeOf, rejectionOf, serviceErrorOf } from '../../../support/outcomes.js';
 import type { FreshDatabase } from '../../../support/postgres.js';
 import { until } from '../../../support/waiting.js';
 import { newRequestId } from '../cluster.js';
-import { type AuthInstance, addClient, newKeyEncryptionKey, openAuth, serviceToken } from '../instance.js';
+import {
+  type AuthInstance,
+  addClient,
+  type FreshAuth,
+  newKeyEncryptionKey,
+  openAuth,
+  openFreshAuth,
+  serviceToken,
+} from '../instance.js';
 import { migratedDatabase } from '../migrated-database.js';
 
 const DAY_MS = 86_400_000;
@@ -208,6 +224,195 @@ describe('the life of keys', () => {
     });
   });
 
+  describe('by hand', () => {
+    const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + 1_000_000_000 };
+    let auth: FreshAuth;
+    let rotated: Rotation[];
+    let asked: number;
+
+    beforeEach(async () => {
+      auth = await openFreshAuth();
+      rotated = [];
+      asked = 0;
+      await auth.database.query(
+        "UPDATE signing_keys SET publish_time = publish_time - interval '1 hour', create_time = create_time - interval '1 hour'",
+      );
+    });
+    afterEach(() => auth.close());
+
+    const keyLife = (over: Partial<KeyLifeDeps> = {}): KeyLife =>
+      createKeyLife({
+        store: auth.store,
+        keys: auth.keys,
+        rotationDays: 30,
+        onRotated: (rotation) => rotated.push(rotation),
+        onNextMissing: () => {
+          asked += 1;
+        },
+        clock,
+        ...over,
+      });
+    const request = (over: Partial<Parameters<KeyLife['rotate']>[0]> = {}) => ({
+      purpose: 'token' as const,
+      emergency: false,
+      reason: 'a test',
+      actor: 'admin',
+      requestId: newRequestId(),
+      ...over,
+    });
+    const eventsOf = async () => {
+      const { rows } = await auth.database.query<object>(
+        'SELECT type, actor, reason, subject, details FROM security_events ORDER BY event_time, type DESC',
+      );
+      return rows;
+    };
+    const setState = (from: string, to: string) =>
+      auth.database.query("UPDATE signing_keys SET state = $2 WHERE state = $1 AND purpose = 'token'", [
+        from,
+        to,
+      ]);
+
+    it('records who rotated which key, and asks for another next one, once per request', async () => {
+      const asking = request();
+      const rotation = await keyLife().rotate(asking);
+      const { signingKey, formerKey, revocation } = rotation;
+      expect([signingKey.state, formerKey.state, revocation]).to.deep.equal([
+        'signing',
+        'verify-only',
+        undefined,
+      ]);
+      expect(await keyLife().rotate(asking)).to.deep.equal(rotation);
+      expect(await codeOf(keyLife().rotate({ ...asking, reason: 'other' }))).to.equal('REQUEST_ID_REUSED');
+      expect([rotated, asked]).to.deep.equal([[rotation], 1]);
+      expect(await eventsOf()).to.deep.equal([
+        {
+          type: 'key-rotated',
+          ...{ actor: 'admin', reason: 'a test', subject: { keyId: signingKey.kid } },
+          details: { purpose: 'token', formerKeyId: formerKey.kid, emergency: false },
+        },
+      ]);
+    });
+
+    it('in an emergency records the revocation, and states by when it is enforced', async () => {
+      const startedMs = Date.now();
+      const { signingKey, formerKey, revocation } = await keyLife().rotate(request({ emergency: true }));
+      expect([signingKey.state, formerKey.state]).to.deep.equal(['signing', 'retired']);
+      expect(revocation?.sequence).to.equal(1n);
+      // The default lease, its tolerance, and the longest commit.
+      expect(revocation?.enforcedEverywhereBy.getTime()).to.be.within(startedMs + 6000, Date.now() + 60_000);
+      const common = { actor: 'admin', reason: 'a test' };
+      expect(await eventsOf()).to.have.deep.members([
+        {
+          ...common,
+          type: 'key-rotated',
+          subject: { keyId: signingKey.kid },
+          details: { purpose: 'token', formerKeyId: formerKey.kid, emergency: true },
+        },
+        { ...common, type: 'key-revoked', subject: { keyId: formerKey.kid }, details: {} },
+      ]);
+      const [batch] = auth.broadcast;
+      expect(batch?.entries.map(({ kind, acknowledge }) => [kind, acknowledge])).to.deep.equal([
+        ['KEY', true],
+      ]);
+      expect([rotated.length, asked]).to.deep.equal([1, 1]);
+    });
+
+    it('rejects a long reason and a long request id', async () => {
+      for (const over of [{ reason: 'x'.repeat(201) }, { requestId: 'x'.repeat(256) }]) {
+        expect(await codeOf(keyLife().rotate(request(over)))).to.equal('FIELD_INVALID');
+      }
+      expect([rotated, asked]).to.deep.equal([[], 0]);
+    });
+
+    it('fails for a while without a key that signs or a next one', async () => {
+      const lacking = keyLife({ keys: { replenish: async () => {} } });
+      const later = { code: 'DEPENDENCY_UNAVAILABLE', retryAfterMs: 500 };
+      await setState('signing', 'retired');
+      for (const emergency of [false, true]) {
+        expect(await serviceErrorOf(lacking.rotate(request({ emergency })))).to.include(later);
+      }
+      await setState('next', 'signing');
+      expect(await serviceErrorOf(lacking.rotate(request({ emergency: true })))).to.include(later);
+      expect(await serviceErrorOf(lacking.rotate(request()))).to.include({
+        code: 'RATE_LIMITED',
+        message: 'not every instance can know the next key yet',
+      });
+    });
+
+    it('says when to retry after too many rotations', async () => {
+      await auth.database.query(
+        `INSERT INTO signing_keys (kid, purpose, algorithm, epoch, state, public_jwk, sealed_private_key, stop_time)
+         SELECT 'former-' || n, purpose, algorithm, epoch, 'verify-only', public_jwk, sealed_private_key,
+                clock_timestamp()
+         FROM signing_keys, generate_series(1, $1) n WHERE purpose = 'token' AND state = 'signing'`,
+        [LIVE_KEYS_MAX - 2],
+      );
+      expect(await serviceErrorOf(keyLife().rotate(request()))).to.include({
+        code: 'RATE_LIMITED',
+        message: 'too many former keys are still published',
+        retryAfterMs: 60_000,
+      });
+    });
+
+    it('fails when its key or its entry is not written', async () => {
+      const without = (change: (tx: AuthTransaction) => AuthTransaction): AuthStore => ({
+        ...auth.store,
+        transaction: (work, place) => auth.store.transaction((tx) => work(change(tx)), place),
+      });
+      const noRecord = without((tx) => ({ ...tx, keys: { ...tx.keys, record: async () => undefined } }));
+      const [next] = (await auth.store.transaction((tx) => tx.keys.live())).filter(
+        ({ purpose, state }) => `${purpose} ${state}` === 'token next',
+      );
+      expect((await rejectionOf(keyLife({ store: noRecord }).rotate(request()))).message).to.equal(
+        `key ${next?.kid} is gone`,
+      );
+      const noEntry = without((tx) => ({
+        ...tx,
+        revocations: {
+          ...tx.revocations,
+          append: async (entries) => ({ ...(await tx.revocations.append(entries)), entries: [] }),
+        },
+      }));
+      const emergency = request({ emergency: true });
+      expect((await rejectionOf(keyLife({ store: noEntry }).rotate(emergency))).message).to.equal(
+        'the log has written no entry',
+      );
+      expect(rotated).to.deep.equal([]);
+    });
+
+    it('knows since when the present keys sign, and lists all keys', async () => {
+      const { keys } = await keyLife().list({ pageSize: 10, pageToken: '' });
+      const timeOf = (wanted: string) =>
+        keys.find(({ purpose, state }) => `${purpose} ${state}` === `${wanted} signing`)?.signTime;
+      expect(keys).to.have.length(4);
+      expect(await keyLife().signingSince()).to.deep.equal(
+        new Map([
+          ['token', timeOf('token')],
+          ['broadcast', timeOf('broadcast')],
+        ]),
+      );
+      await setState('signing', 'retired');
+      expect([...(await keyLife().signingSince()).keys()]).to.deep.equal(['broadcast']);
+    });
+
+    it('by schedule is recorded as the work of auth', async () => {
+      await auth.database.query(
+        "UPDATE signing_keys SET sign_time = sign_time - interval '31 days' WHERE purpose = 'token'",
+      );
+      await keyLife().maintain();
+      expect(rotated).to.have.length(1);
+      expect(await eventsOf()).to.deep.equal([
+        {
+          type: 'key-rotated',
+          ...{ actor: 'auth', reason: 'by schedule', subject: { keyId: rotated[0]?.signingKey.kid } },
+          details: { purpose: 'token', formerKeyId: rotated[0]?.formerKey.kid, emergency: false },
+        },
+      ]);
+      // The next one is made at once.
+      expect((await keyLife().list({ pageSize: 10, pageToken: '' })).keys).to.have.length(5);
+    });
+  });
+
   describe('by the rule', () => {
     const now = new Date('2030-06-01T00:00:00Z');
     const rotationOutlook = (over: Partial<RotationOutlook> = {}): RotationOutlook => ({
@@ -233,7 +438,10 @@ describe('the life of keys', () => {
 
     it('is due when the signing key is old, the next one is known and few are published', () => {
       expect(isDue(rotationOutlook(), 30 * DAY_MS)).to.equal(true);
-      expect(isDue(rotationOutlook(), 32 * DAY_MS)).to.equal(false);
+      expect(isDue(rotationOutlook(), 31 * DAY_MS)).to.equal(true);
+      expect(isDue(rotationOutlook(), 31 * DAY_MS + 1)).to.equal(false);
+      const known = { kid: 'b', publishTime: new Date(now.getTime() - 1_800_000) };
+      expect(isDue(rotationOutlook({ next: known, live: LIVE_KEYS_MAX - 1 }), 30 * DAY_MS)).to.equal(true);
       const notDue: Partial<RotationOutlook>[] = [
         { signing: undefined },
         { next: undefined },

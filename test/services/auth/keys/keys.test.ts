@@ -62,6 +62,33 @@ describe('signing keys', () => {
     expect(await stored()).to.deep.equal(before);
   });
 
+  it('make no replica wait for another at its start when all exist', async () => {
+    await auth.keys.open();
+    let locks = 0;
+    let publications = 0;
+    const keys = createKeys({
+      keyEncryptionKey,
+      algorithm: 'EdDSA',
+      store: {
+        ...auth.store,
+        transaction: (work) =>
+          auth.store.transaction((tx) => {
+            const lockCreation = () => {
+              locks += 1;
+              return tx.keys.lockCreation();
+            };
+            const markPublished = () => {
+              publications += 1;
+              return tx.keys.markPublished();
+            };
+            return work({ ...tx, keys: { ...tx.keys, lockCreation, markPublished } });
+          }),
+      },
+    });
+    await keys.open();
+    expect([locks, publications]).to.deep.equal([0, 1]);
+  });
+
   it('sign tokens with a header of exactly alg, kid and typ, which the published key verifies', async () => {
     await auth.keys.open();
     const token = await sign();

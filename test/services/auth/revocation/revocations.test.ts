@@ -33,6 +33,7 @@ import {
   LOG_LOCK_MS_MAX,
 } from '../../../../services/auth/revocation/store.js';
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
 
 async function logRows(log: TestLog) {
@@ -373,7 +374,12 @@ describe('the log', () => {
     await holder.query('BEGIN');
     await holder.query('SELECT FROM log_state FOR UPDATE');
     const waiting = log.transaction((tx) => tx.revocations.append(tokenEntries(1)));
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    await until(async () => {
+      const { rows } = await holder.query(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      );
+      return rows.length > 0;
+    });
     const { rows } = await holder.query<{ now: Date }>('SELECT clock_timestamp() AS now');
     await holder.query('COMMIT');
     await holder.end();

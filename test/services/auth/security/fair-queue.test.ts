@@ -72,11 +72,61 @@ describe('the fair queue', () => {
 
   it('runs a limited number at once, and all of them in the end', async () => {
     const { begun, run, finish, settle } = openQueue({ atOnceMax: 2 });
-    const outcomes = ['a', 'b', 'c'].map((key) => run('unknown', key));
+    const outcomes = ['a', 'b', 'c'].map((key) => run('known', key));
     await settle();
     expect(begun).to.have.length(2);
     await finish(3);
     expect(await Promise.all(outcomes)).to.deep.equal(['done', 'done', 'done']);
+  });
+
+  it('keeps one of several places free of unknown callers, so that a known one need not wait', async () => {
+    const { begun, run, finish, settle } = openQueue({ atOnceMax: 3 });
+    const outcomes = ['a', 'b', 'c', 'd'].map((key) => run('unknown', key));
+    await settle();
+    expect(begun).to.deep.equal(['unknown a', 'unknown b']);
+    outcomes.push(run('known', 'e'));
+    await settle();
+    expect(begun).to.deep.equal(['unknown a', 'unknown b', 'known e']);
+    await finish(5);
+    expect(new Set(await Promise.all(outcomes))).to.deep.equal(new Set(['done']));
+    expect(begun.slice(3)).to.deep.equal(['unknown c', 'unknown d']);
+  });
+
+  it('fills every place again when several become free', async () => {
+    const { begun, run, finish, settle } = openQueue({ atOnceMax: 3 });
+    for (const key of ['a', 'b', 'c']) void run('known', key);
+    for (const key of ['d', 'e', 'f']) void run('recent', key);
+    await finish(3);
+    await settle();
+    expect(begun.slice(3)).to.deep.equal(['recent d', 'recent e', 'recent f']);
+    await finish(3);
+    void run('unknown', 'g');
+    void run('unknown', 'h');
+    await settle();
+    expect(begun.slice(6)).to.deep.equal(['unknown g', 'unknown h']);
+  });
+
+  it('refuses in advance exactly those for whom it has no place', async () => {
+    const { queue, refused, run, settle } = openQueue({ waitingMax: 3 });
+    const hasPlace = (importance: CallerClass, key: string): boolean => {
+      try {
+        queue.requirePlace({ importance, key });
+        return true;
+      } catch (error) {
+        expect((error as ServiceError).code).to.equal('RATE_LIMITED');
+        return false;
+      }
+    };
+    expect(hasPlace('unknown', 'flood')).to.equal(true);
+    for (let count = 0; count < 4; count += 1) void run('unknown', 'flood');
+    await settle();
+    expect(queue.waiting('unknown')).to.equal(3);
+    expect(hasPlace('unknown', 'flood')).to.equal(false);
+    expect(refused).to.deep.equal(['unknown flood full']);
+    // The flood would give way to it.
+    expect(hasPlace('unknown', 'quiet')).to.equal(true);
+    expect(hasPlace('known', 'name')).to.equal(true);
+    expect(queue.waiting('unknown')).to.equal(3);
   });
 
   it('serves known callers before a crowd of strangers, and strangers still get their share', async () => {

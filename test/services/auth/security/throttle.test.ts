@@ -4,6 +4,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
+import { deriveSecret } from '../../../../services/auth/keys/derived-secrets.js';
 import {
   createThrottle,
   NETWORK_KEPT_DAYS,
@@ -54,7 +55,7 @@ describe('the throttle', () => {
     purpose: 'login' | 'client' = 'login',
     limits: ThrottleLimits = LIMITS,
   ): Throttle =>
-    createThrottle({ counters: createAttemptCounters(instance.database), clock, limits, purpose, key });
+    createThrottle({ counters: createAttemptCounters(() => instance.database), clock, limits, purpose, key });
   const endWindows = async (): Promise<void> => {
     await auth.database.query("UPDATE attempt_counters SET end_time = clock_timestamp() - interval '1 ms'");
     clockMs += REFUSAL_REPEATED_MS;
@@ -116,21 +117,23 @@ describe('the throttle', () => {
   });
 
   it('ends a window where its first attempt put the end, however many follow', async () => {
-    const counters = createAttemptCounters(auth.database);
+    const counters = createAttemptCounters(() => auth.database);
     const counter = randomBytes(32);
     const endTimes: number[] = [];
     for (let count = 0; count < 3; count += 1) {
-      const { peer } = await counters.count({ peer: { key: counter, limit: 3 } }, 300);
+      const { peer } = await counters.count({ peer: { key: counter, limit: 3 } }, 300, 'unknown');
       if (peer !== undefined) endTimes.push(peer.endTime.getTime());
       await sleep(5);
     }
     expect(endTimes).to.have.length(3);
     expect(new Set(endTimes).size).to.equal(1);
-    expect(await counters.count({ peer: { key: counter, limit: 3 } }, 300)).to.deep.equal({ isKnown: false });
+    expect(await counters.count({ peer: { key: counter, limit: 3 } }, 300, 'unknown')).to.deep.equal({
+      isKnown: false,
+    });
   });
 
   it('repeats a rejection for a moment without a query', async () => {
-    const counters = createAttemptCounters(auth.database);
+    const counters = createAttemptCounters(() => auth.database);
     let asked = 0;
     const throttle = createThrottle({
       counters: {
@@ -315,6 +318,38 @@ describe('the throttle', () => {
       );
       expect(await codeOf(logIn(auth, user, { peer: home }))).to.equal('RATE_LIMITED');
     });
+  });
+
+  it('asks on the connections for known callers once it has seen that the network is known', async () => {
+    const user = await addUser(auth);
+    const [home, abroad] = [newPeer(), newPeer()];
+    await logIn(auth, user, { peer: home });
+    const asked: string[] = [];
+    const counters = createAttemptCounters((importance) => {
+      asked.push(importance);
+      return auth.database;
+    });
+    // The key of the instance, so that the network of the login above is found.
+    const throttle = createThrottle({
+      counters,
+      clock,
+      limits: LIMITS,
+      purpose: 'login',
+      key: deriveSecret(keyEncryptionKey, 'attempt-counters'),
+    });
+    expect(throttle.remembers(user.username, home)).to.equal(false);
+    const first = await throttle.attempt(user.username, home);
+    expect(asked.splice(0)).to.deep.equal(['unknown']);
+    expect(first.isKnown && throttle.remembers(user.username, home)).to.equal(true);
+    await (await throttle.attempt(user.username, home)).uncount();
+    expect(new Set(asked.splice(0))).to.deep.equal(new Set(['known']));
+    await throttle.attempt(user.username, abroad);
+    await throttle.attempt(randomUUID(), home);
+    await throttle.attempt(undefined, home);
+    expect(asked).to.deep.equal(['unknown', 'unknown', 'unknown']);
+    expect(throttle.remembers(user.username, abroad)).to.equal(false);
+    clockMs += 3600 * 1000;
+    expect(throttle.remembers(user.username, home)).to.equal(false);
   });
 
   it('stores no name and no address in the database, and drops expired rows', async () => {

@@ -3,7 +3,9 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { AuthError } from '../../../../services/auth/errors.js';
+import type { Importance } from '../../../../services/auth/records/importance.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import {
   addUser,
   attemptOf,
@@ -196,6 +198,99 @@ describe('login', () => {
     }
   });
 
+  it('opens a session of thirty days, with refresh tokens of seven, and records it', async () => {
+    const user = await addUser(auth);
+    const peer = '198.51.100.44:1';
+    const { session, refreshTokenExpireTime } = await logIn(auth, user, { peer, deviceName: 'phone' });
+    const { createTime, expireTime, ...fields } = session;
+    expect(expireTime.getTime() - createTime.getTime()).to.equal(30 * 86_400_000);
+    expect(refreshTokenExpireTime.getTime() - createTime.getTime()).to.equal(7 * 86_400_000);
+    expect(fields).to.deep.include({
+      ...{ userId: user.userId, clientId: 'direct', generation: 1n, clientGeneration: 1n },
+      ...{ deviceName: 'phone', amr: ['pwd'], certificateThumbprint: undefined, open: true },
+      lastUseTime: createTime,
+    });
+    const stored = await auth.store.transaction((tx) => tx.sessions.lockShared(session.sessionId));
+    expect(stored).to.deep.equal(session);
+    const { rows } = await auth.database.query<object>(
+      `SELECT actor, reason, subject, network, details FROM security_events
+       WHERE type = 'session-established' AND subject->>'sessionId' = $1`,
+      [session.sessionId],
+    );
+    const { userId, sessionId, clientId } = session;
+    expect(rows).to.deep.equal([
+      {
+        ...{ actor: userId, reason: 'login', network: '198.51.100.44' },
+        ...{ subject: { userId, sessionId, clientId }, details: { clientId } },
+      },
+    ]);
+  });
+
+  it('rejects audiences of which the roles reach none', async () => {
+    const user = await addUser(auth, ['security']);
+    const error = await serviceErrorOf(logIn(auth, user, { audiences: ['inventory'] }));
+    expect([error.code, error.violations.map(({ field }) => field)]).to.deep.equal([
+      'FIELD_INVALID',
+      ['audiences'],
+    ]);
+    expect((await logIn(auth, user, { audiences: ['auth', 'inventory'] })).session.audiences).to.deep.equal([
+      'auth',
+    ]);
+  });
+
+  it('asks the database about no name that cannot be one', async () => {
+    const lax = await openAuth(auth.url, { keyEncryptionKey });
+    const { users } = lax.store.reads;
+    const { credentialsByName } = users;
+    const names: string[] = [];
+    Object.assign(users, {
+      credentialsByName: (name: string) => {
+        names.push(name);
+        return credentialsByName(name);
+      },
+    });
+    expect(await codeOf(lax.sessions.login(attemptOf('a', 'any')))).to.equal('LOGIN_FAILED');
+    expect(await codeOf(lax.sessions.login(attemptOf('Abc', 'any')))).to.equal('LOGIN_FAILED');
+    expect(names).to.deep.equal(['abc']);
+    await lax.close();
+  });
+
+  const changes: Record<string, [change: string, undo?: string]> = {
+    'the user was disabled': ['UPDATE users SET disable_time = clock_timestamp() WHERE user_id = $1'],
+    'the password was changed': [
+      'UPDATE users SET password_version = password_version + 1 WHERE user_id = $1',
+    ],
+    'the user was deleted': [
+      'UPDATE users SET delete_time = clock_timestamp(), disable_time = clock_timestamp() WHERE user_id = $1',
+    ],
+    'the client of the logins was disabled': [
+      "UPDATE clients SET disable_time = clock_timestamp() WHERE client_id = 'direct'",
+      "UPDATE clients SET disable_time = NULL WHERE client_id = 'direct'",
+    ],
+    'the client of the logins was deleted': [
+      "UPDATE clients SET delete_time = clock_timestamp() WHERE client_id = 'direct'",
+      "UPDATE clients SET delete_time = NULL WHERE client_id = 'direct'",
+    ],
+  };
+  for (const [what, [change, undo]] of Object.entries(changes)) {
+    it(`fails when ${what} while the password was verified`, async () => {
+      const user = await addUser(auth);
+      const slow = await openAuth(auth.url, { keyEncryptionKey });
+      Object.assign(slow.passwords, {
+        verify: async () => {
+          await auth.database.query(change, change.includes('$1') ? [user.userId] : []);
+          return true;
+        },
+      });
+      expect(await codeOf(logIn(slow, user))).to.equal('LOGIN_FAILED');
+      if (undo !== undefined) {
+        await auth.database.query(undo);
+        await logIn(auth, user);
+      }
+      await slow.close();
+    });
+  }
+
   it('is rate-limited after too many failures for one name, with the time to wait', async function () {
     this.timeout(180_000);
     const limits = { failuresPerName: FAILURES_MAX };
@@ -276,6 +371,36 @@ describe('login', () => {
     Object.assign(users, { credentialsByName });
     await logIn(limited, user);
     await limited.close();
+  });
+
+  it('of a stranger asks the database nothing while the queue for password hashes is full of strangers', async () => {
+    const full = await openAuth(auth.url, { keyEncryptionKey, queues: { atOnceMax: 1, waitingMax: 1 } });
+    const user = await addUser(full);
+    // The second login finds the network of the first one.
+    for (let count = 0; count < 2; count += 1) await logIn(full, user);
+    let finish = (): void => {};
+    const running = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    const stranger = { importance: 'unknown', key: '192.0.2.1' } as const;
+    const hashes = [0, 1].map(() => full.passwordQueue.run(stranger, () => running));
+    const reads: string[] = [];
+    const { users } = full.store.reads;
+    const { credentialsByName } = users;
+    Object.assign(users, {
+      credentialsByName: (username: string, place: { importance: Importance; caller: string }) => {
+        reads.push(place.importance);
+        return credentialsByName(username, place);
+      },
+    });
+    expect(await codeOf(logIn(full, { ...user, username: randomUUID() }))).to.equal('RATE_LIMITED');
+    expect(reads).to.deep.equal([]);
+    const known = logIn(full, user);
+    await until(() => reads.length === 1);
+    finish();
+    await Promise.all([known, ...hashes]);
+    expect(reads).to.deep.equal(['known']);
+    await full.close();
   });
 
   it('is not rate-limited by successful logins', async function () {

@@ -8,6 +8,7 @@ import {
   type StoredCredential,
 } from '../../../../services/auth/records/clients.js';
 import { deleteExpired } from '../../../../services/auth/store.js';
+import type { AuthTransaction, ReadPlace, TransactionPlace } from '../../../../services/auth/transaction.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
@@ -51,6 +52,31 @@ describe('service tokens', () => {
     for (const claim of ['sid', 'gen', 'auth_time', 'act', 'ancestors'])
       expect(claims).to.not.have.property(claim);
     expect(expireTime.getTime()).to.equal(Number(claims.exp) * 1000);
+  });
+
+  it('do not wait for the database behind strangers, once the client has authenticated in its network', async () => {
+    const places: (string | undefined)[] = [];
+    const watched = await openFreshAuth();
+    const { reads, transaction } = watched.store;
+    const { find } = reads.clients;
+    Object.assign(reads.clients, {
+      find: (clientId: string, place: ReadPlace) => {
+        places.push(place.importance);
+        return find(clientId, place);
+      },
+    });
+    Object.assign(watched.store, {
+      transaction: <T>(work: (tx: AuthTransaction) => Promise<T>, place?: TransactionPlace) => {
+        places.push(place?.importance);
+        return transaction(work, place);
+      },
+    });
+    const other = await addClient(watched);
+    places.length = 0;
+    await serviceToken(watched, other);
+    await serviceToken(watched, other);
+    expect(places).to.deep.equal(['unknown', 'known', 'known', 'known']);
+    await watched.close();
   });
 
   it('can have less than the client’s rights, and never more', async () => {

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { expect } from 'chai';
+import pg from 'pg';
 import { type Database, openDatabase } from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
@@ -133,6 +134,38 @@ describe('a database', () => {
     );
     expect(rows).to.deep.equal([{ statement: '5s', lock: '1s', idle: '1s' }]);
     expect(database.missing()).to.equal('');
+  });
+
+  it('is missing for as long as its host has become read-only', async () => {
+    const relay = await relayTo(portOf(fresh.url));
+    const database = await open([`127.0.0.1:${relay.port}`]);
+    // Its session began earlier, so it may write.
+    const admin = new pg.Client({ connectionString: fresh.url });
+    await admin.connect();
+    closing.push(() => admin.end());
+    const name = new URL(fresh.url).pathname.slice(1);
+    const stateThat = (isWanted: (missing: string) => boolean): Promise<string> =>
+      new Promise((resolve) => {
+        const stop = database.onStateChange(() => {
+          if (!isWanted(database.missing())) return;
+          stop();
+          resolve(database.missing());
+        });
+      });
+    let writable: Promise<string> | undefined;
+    await admin.query(`ALTER DATABASE "${name}" SET default_transaction_read_only = on`);
+    try {
+      const away = stateThat((missing) => missing !== '');
+      await relay.cut();
+      await away;
+      const back = stateThat((missing) => missing === '' || missing === 'the database is read-only');
+      await relay.mend();
+      expect(await back).to.equal('the database is read-only');
+      writable = stateThat((missing) => missing === '');
+    } finally {
+      await admin.query(`ALTER DATABASE "${name}" RESET default_transaction_read_only`);
+    }
+    await writable;
   });
 
   it('that takes no writes is not used', async () => {
