@@ -7,6 +7,7 @@ import { type HonestTraffic, type Sample, startHonestTraffic } from './honest-tr
 import { breakLog } from './log-stage.js';
 import { type Meters, startMeters } from './meters.js';
 import { type FloodResult, type Phases, runFlood } from './run-flood.js';
+import { fillYoungGenerations } from './warm-up.js';
 
 /** Memory and compiled code of the services settle meanwhile. */
 const WARM_UP_MS = 3_000;
@@ -62,6 +63,8 @@ export class Session {
     try {
       const traffic = startHonestTraffic(environment);
       const meters = startMeters(environment.services, traffic);
+      const { auth, inventory, payment } = environment.input.addresses;
+      await fillYoungGenerations([auth, ...inventory, payment], signal);
       await sleep(WARM_UP_MS, undefined, { signal });
       return { environment, traffic, meters, baseline: [] };
     } catch (error) {

@@ -1,6 +1,6 @@
 /** The workload of users, services and operators at random moments: logins, refreshes, exchanges, revocations, and mainly calls. */
 
-import type { InstanceReceipt } from '../../services/auth/revocation/receipts.js';
+import type { InstanceReceipt } from '../../services/auth/revocation/enforcement-watch.js';
 import type { Target } from '../../services/auth/revocation/revoke-targets.js';
 import type { TokenPair } from '../../services/auth/sessions/session-tokens.js';
 import type { Call } from './instance.js';

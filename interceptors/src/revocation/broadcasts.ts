@@ -93,13 +93,18 @@ export function subscribeToBroadcasts(options: {
     name,
     files,
     onOpen: async (connection) => {
-      connection.subscribe(BROADCAST_SUBJECT, {
-        callback: (error, message) => {
-          if (error === null) onMessage(message.data);
-        },
+      const refusal = new Promise<never>((_, reject) => {
+        connection.subscribe(BROADCAST_SUBJECT, {
+          callback: (error, message) => {
+            if (error === null) onMessage(message.data);
+            else reject(error);
+          },
+        });
       });
+      // The permission to subscribe may also be withdrawn later.
+      refusal.catch(() => connection.close());
       // Broadcasts before the broker has processed the subscription would be missed.
-      await connection.flush();
+      await Promise.race([connection.flush(), refusal]);
     },
     onChange: (status) => (status.state === 'connected' ? onConnected() : onDisconnected(status)),
   });

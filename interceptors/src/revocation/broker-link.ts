@@ -24,7 +24,8 @@ const STABLE_MS = 2000;
  * - `connecting`: no attempt has ended yet
  * - `connected`
  * - `unreachable`: no answer, or the connection was lost
- * - `refused`: the broker answers and rejects this client: its user, password, token or key, or one client too many
+ * - `refused`: the broker answers and rejects this client: its user, password, token or key, its
+ *   subscription, or one client too many
  * - `tls`: the TLS handshake fails
  * - `credentials`: the file with the credentials cannot be used
  */
@@ -197,7 +198,7 @@ function stateOf(error: unknown): BrokerState {
     const { code = '' }: { code?: string } = Object(error);
     return TLS_CODES.test(code) ? 'tls' : 'unreachable';
   }
-  if (error.isAuthError() || error.isAuthTimeout()) return 'refused';
+  if (error.isAuthError() || error.isAuthTimeout() || error.isPermissionError()) return 'refused';
   if (error.code === ErrorCode.Tls || error.code === ErrorCode.ServerOptionNotAvailable) return 'tls';
   return error.isProtocolError() && !BROKEN.test(error.message) ? 'refused' : 'unreachable';
 }

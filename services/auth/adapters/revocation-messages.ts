@@ -36,13 +36,17 @@ export function questionOf(request: SyncRequest): SyncPosition {
   return request;
 }
 
-/** The message of a sync response. */
+/** The message of a sync response. Its entries are translated when they are read. */
 export function syncResponseOf(answer: SyncResult): SyncResponse {
+  let entries: Entry[] | undefined;
   return {
     epoch: answer.epoch,
     head: answer.head,
     entryIdAtHead: answer.headEntryId,
-    entries: answer.entries.map(entryMessageOf),
+    get entries() {
+      entries ??= answer.entries.map(entryMessageOf);
+      return entries;
+    },
     pull: answer.pull,
     keySet: answer.keySet && { version: answer.keySet.version, keys: [...answer.keySet.keys] },
     broadcastKeys: [...answer.broadcastKeys],

@@ -1,11 +1,12 @@
-/** RevocationService as auth serves it: a part of the list is encoded once, however many instances pull it. */
+/** RevocationService as auth serves it: what many instances receive is encoded once. */
 
 import {
   type PullResponse,
   RevocationServiceService,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { encodeSyncResponse } from './encoded-entries.js';
 
-const { pull } = RevocationServiceService;
+const { pull, sync } = RevocationServiceService;
 
 /** The bytes of messages that several calls send. */
 const encoded = new WeakMap<PullResponse, Buffer>();
@@ -20,4 +21,5 @@ function encodeOnce(message: PullResponse): Buffer {
 export const SharedRevocationService = {
   ...RevocationServiceService,
   pull: { ...pull, responseSerialize: encodeOnce },
+  sync: { ...sync, responseSerialize: encodeSyncResponse },
 };

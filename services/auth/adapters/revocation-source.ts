@@ -5,6 +5,7 @@ import type { PullResponse } from '../../../proto/gen/portcullis/revocation/v1/r
 import type { LogBatch } from '../records/revocations.js';
 import type { PullPart } from '../revocation/log.js';
 import type { Revocations } from '../revocation/revocations.js';
+import { shareEntries } from './encoded-entries.js';
 import { broadcastOf, pullResponseOf, questionOf, syncResponseOf } from './revocation-messages.js';
 
 /**
@@ -27,8 +28,12 @@ export function createRevocationSource(
   return {
     follow: (onWritten) => follow((batch) => void setImmediate(onWritten, broadcastOf(batch))),
 
-    sync: async (request, signal) =>
-      syncResponseOf(await unlessAborted(revocations.sync(questionOf(request)), signal)),
+    sync: async (request, signal) => {
+      const answer = await unlessAborted(revocations.sync(questionOf(request)), signal);
+      const response = syncResponseOf(answer);
+      shareEntries(response, answer);
+      return response;
+    },
 
     pull: async function* (request, signal) {
       const { service, instance } = request;

@@ -29,12 +29,12 @@ import {
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
 import type { SessionFilter } from '../records/sessions.js';
+import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { Epochs } from './epochs.js';
 import type { ListedInstance } from './instance-records.js';
 import type { Instances } from './instances.js';
 import type { ListedRevocation, RevocationRecords } from './listed-revocations.js';
 import { checkServiceName, type ForeignTarget } from './log.js';
-import type { InstanceReceipt, Wait } from './receipts.js';
 import type { Revocations } from './revocations.js';
 import type { TargetResult } from './revoke-many.js';
 import type { Target } from './revoke-targets.js';

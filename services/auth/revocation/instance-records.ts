@@ -1,6 +1,7 @@
 /** What auth keeps of the instances that follow the log. */
 
 import type { PageRequest } from '../records/page.js';
+import type { SyncPosition, SyncResult } from './log.js';
 
 /** How long a silent instance is listed, in seconds. */
 export const INSTANCE_KEPT_SECONDS = 600;
@@ -58,4 +59,44 @@ export interface InstanceStore {
   list(page: PageRequest): Promise<InstancePage>;
   /** Deletes the records of instances that have been silent for {@link INSTANCE_KEPT_SECONDS}. */
   deleteSilent(): Promise<void>;
+}
+
+/** The records as they are shared. @param nowMs - monotonic time of this process */
+export function sharedRecords(records: readonly InstanceRecord[], nowMs: number): SharedRecord[] {
+  return records.map((record) => ({
+    ...record,
+    ageMs: nowMs - record.requestedAtMs,
+    leaseLeftMs: record.leaseEndMs - nowMs,
+  }));
+}
+
+/** The record that another replica has shared, in the time of this process. Its lease is not used. */
+export function recordOfOther(shared: SharedRecord, nowMs: number): InstanceRecord {
+  const { ageMs, leaseLeftMs: _, ...record } = shared;
+  return { ...record, answeredHead: 0n, requestedAtMs: nowMs - ageMs, leaseEndMs: 0 };
+}
+
+/** The record of an instance after a sync request of it was answered. */
+export function recordOf(
+  question: SyncPosition,
+  known: { requestedAtMs: number; answer: SyncResult; former: InstanceRecord | undefined },
+): InstanceRecord {
+  const { requestedAtMs, answer, former } = known;
+  const { service, instance, epoch, seen } = question;
+  const isSameEpoch = former?.epoch.equals(epoch) === true;
+  const formerApplied = isSameEpoch ? former.applied : 0n;
+  // The place of an instance that must pull was not compared with the log: in a log that was restored and then begun
+  // anew, another entry stands there. And requests of one instance may overtake each other; what it applied, it keeps.
+  const isCompared = !answer.pull && question.applied > 0n && question.applied >= formerApplied;
+  const formerEndMs = isSameEpoch ? former.leaseEndMs : Number.NEGATIVE_INFINITY;
+  return {
+    service,
+    instance,
+    epoch,
+    applied: isCompared ? question.applied : formerApplied,
+    seen: isCompared ? [...seen, question.entryIdAtApplied] : seen,
+    requestedAtMs: Math.max(requestedAtMs, former?.requestedAtMs ?? requestedAtMs),
+    answeredHead: answer.head,
+    leaseEndMs: answer.pull ? formerEndMs : Math.max(requestedAtMs + answer.leaseMs, formerEndMs),
+  };
 }

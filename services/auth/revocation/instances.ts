@@ -2,23 +2,25 @@
 
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
+import { type Committed, type InstanceReceipt, SHARES_PER_LEASE, type Wait } from './enforcement-watch.js';
 import {
   createInstancePlaces,
   INSTANCES_MAX,
   INSTANCES_PER_CLIENT_DEFAULT,
   type InstanceLimit,
 } from './instance-places.js';
-import type { InstancePage, InstanceRecord, InstanceStore, SharedRecord } from './instance-records.js';
+import {
+  type InstancePage,
+  type InstanceRecord,
+  type InstanceStore,
+  recordOf,
+  recordOfOther,
+  type SharedRecord,
+  sharedRecords,
+} from './instance-records.js';
 import { createSharing } from './instance-sharing.js';
 import { createId, type SyncPosition, type SyncResult } from './log.js';
-import {
-  type Committed,
-  createEnforcementWatch,
-  type EnforcementWatch,
-  type InstanceReceipt,
-  SHARES_PER_LEASE,
-  type Wait,
-} from './receipts.js';
+import { createEnforcementWatch, type EnforcementWatch } from './receipts.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
 /** The instances, as the rest of auth uses them. */
@@ -136,9 +138,7 @@ async function waitFor(
     // Before the database has answered once, the instances of other replicas are unknown.
     if (shared !== undefined) isComplete = true;
     const nowMs = clock.monotonicMs();
-    for (const record of shared ?? []) {
-      watch.answered({ ...record, answeredHead: 0n, requestedAtMs: nowMs - record.ageMs, leaseEndMs: 0 });
-    }
+    for (const record of shared ?? []) watch.answered(recordOfOther(record, nowMs));
     if (signal.aborted || watch.isDone(isComplete ? wait : 'EVERYWHERE')) return;
     await watch.pause(wait, signal);
   }
@@ -157,37 +157,5 @@ function createRecords() {
       if (records.size > INSTANCES_MAX && longestSilent !== undefined) records.delete(longestSilent);
     },
     all: (): readonly InstanceRecord[] => [...records.values()],
-  };
-}
-
-function sharedRecords(records: readonly InstanceRecord[], nowMs: number): SharedRecord[] {
-  return records.map((record) => ({
-    ...record,
-    ageMs: nowMs - record.requestedAtMs,
-    leaseLeftMs: record.leaseEndMs - nowMs,
-  }));
-}
-
-function recordOf(
-  question: SyncPosition,
-  known: { requestedAtMs: number; answer: SyncResult; former: InstanceRecord | undefined },
-): InstanceRecord {
-  const { requestedAtMs, answer, former } = known;
-  const { service, instance, epoch, seen } = question;
-  const isSameEpoch = former?.epoch.equals(epoch) === true;
-  const formerApplied = isSameEpoch ? former.applied : 0n;
-  // The place of an instance that must pull was not compared with the log: in a log that was restored and then begun
-  // anew, another entry stands there. And requests of one instance may overtake each other; what it applied, it keeps.
-  const isCompared = !answer.pull && question.applied > 0n && question.applied >= formerApplied;
-  const formerEndMs = isSameEpoch ? former.leaseEndMs : Number.NEGATIVE_INFINITY;
-  return {
-    service,
-    instance,
-    epoch,
-    applied: isCompared ? question.applied : formerApplied,
-    seen: isCompared ? [...seen, question.entryIdAtApplied] : seen,
-    requestedAtMs: Math.max(requestedAtMs, former?.requestedAtMs ?? requestedAtMs),
-    answeredHead: answer.head,
-    leaseEndMs: answer.pull ? formerEndMs : Math.max(requestedAtMs + answer.leaseMs, formerEndMs),
   };
 }

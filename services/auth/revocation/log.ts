@@ -62,7 +62,7 @@ export interface LogReading {
   readonly state: LogState;
   /** The keys of the same snapshot. */
   readonly keys: PublishedKeys;
-  /** Ascending, up to the head: all entries that the requests need, at most {@link SYNC_ENTRIES_MAX}. */
+  /** Ascending, up to the head: all entries that the requests need, and perhaps some before. */
   readonly entries: readonly LogEntry[];
   /** The ids of the entries that the requests name as applied; entries that were dropped are missing. */
   readonly entryIds: ReadonlyMap<bigint, Buffer>;
@@ -73,6 +73,8 @@ export interface LogReading {
 /** The response to a {@link SyncPosition}. */
 export interface SyncResult extends LogState {
   readonly entries: readonly LogEntry[];
+  /** The entries of the read, of which `entries` are the last: many responses share them. */
+  readonly reading?: readonly LogEntry[];
   /** The instance must pull: it follows another epoch, lags too far, or the entry at its place was dropped. */
   readonly pull: boolean;
   /** The keys that verify access tokens, unless the instance already has them. */
@@ -266,11 +268,29 @@ export function syncResultFor(reading: LogReading, question: SyncPosition): Sync
   const pull = mustPull(reading, question);
   return {
     ...state,
-    entries: pull ? [] : reading.entries.filter((entry) => entry.sequence > question.applied),
+    entries: pull ? [] : suffixOf(reading.entries, question.applied),
+    reading: reading.entries,
     pull,
     keySet: keys.keySet.version.equals(question.keySetVersion) ? undefined : keys.keySet,
     broadcastKeys: keys.broadcastKeys,
   };
+}
+
+/** The entries after a sequence, of entries in ascending order. */
+export function suffixOf(entries: readonly LogEntry[], after: bigint): readonly LogEntry[] {
+  return entries.slice(indexAfter(entries, after));
+}
+
+/** The index of the first entry after a sequence. */
+export function indexAfter(entries: readonly LogEntry[], after: bigint): number {
+  let [low, high] = [0, entries.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const entry = entries[middle];
+    if (entry === undefined || entry.sequence > after) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** The parts of a live set; the end comes last. */

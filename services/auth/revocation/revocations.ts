@@ -2,13 +2,14 @@
 
 import type { Timers } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
-import type { EpochStanding, LostEpoch } from '../records/revocations.js';
+import type { EpochStanding, LogEntry, LostEpoch } from '../records/revocations.js';
 import type { SessionFilter } from '../records/sessions.js';
 import type { Instances } from './instances.js';
 import {
   checkInstance,
   checkQuestion,
   entriesNeededAfter,
+  indexAfter,
   type LogReading,
   newlyLost,
   otherEpochs,
@@ -19,7 +20,8 @@ import {
   sequencesToCompare,
   syncResultFor,
 } from './log.js';
-import type { RevocationStore } from './log-access.js';
+import type { LogReader, RevocationStore } from './log-access.js';
+import { LogTail } from './log-tail.js';
 import { createPullTurns } from './pull-turns.js';
 import {
   createRevocationGroups,
@@ -120,8 +122,9 @@ export function createRevocations(deps: RevocationDeps): Revocations {
 }
 
 function createShared({ log, timers }: Pick<RevocationDeps, 'log' | 'timers'>): Shared {
+  const tail = new LogTail();
   const readHead = async (questions: readonly SyncPosition[]) => {
-    const reading = await readFor(log, questions);
+    const reading = await readFor(log, tail, questions);
     return () => reading;
   };
   const readLive = async () => {
@@ -174,18 +177,39 @@ async function purge(log: RevocationStore): Promise<number> {
   }
 }
 
-function readFor(log: RevocationStore, questions: readonly SyncPosition[]): Promise<LogReading> {
+function readFor(
+  log: RevocationStore,
+  tail: LogTail,
+  questions: readonly SyncPosition[],
+): Promise<LogReading> {
   return log.read(async (reader) => {
     const { state } = reader;
     const after = entriesNeededAfter(state, questions);
     const places = sequencesToCompare(state, questions);
     const others = otherEpochs(state, questions);
-    const [keys, entries, entryIds, known] = await Promise.all([
+    const [keys, entries, known] = await Promise.all([
       reader.publishedKeys(),
-      after === undefined ? [] : reader.entriesAfter(after),
-      places.length === 0 ? new Map<bigint, Buffer>() : reader.entryIdsAt(places),
+      after === undefined ? [] : tail.entriesAfter(reader, after),
       others.length === 0 ? new Map<string, EpochStanding>() : reader.standingOf(others),
     ]);
+    const entryIds = await entryIdsAt(reader, entries, places);
     return { state, keys, entries, entryIds, otherEpochs: known };
   });
+}
+
+/** The ids of the entries at these places: from the entries of the read, and else from the log. */
+async function entryIdsAt(
+  reader: LogReader,
+  entries: readonly LogEntry[],
+  places: readonly bigint[],
+): Promise<ReadonlyMap<bigint, Buffer>> {
+  const ids = new Map<bigint, Buffer>();
+  const others: bigint[] = [];
+  for (const place of places) {
+    const entry = entries[indexAfter(entries, place) - 1];
+    if (entry?.sequence === place) ids.set(place, entry.entryId);
+    else others.push(place);
+  }
+  if (others.length === 0) return ids;
+  return new Map([...ids, ...(await reader.entryIdsAt(others))]);
 }

@@ -3,8 +3,9 @@
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
 import type { MatchedSession, SessionFilter } from '../records/sessions.js';
+import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import { checkReason } from './log.js';
-import { type InstanceReceipt, WAITS_MAX, type Wait } from './receipts.js';
+import { WAITS_MAX } from './receipts.js';
 import { receiptOfWritten, type Written } from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, writeRevocation } from './revoke.js';
 import {

@@ -3,9 +3,10 @@
 import type { Clock } from '@portcullis/guard/clock';
 import { AuthError } from '../errors.js';
 import type { Receipt } from '../records/revocations.js';
+import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { Instances } from './instances.js';
 import { checkReason } from './log.js';
-import { type InstanceReceipt, WAITS_MAX, type Wait } from './receipts.js';
+import { WAITS_MAX } from './receipts.js';
 import { type RevocationGroups, receiptOfWritten, type Written } from './revocation-groups.js';
 import {
   type AccountTarget,

@@ -1,6 +1,7 @@
 /** A broadcast is accepted only when a key of the issuer signed it as a broadcast. */
 
 import { randomUUID } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { connect } from 'nats';
@@ -13,7 +14,7 @@ import {
   subscribeToBroadcasts,
 } from '../../../interceptors/src/revocation/broadcasts.js';
 import { Broadcast } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { type Nats, startNats } from '../../../scripts/system/nats.js';
+import { type Nats, natsConfiguration, startNats } from '../../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { rejectionOf } from '../../support/outcomes.js';
 import { startRelay } from '../../support/tcp-relay.js';
@@ -142,6 +143,17 @@ describe('a broadcast reader', () => {
   });
 });
 
+/** The settings of a broker; inventory may subscribe to one subject. */
+function authenticationOf(subject: string) {
+  const user = (name: string, permissions: object) => ({ user: name, password: 'x', permissions });
+  const users = [
+    user('auth', {}),
+    user('inventory', { publish: '_INBOX.>', subscribe: subject }),
+    user('stranger', { publish: '>', subscribe: '_INBOX.>' }),
+  ];
+  return { authorization: { users } };
+}
+
 describe('a subscription to broadcasts', () => {
   let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
   let server: Nats;
@@ -151,13 +163,8 @@ describe('a subscription to broadcasts', () => {
 
   before(async () => {
     folder = await makeTemporaryFolder();
-    const user = (name: string, permissions: object) => ({ user: name, password: 'x', permissions });
-    const users = [
-      user('auth', {}),
-      user('inventory', { publish: '_INBOX.>', subscribe: BROADCAST_SUBJECT }),
-      user('stranger', { publish: '>', subscribe: '_INBOX.>' }),
-    ];
-    server = await startNats({ dataDir: folder.path, port: 0, authentication: { authorization: { users } } });
+    const authentication = authenticationOf(BROADCAST_SUBJECT);
+    server = await startNats({ dataDir: folder.path, port: 0, authentication });
   });
   after(async () => {
     await server.stop();
@@ -208,11 +215,29 @@ describe('a subscription to broadcasts', () => {
     await relay.cut();
   });
 
-  it('delivers nothing to a user who may not subscribe', async () => {
+  it('is refused to a user who may not subscribe, and delivers nothing', async () => {
     subscribe('stranger');
     await until(() => states.length > 0);
     await publish('secret');
     await sleep(50);
     expect(messages).to.deep.equal([]);
+    expect(states).to.deep.equal(['refused']);
+  });
+
+  it('is refused when the permission is withdrawn, and works again when it is granted', async () => {
+    const reconfigure = async (isPermitted: boolean): Promise<void> => {
+      const authentication = authenticationOf(isPermitted ? BROADCAST_SUBJECT : '_INBOX.>');
+      const text = natsConfiguration({ port: server.port, authentication });
+      await writeFile(`${folder.path}/nats.conf`, text);
+      server.kill('SIGHUP');
+    };
+    subscribe('inventory');
+    await until(() => states.at(-1) === 'connected');
+    await reconfigure(false);
+    await until(() => states.at(-1) === 'refused');
+    await reconfigure(true);
+    await until(() => states.at(-1) === 'connected');
+    await publish('after the grant');
+    await until(() => messages.length > 0);
   });
 });

@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Clock, systemTimers } from '@portcullis/guard/clock';
 import { expect } from 'chai';
+import type { Committed } from '../../../../services/auth/revocation/enforcement-watch.js';
 import type { InstanceStore, SharedRecord } from '../../../../services/auth/revocation/instance-records.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
 import {
@@ -11,7 +12,6 @@ import {
   type SyncPosition,
   type SyncResult,
 } from '../../../../services/auth/revocation/log.js';
-import type { Committed } from '../../../../services/auth/revocation/receipts.js';
 import { serviceErrorOf } from '../../../support/outcomes.js';
 import { publishedKeys, question } from './revocation-support.js';
 

@@ -1,0 +1,338 @@
+/**
+ * The guards of the protocol, each of which the explorer can leave out. Production has no switches for them: a guard is
+ * left out by a change of the compiled text, or by surroundings that do what a guard of theirs forbids.
+ */
+
+import type { GuardName } from '../simulate/guards.js';
+import type { Edit, ModuleName } from './protocol.js';
+
+/** What the surroundings do although a guard of theirs forbids it. */
+export interface Environment {
+  /** Sync responses may come from a state of the log that is older than the request. */
+  readonly oldReads?: boolean;
+  /** The lease begins when the response arrives. */
+  readonly leaseFromAnswer?: boolean;
+  /** Auth drops entries before their tokens have expired, and leaves the horizon where it is. */
+  readonly earlyPurge?: boolean;
+  /** A replica does not compare the positions that others have shared with the log. */
+  readonly trustsOthers?: boolean;
+}
+
+/** A guard: what leaving it out changes, and in which worlds its absence shows. */
+export interface Guard {
+  readonly name: string;
+  /** The rule. */
+  readonly about: string;
+  readonly edits?: readonly Edit[];
+  readonly environment?: Environment;
+  /** The worlds that are searched until one has a violation. */
+  readonly worlds: readonly string[];
+  /** Why no world has a violation without it: another guard covers for it. */
+  readonly redundant?: string;
+}
+
+function edit(module: ModuleName, find: string, replace: string): Edit {
+  return { module, find, replace };
+}
+
+const NO_CLOCK_RISES = edit('feed', 'awakeMs + (risesMs - lease.risesMs)', 'awakeMs');
+const NO_WALL_CLOCK = edit('feed', ', wallMs - lease.sentAt.wallMs);', ', 0);');
+
+export const GUARDS: readonly Guard[] = [
+  {
+    name: 'lease',
+    about: 'an instance admits calls only while its lease runs',
+    edits: [edit('feed', 'return lease.lengthMs - elapsedMs;', 'return 1;')],
+    worlds: ['entries'],
+  },
+  {
+    name: 'lease-start',
+    about: 'the lease begins when the request was sent, not when the response arrived',
+    environment: { leaseFromAnswer: true },
+    worlds: ['entries'],
+  },
+  {
+    name: 'monotonic-clock',
+    about: 'the lease is over when the monotonic clock says so',
+    edits: [edit('feed', 'awakeMs + (risesMs - lease.risesMs)', '0')],
+    worlds: ['jump-back'],
+  },
+  {
+    name: 'wall-clock',
+    about: 'the lease is over when the wall clock says so',
+    edits: [NO_WALL_CLOCK],
+    worlds: ['sleep'],
+    redundant: 'the rises of the wall clock above the monotonic one say so, too',
+  },
+  {
+    name: 'clock-rises',
+    about: 'rises of the wall clock above the monotonic one count as time',
+    edits: [NO_CLOCK_RISES],
+    worlds: ['sleep-back'],
+  },
+  {
+    name: 'wall-clock-and-rises',
+    about: 'a sleep counts, although the monotonic clock stands still',
+    edits: [NO_CLOCK_RISES, NO_WALL_CLOCK],
+    worlds: ['sleep'],
+  },
+  {
+    name: 'wall-before-request',
+    about: 'the lease is over when the wall clock is before the request',
+    edits: [edit('feed', 'lease === undefined || wallMs < lease.sentAt.wallMs', 'lease === undefined')],
+    worlds: ['sleep-back', 'jump-back'],
+  },
+  {
+    name: 'applied',
+    about: 'broadcasts never move the position',
+    edits: [
+      edit(
+        'feed',
+        'this.#insert(entry);\n            if (entry.acknowledge)',
+        'this.#insert(entry);\n this.#advance(entry.sequence, entry.entryId);\n            if (entry.acknowledge)',
+      ),
+    ],
+    worlds: ['entries'],
+  },
+  {
+    name: 'hydration',
+    about: 'the position moves at the end of a pull, not at its beginning',
+    edits: [
+      edit(
+        'feed',
+        "ticket.list !== this.#list)\n            return 'pull';",
+        "ticket.list !== this.#list) {\n this.#advance(response.head, response.entryIdAtHead);\n            return 'pull'; }",
+      ),
+    ],
+    worlds: ['entries'],
+  },
+  {
+    name: 'ignored-pull',
+    about: 'a response that asks for a pull grants no lease',
+    edits: [edit('feed', 'if (response.pull || ticket', 'if (ticket')],
+    worlds: ['retention', 'purged'],
+  },
+  {
+    name: 'latest',
+    about: 'a response that was overtaken grants no lease',
+    edits: [edit('feed', 'ticket.sentAt.monotonicMs > this.#lastAppliedMonotonicMs', 'true')],
+    worlds: ['requests', 'epoch', 'epoch-keys'],
+  },
+  {
+    name: 'same-list',
+    about: 'a response speaks of the list that its request described',
+    edits: [
+      edit('feed', 'if (!isLatest || ticket.list !== this.#list)', 'if (!isLatest)'),
+      edit(
+        'feed',
+        'response.pull || ticket.list !== this.#list',
+        'response.pull || !sameBytes(ticket.request.epoch, response.epoch)',
+      ),
+    ],
+    worlds: ['epoch-keys'],
+  },
+  {
+    name: 'named-keys',
+    about: 'a response without a key set confirms only the key set that its request named',
+    edits: [edit('feed', 'if (!this.#hasKeySetOf(ticket, response))', 'if (false)')],
+    worlds: ['key', 'key-epoch'],
+  },
+  {
+    name: 'epoch',
+    about: 'broadcasts of other epochs are ignored',
+    edits: [
+      edit(
+        'feed',
+        'this.#epoch.length === 0 || !sameBytes(broadcast.epoch, this.#epoch)',
+        'this.#epoch.length === 0',
+      ),
+    ],
+    worlds: ['user'],
+  },
+  {
+    name: 'pull-epoch',
+    about: 'a pull counts only if it names the present epoch',
+    edits: [edit('feed', 'if (!sameBytes(part.value.epoch, this.#epoch))', 'if (false)')],
+    worlds: ['epoch', 'epoch-keys-one', 'restore'],
+  },
+  {
+    name: 'staged-dropped',
+    about: 'a new epoch drops the parts of a pull under way',
+    edits: [
+      edit(
+        'feed',
+        'this.#unacknowledged.clear();\n        this.#staged = undefined;',
+        'this.#unacknowledged.clear();',
+      ),
+    ],
+    worlds: ['epoch-one'],
+    redundant: 'the end of the pull names the former epoch',
+  },
+  {
+    name: 'merged-pull',
+    about: 'a pull is merged into the list, and replaces nothing',
+    edits: [edit('feed', 'this.#list.takeOver(staged);', 'this.#list = staged;')],
+    worlds: ['entries', 'requests', 'stale'],
+  },
+  {
+    name: 'new-list',
+    about: 'a new epoch begins with an empty list',
+    edits: [
+      edit(
+        'feed',
+        'this.#list = new RevocationList(this.#listEntriesMax);\n        this.#listener',
+        'this.#listener',
+      ),
+    ],
+    worlds: ['user'],
+  },
+  {
+    name: 'epoch-ends-lease',
+    about: 'a new epoch ends the lease',
+    edits: [edit('feed', 'this.#lease = undefined;', '')],
+    worlds: ['epoch', 'epoch-one', 'foreign'],
+  },
+  {
+    name: 'epoch-ends-hydration',
+    about: 'before the list of a new epoch was complete once, no method may be called',
+    edits: [edit('feed', 'this.#hydrated = false;', '')],
+    worlds: ['stale'],
+  },
+  {
+    name: 'epoch-resets-position',
+    about: 'a new epoch begins at position 0',
+    edits: [edit('feed', 'this.#applied = 0n;\n        this.#entryIdAtApplied = new Uint8Array(0);', '')],
+    worlds: ['epoch', 'epoch-one', 'foreign'],
+  },
+  {
+    name: 'full-list',
+    about: 'a list that is full gets no lease',
+    edits: [edit('feed', 'this.#list.add(entry);', 'try { this.#list.add(entry); } catch {}')],
+    worlds: ['full'],
+  },
+  {
+    name: 'horizon',
+    about: 'a token whose entries may be dropped has expired, whatever the clock says',
+    edits: [edit('admission', ' || token.expiresAtMs <= this.#feed.horizonMs)', ')')],
+    worlds: ['retention'],
+  },
+  {
+    name: 'retention',
+    about: 'the log keeps an entry until its tokens have expired, and raises the horizon when it drops one',
+    environment: { earlyPurge: true },
+    worlds: ['retention'],
+  },
+  {
+    name: 'stale-hydration',
+    about: 'methods with ON_STALE_ALLOW wait for the first complete list',
+    edits: [edit('admission', 'allowStale ? this.#feed.hydrated :', 'allowStale ? true :')],
+    worlds: ['stale'],
+  },
+  {
+    name: 'entry-id',
+    about: 'auth compares the id of the entry at the position',
+    edits: [edit('log', 'if (!known.equals(question.entryIdAtApplied))', 'if (false)')],
+    worlds: ['restore', 'restore-requests'],
+  },
+  {
+    name: 'head',
+    about: 'auth compares the position with the head of the log',
+    edits: [edit('log', 'if (question.applied > state.head)', 'if (false)')],
+    worlds: ['restore', 'restore-requests'],
+  },
+  {
+    name: 'known-epochs',
+    about: 'an epoch that the database does not know was lost',
+    edits: [
+      edit('log', "if (reading.otherEpochs.get(question.epoch.toString('hex')) !== 'OVER')", 'if (false)'),
+    ],
+    worlds: ['restore'],
+  },
+  {
+    name: 'older-leases',
+    about: 'the bound counts longer leases of the past',
+    edits: [edit('log', 'Math.max(boundMs, lock.olderLeasesEndBy.getTime())', 'boundMs')],
+    worlds: ['shorter-lease'],
+  },
+  {
+    name: 'fence',
+    about: 'no standby and no deposed primary answers a sync',
+    environment: { oldReads: true },
+    worlds: ['old-server'],
+  },
+  {
+    name: 'shared-read',
+    about: 'a read answers only requests that arrived before it began',
+    environment: { oldReads: true },
+    worlds: ['entries-one'],
+  },
+  {
+    name: 'compared-position',
+    about: 'a position that auth has not compared with the log acknowledges nothing',
+    edits: [edit('records', 'const isCompared = !answer.pull && ', 'const isCompared = ')],
+    worlds: ['receipts-epoch', 'receipts-restore'],
+  },
+  {
+    name: 'same-log',
+    about: 'only requests after the commit acknowledge by their position, and only in the epoch of the entry',
+    edits: [
+      edit(
+        'watch',
+        'const isSameLog = !isBefore && record.epoch.equals(committed.epoch);',
+        'const isSameLog = true;',
+      ),
+    ],
+    worlds: ['receipts', 'receipts-epoch', 'receipts-restore'],
+  },
+  {
+    name: 'request-after-commit',
+    about: 'a request from before the commit acknowledges nothing by its position',
+    edits: [edit('watch', 'const isSameLog = !isBefore && ', 'const isSameLog = ')],
+    worlds: ['receipts-restore'],
+  },
+  {
+    name: 'shared-position',
+    about: 'a position that another replica has shared is compared with the log again',
+    environment: { trustsOthers: true },
+    worlds: ['receipts-restore'],
+  },
+  {
+    name: 'last-lease',
+    about: 'a call waits for a silent instance until its last lease from before the commit is over',
+    edits: [edit('watch', 'nowMs < one.requestedBeforeMs + boundMs', 'false')],
+    worlds: ['receipts'],
+  },
+  {
+    name: 'overwritten-record',
+    about: 'a later request may have hidden an earlier one, whose lease still runs',
+    edits: [
+      edit(
+        'watch',
+        'requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs',
+        'requestedBeforeMs: isBefore ? requestedAtMs : 0',
+      ),
+    ],
+    worlds: ['receipts', 'receipts-two'],
+  },
+  {
+    name: 'requested-since',
+    about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
+    edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
+    worlds: ['receipts', 'receipts-two'],
+  },
+];
+
+/** The guards that only the simulator leaves out: what they guard is not in the state of the explorer. */
+export const SIMULATED_ONLY: { readonly [G in GuardName]?: string } = {
+  recheck: 'the verification of a token takes no time here',
+  'session-generation': 'there are no sessions here',
+  signature: 'messages cannot be forged here',
+  generation: 'tokens are not minted here',
+};
+
+/** @throws RangeError when there is no such guard */
+export function guardOf(name: string): Guard {
+  const guard = GUARDS.find((each) => each.name === name);
+  if (guard === undefined) throw new RangeError(`there is no guard ${name}`);
+  return guard;
+}

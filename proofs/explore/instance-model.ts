@@ -1,0 +1,335 @@
+/** The instance of a world: what happens to its feed, its clocks and its requests. */
+
+import type { SyncTicket } from '@portcullis/guard/internal';
+import { pullResponseOf, syncResponseOf } from '../../services/auth/adapters/revocation-messages.js';
+import type { DatabaseModel } from './database.js';
+import type { Entries } from './entries.js';
+import { FeedMirror } from './feed-mirror.js';
+import type { Environment } from './guards.js';
+import {
+  entryIdOf,
+  entryIndexOf,
+  epochIdOf,
+  epochIndexOf,
+  keysIdOf,
+  keysIndexOf,
+  LATER_MS,
+  ORIGIN_TICK,
+  type Present,
+  TICK_MS,
+} from './identifiers.js';
+import type { ExposedFeed, Protocol } from './protocol.js';
+import { bitsOf, indexesIn, newFeed, type Question, type State } from './state.js';
+import { answerText, entryName, positionText } from './wording.js';
+import type { World } from './world.js';
+
+/** Objects that live on between events, instead of being made from each state. */
+interface Live {
+  feed: ExposedFeed;
+  readonly tickets: WeakMap<Question, SyncTicket>;
+  tick: number;
+  slept: number;
+  /** Distinguishes requests of one tick. */
+  asked: number;
+}
+
+/** What the instance meets. */
+interface InstanceDeps {
+  readonly protocol: Protocol;
+  readonly world: World;
+  readonly environment: Environment;
+  readonly entries: Entries;
+  readonly database: DatabaseModel;
+}
+
+/** The instance. */
+export class InstanceModel {
+  readonly world: World;
+  readonly protocol: Protocol;
+  readonly environment: Environment;
+  readonly entries: Entries;
+  readonly database: DatabaseModel;
+  readonly mirror: FeedMirror;
+  /** Set for a replay: feed and tickets are then never made from a state. */
+  live: Live | undefined;
+
+  constructor({ protocol, world, environment, entries, database }: InstanceDeps) {
+    this.protocol = protocol;
+    this.world = world;
+    this.environment = environment;
+    this.entries = entries;
+    this.database = database;
+    this.mirror = new FeedMirror(protocol, world, entries);
+  }
+
+  /** From now on, feed and tickets live on between events, and clocks advance. */
+  goLive(): void {
+    this.entries.keptUntilMs = [];
+    this.live = { feed: this.mirror.create(), tickets: new WeakMap(), tick: ORIGIN_TICK, slept: 0, asked: 0 };
+  }
+
+  /** During a replay: writes the objects that live on into the state. */
+  saveLive(state: State): void {
+    const present = this.present(state);
+    const feed = this.feedOf(state);
+    this.mirror.save(feed, state, present);
+    for (const question of state.questions) {
+      this.mirror.refresh(question, this.#ticketOf(question, feed, present), feed, present);
+    }
+  }
+
+  present({ wallAhead }: State): Present {
+    const { tick, slept } = this.live ?? { tick: ORIGIN_TICK, slept: 0 };
+    return {
+      databaseMs: tick * TICK_MS,
+      monotonicMs: (tick - slept) * TICK_MS,
+      wallMs: (tick + wallAhead) * TICK_MS,
+    };
+  }
+
+  feedOf(state: State): ExposedFeed {
+    return this.live?.feed ?? this.mirror.restore(state, this.present(state));
+  }
+
+  /** Calls the feed of a state, and saves it and what it has in common with the open requests. */
+  #withFeed<T>(state: State, work: (feed: ExposedFeed, present: Present) => T): T {
+    const present = this.present(state);
+    const feed = this.feedOf(state);
+    const tickets = new Map(
+      state.questions.map((question) => [question, this.#ticketOf(question, feed, present)]),
+    );
+    const result = work(feed, present);
+    this.mirror.save(feed, state, present);
+    for (const question of state.questions) {
+      const ticket = tickets.get(question);
+      if (ticket !== undefined) this.mirror.refresh(question, ticket, feed, present);
+    }
+    if (this.world.stale === true) this.#noteRejected(state, feed, present);
+    return result;
+  }
+
+  #ticketOf(question: Question, feed: ExposedFeed, present: Present): SyncTicket {
+    return this.live?.tickets.get(question) ?? this.mirror.ticketOf(question, feed, present);
+  }
+
+  /** The ticket with which a response is applied; without the guard, one of the present. */
+  #answeredTicket(question: Question, feed: ExposedFeed, present: Present): SyncTicket {
+    const ticket = this.#ticketOf(question, feed, present);
+    if (this.environment.leaseFromAnswer !== true) return ticket;
+    const offsetMs = this.#nextOffsetMs(question.rank + this.world.questions);
+    const sentAt = { monotonicMs: present.monotonicMs + offsetMs, wallMs: present.wallMs + offsetMs };
+    return { ...ticket, sentAt };
+  }
+
+  #nextRank(state: State): number {
+    return Math.max(state.feed.lastRank, ...state.questions.map((question) => question.rank)) + 1;
+  }
+
+  /** From the beginning of the tick until a request is sent. */
+  #nextOffsetMs(rank: number): number {
+    if (this.live === undefined) return rank;
+    this.live.asked += 1;
+    return this.live.asked;
+  }
+
+  #noteRejected(state: State, feed: ExposedFeed, present: Present): void {
+    for (let index = 0; index < state.entries.length; index += 1) {
+      const { claims } = this.entries.revokedToken(state, index, present);
+      if (feed.list.revokes(claims)) state.rejected |= 1 << index;
+    }
+  }
+
+  look(state: State): string {
+    return this.#withFeed(state, (feed, { monotonicMs, wallMs }) => {
+      feed.leaseLeftMs(monotonicMs + LATER_MS, wallMs + LATER_MS);
+      return 'the instance reads its clocks';
+    });
+  }
+
+  /** Where machines sleep, the promise holds only if the clocks are read between a sleep and a set-back. */
+  setBack(state: State): string {
+    const isRead = (this.world.sleeps ?? 0) > 0;
+    if (isRead) this.look(state);
+    this.setClock(state, -1);
+    if (isRead) this.look(state);
+    return `the wall clock of the instance is set back by a tick${isRead ? ', and read before and after' : ''}`;
+  }
+
+  setClock(state: State, by: 1 | -1): void {
+    const { feed, questions } = state;
+    const wallMax = this.world.lease + (this.world.back ?? 0);
+    state.wallAhead += by;
+    for (const ages of feed.lease === undefined ? questions : [...questions, feed.lease]) {
+      ages.wall = Math.min(ages.wall + by, wallMax);
+    }
+    if (feed.clocks !== undefined) shiftClocks(feed.clocks, -by);
+  }
+
+  crash(state: State): string {
+    state.feed = newFeed();
+    state.questions = [];
+    state.pull = undefined;
+    state.pullWanted = false;
+    state.installed = 0;
+    state.rejected = 0;
+    state.followed = 0;
+    if (this.live !== undefined) this.live.feed = this.mirror.create();
+    return 'the instance crashes and starts again';
+  }
+
+  ask(state: State): string {
+    return this.#withFeed(state, (feed, present) => {
+      const rank = this.#nextRank(state);
+      const offsetMs = this.#nextOffsetMs(rank);
+      const ticket = feed.createSyncRequest({
+        monotonicMs: present.monotonicMs + offsetMs,
+        wallMs: present.wallMs + offsetMs,
+      });
+      const { request } = ticket;
+      const question: Question = {
+        rank,
+        monotonic: 0,
+        wall: 0,
+        rises: 0,
+        ofList: true,
+        at: {
+          epoch: epochIndexOf(request.epoch),
+          sequence: Number(request.applied),
+          entry: entryIndexOf(request.entryIdAtApplied),
+        },
+        keys: keysIndexOf(request.keySetVersion),
+        seen: bitsOf(request.seen.map((id) => entryIndexOf(id) - 1)),
+        arrival: undefined,
+        answer: undefined,
+      };
+      state.questions.push(question);
+      this.live?.tickets.set(question, ticket);
+      return `the instance asks: ${positionText(question.at)}`;
+    });
+  }
+
+  answer(state: State, number: number): string {
+    const question = questionAt(state, number);
+    const { answer } = question;
+    if (answer === undefined) throw new RangeError('the request has no response');
+    return this.#withFeed(state, (feed, present) => {
+      const ticket = this.#answeredTicket(question, feed, present);
+      state.questions.splice(number, 1);
+      const entries = indexesIn(answer.entries).map((index) =>
+        this.entries.logEntryOf(state, index, present),
+      );
+      const response = syncResponseOf({
+        epoch: epochIdOf(answer.epoch),
+        head: BigInt(answer.sequence),
+        headEntryId: entryIdOf(answer.entry),
+        entries,
+        pull: answer.pull,
+        keySet: answer.keys === 0 ? undefined : { version: keysIdOf(answer.keys), keys: [] },
+        broadcastKeys: [],
+        horizon: new Date(this.entries.horizonMs(state, answer.horizon, present)),
+        leaseMs: answer.lease * TICK_MS,
+      });
+      const outcome = this.#orFull(() =>
+        feed.applySyncResponse(ticket, response, () => {
+          state.installed = answer.keys;
+        }),
+      );
+      if (this.mirror.isLast(feed, ticket.sentAt)) {
+        const isLatest = this.environment.leaseFromAnswer === true;
+        state.feed.lastRank = isLatest ? this.#nextRank(state) : question.rank;
+      }
+      if (outcome === 'pull') state.pullWanted = true;
+      if (outcome === 'pull' || outcome === 'granted') state.followed |= 1 << (answer.epoch - 1);
+      return `the response to request ${number + 1} arrives (${answerText(answer)}): ${outcome}`;
+    });
+  }
+
+  broadcast(state: State, index: number): string {
+    return this.#withFeed(state, (feed, present) => {
+      const entry = this.entries.logEntryOf(state, index, present);
+      const epoch = (state.entries[index]?.epoch ?? 0) + 1;
+      const { entries } = syncResponseOf({ ...NO_ANSWER, entries: [entry] });
+      const outcome = this.#orFull(() =>
+        feed.applyBroadcast({ epoch: epochIdOf(epoch), entries }).accepted ? 'accepted' : 'ignored',
+      );
+      return `the broadcast of entry ${entryName(index)} arrives: ${outcome}`;
+    });
+  }
+
+  /** The parts of the pull arrive, the end too or not. */
+  endPull(state: State, isComplete: boolean): string {
+    const { pull } = state;
+    if (pull === undefined) throw new RangeError('there is no pull');
+    return this.#withFeed(state, (feed, present) => {
+      let outcome = 'ignored';
+      if (pull.rows !== undefined) {
+        const live = this.database.readLive(state, pull.rows, pull, present);
+        outcome = this.#orFull(() => {
+          let done = false;
+          for (const part of this.protocol.log.partsOf(live)) {
+            if (part.part !== 'end' || isComplete) done = feed.applyPullPart(pullResponseOf(part));
+          }
+          return done ? 'complete' : 'ignored';
+        });
+      }
+      feed.abandonPull();
+      state.pull = undefined;
+      return isComplete ? `the pull arrives: ${outcome}` : 'the pull breaks off';
+    });
+  }
+
+  #orFull<T extends string>(work: () => T): T | 'the list is full' {
+    try {
+      return work();
+    } catch (error) {
+      if (error instanceof this.protocol.ListFullError) return 'the list is full';
+      throw error;
+    }
+  }
+
+  beginPull(state: State): string {
+    state.pullWanted = false;
+    state.pull = { epoch: 0, sequence: 0, entry: 0, rows: undefined };
+    return this.#withFeed(state, (feed) => {
+      feed.beginPull();
+      return 'the instance begins a pull';
+    });
+  }
+
+  /** Time passes for the clocks. Those of a sleeping machine's monotonic kind stand still. */
+  pass({ feed, questions }: State, { asleep }: { asleep: boolean }): void {
+    const { lease, back = 0 } = this.world;
+    for (const ages of feed.lease === undefined ? questions : [...questions, feed.lease]) {
+      if (!asleep) ages.monotonic = Math.min(ages.monotonic + 1, lease);
+      ages.wall = Math.min(ages.wall + 1, lease + back);
+    }
+    if (asleep && feed.clocks !== undefined) shiftClocks(feed.clocks, -1);
+    if (this.live === undefined) return;
+    this.live.tick += 1;
+    if (asleep) this.live.slept += 1;
+    else this.live.asked = 0;
+  }
+}
+
+const NO_ANSWER = {
+  epoch: Buffer.alloc(0),
+  head: 0n,
+  headEntryId: Buffer.alloc(0),
+  pull: false,
+  keySet: undefined,
+  broadcastKeys: [],
+  horizon: new Date(0),
+  leaseMs: 0,
+};
+
+function shiftClocks(clocks: { lowest: number; highest: number }, by: number): void {
+  clocks.lowest += by;
+  clocks.highest += by;
+}
+
+/** @throws RangeError when there is no such request */
+export function questionAt({ questions }: State, number: number): Question {
+  const question = questions[number];
+  if (question === undefined) throw new RangeError(`there is no request ${number}`);
+  return question;
+}

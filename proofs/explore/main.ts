@@ -1,0 +1,246 @@
+/** `npm run explore`: visits every state of small worlds, and shows that each guard is needed. */
+
+import { availableParallelism } from 'node:os';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { integerBetween } from '../shared/command-line.js';
+import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
+import { roundTo } from '../shared/statistics.js';
+import { eventsOf } from './events.js';
+import { GUARDS, guardOf } from './guards.js';
+import { replay, type Trace, traceOf } from './replay.js';
+import { type Found, search } from './search.js';
+import { WORLDS, worldOf } from './worlds.js';
+
+const WORKERS_MAX = 64;
+const MINUTES_MAX = 7 * 24 * 60;
+
+/** Time of the short run, in minutes. */
+const SHORT_MINUTES = 3;
+
+/** The shortest time between two updates of the progress bar, in milliseconds. */
+const BAR_INTERVAL_MS = 200;
+/** The shortest time between two lines of progress without a terminal, in milliseconds. */
+const LINE_INTERVAL_MS = 5_000;
+
+/** The names of all worlds, or of all guards. */
+const ALL = 'all';
+
+function parseMinutes(text: string): number {
+  const number = Number(text);
+  if (number > 0 && number <= MINUTES_MAX) return number;
+  throw new InvalidArgumentError(`Expected a number above 0 and up to ${MINUTES_MAX}.`);
+}
+
+/** The JSON figures of one world. */
+interface WorldFigures {
+  readonly states: number;
+  readonly transitions: number;
+  readonly depth: number;
+  readonly fix_point: boolean;
+  readonly violations: number;
+  readonly seconds: number;
+}
+
+/** The JSON figures of one guard that was left out. */
+interface GuardFigures {
+  /** A violation was found. */
+  readonly found: boolean;
+  /** Number of events until the violation; null without one. */
+  readonly steps: number | null;
+  readonly world: string;
+  /** No violation is expected, because another guard covers for it. */
+  readonly redundant: boolean;
+  /** The expectation was met. */
+  readonly ok: boolean;
+}
+
+const program = new Command('npm run explore --')
+  .description(
+    'Visits every state of small worlds of the revocation protocol, and leaves out its guards one by one.',
+  )
+  .option('--worlds <names>', 'the worlds, separated by commas, or "all"')
+  .option('--without <guard>', 'a guard to leave out, several separated by commas, or "all"')
+  .addOption(
+    new Option(
+      '--short',
+      `the short worlds and guards alone, for at most ${SHORT_MINUTES} minutes`,
+    ).conflicts('worlds'),
+  )
+  .option('--minutes <n>', 'gives up after this time', parseMinutes)
+  .option('--workers <n>', 'number of threads', integerBetween(1, WORKERS_MAX))
+  .option('--trace <file>', 'where to write the last counterexample, for a test that replays it')
+  .option('--json <file>', 'where to write the figures')
+  .addHelpText('after', '\nWithout --worlds and --without: all worlds, then all guards.')
+  .addHelpText('after', '\nExit code: 0 when every world holds and every guard is needed, 1 otherwise.')
+  .addHelpText(
+    'after',
+    `\nWorlds:\n${WORLDS.map(({ name, about }) => `  ${name.padEnd(18)}${about}`).join('\n')}`,
+  )
+  .addHelpText(
+    'after',
+    `\nGuards:\n${GUARDS.map(({ name, about }) => `  ${name.padEnd(22)}${about}`).join('\n')}`,
+  )
+  .parse();
+const flags = program.opts<{
+  worlds?: string;
+  without?: string;
+  short?: boolean;
+  minutes?: number;
+  workers?: number;
+  trace?: string;
+  json?: string;
+}>();
+
+const workers = flags.workers ?? Math.min(WORKERS_MAX, availableParallelism());
+const minutes = flags.minutes ?? (flags.short === true ? SHORT_MINUTES : undefined);
+const untilMs = minutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + minutes * 60_000;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  const worlds = chosenWorlds();
+  const guards = chosenGuards();
+  const inWorlds: Record<string, WorldFigures> = {};
+  const withoutGuards: Record<string, GuardFigures> = {};
+  for (const world of worlds) inWorlds[world] = await exploreWorld(world);
+  for (const guard of guards) withoutGuards[guard] = await leaveOut(guard);
+  await writeFigures(flags.json, { worlds: inWorlds, without: withoutGuards, workers });
+  showSummary(inWorlds, withoutGuards);
+  const isHolding = Object.values(inWorlds).every(
+    ({ violations, fix_point }) => violations === 0 && fix_point,
+  );
+  const isNeeded = Object.values(withoutGuards).every(({ ok }) => ok);
+  console.log(
+    isHolding && isNeeded
+      ? '\nThe protocol holds.'
+      : '\nThe protocol does not hold, or the time was too short.',
+  );
+  return isHolding && isNeeded ? 0 : 1;
+}
+
+function chosenWorlds(): string[] {
+  if (flags.worlds === undefined && flags.without !== undefined) return [];
+  const short = WORLDS.filter((world) => flags.short !== true || world.short === true);
+  if (flags.worlds === undefined || flags.worlds === ALL) return short.map(({ name }) => name);
+  return flags.worlds.split(',').map((name) => worldOf(name).name);
+}
+
+function chosenGuards(): string[] {
+  if (flags.without === undefined && (flags.worlds !== undefined || flags.short === true)) return [];
+  if (flags.without === undefined || flags.without === ALL) return GUARDS.map(({ name }) => name);
+  return flags.without.split(',').map((name) => guardOf(name).name);
+}
+
+async function exploreWorld(name: string): Promise<WorldFigures> {
+  const found = await searchWith(name, undefined);
+  const missing = found.isFixPoint
+    ? eventsOf(worldOf(name)).filter((kind) => !found.kinds.includes(kind))
+    : [];
+  for (const kind of missing) console.log(`${name}: ${kind} has never happened`);
+  const end = found.isFixPoint
+    ? 'the fix point is reached'
+    : found.violation === undefined
+      ? 'the time is over'
+      : 'a violation';
+  console.log(`${name}: ${found.states.toLocaleString('en-US')} states, ${end}`);
+  if (found.violation !== undefined) await tell(name, undefined, found.violation);
+  return {
+    states: found.states,
+    transitions: found.transitions,
+    depth: found.depth,
+    fix_point: found.isFixPoint,
+    violations: (found.violation === undefined ? 0 : 1) + missing.length,
+    seconds: roundTo(found.seconds, 1),
+  };
+}
+
+/** Searches the worlds of a guard until its absence shows. */
+async function leaveOut(name: string): Promise<GuardFigures> {
+  const guard = guardOf(name);
+  const redundant = guard.redundant !== undefined;
+  let isSearchedToTheEnd = true;
+  let last = '';
+  for (const world of guard.worlds) {
+    last = world;
+    const found = await searchWith(world, name);
+    isSearchedToTheEnd &&= found.isFixPoint;
+    if (found.violation === undefined) continue;
+    const steps = found.violation.events.length;
+    console.log(`without ${name}: ${world} is violated after ${steps} events`);
+    await tell(world, name, found.violation);
+    return { found: true, steps, world, redundant, ok: !redundant };
+  }
+  const ok = redundant && isSearchedToTheEnd;
+  console.log(
+    `without ${name}: no violation${redundant ? ` was expected (${guard.redundant})` : ' was found'}`,
+  );
+  return { found: false, steps: null, world: last, redundant, ok };
+}
+
+async function searchWith(world: string, without: string | undefined): Promise<Found> {
+  const progress = createProgress(process.stderr, {
+    barIntervalMs: BAR_INTERVAL_MS,
+    lineIntervalMs: LINE_INTERVAL_MS,
+  });
+  const startedMs = performance.now();
+  const title = without === undefined ? world : `${world} without ${without}`;
+  const found = await search({
+    world: worldOf(world),
+    without,
+    workers,
+    untilMs,
+    onProgress: ({ states, depth, frontier }) => {
+      const perSecond = Math.round(states / ((performance.now() - startedMs) / 1000));
+      progress.show(
+        0,
+        0,
+        `${title}: ${states} states, ${perSecond} a second, depth ${depth}, ${frontier} in front`,
+      );
+    },
+  });
+  progress.end();
+  return found;
+}
+
+/** Prints a counterexample, replayed with the real objects. */
+async function tell(
+  name: string,
+  without: string | undefined,
+  violation: NonNullable<Found['violation']>,
+): Promise<void> {
+  const world = worldOf(name);
+  const { story, violation: what } = await replay(world, without, violation.events, { checksStates: true });
+  for (const [index, line] of story.entries()) console.log(`${String(index + 1).padStart(4)}  ${line}`);
+  console.log(`      ${what ?? `The replay does not show what the search has found: ${violation.what}`}`);
+  const trace: Trace = traceOf(world, without, violation);
+  await writeFigures(flags.trace, trace);
+}
+
+function showSummary(
+  worlds: Readonly<Record<string, WorldFigures>>,
+  guards: Readonly<Record<string, GuardFigures>>,
+): void {
+  const rows = Object.entries(worlds).map(
+    ([name, { states, transitions, depth, fix_point, violations, seconds }]) => [
+      name,
+      states.toLocaleString('en-US'),
+      transitions.toLocaleString('en-US'),
+      String(depth),
+      String(fix_point),
+      String(violations),
+      String(seconds),
+    ],
+  );
+  if (rows.length > 0) {
+    console.log(
+      `\n${tableText([['world', 'states', 'transitions', 'depth', 'fix point', 'violations', 'seconds'], ...rows])}`,
+    );
+  }
+  const left = Object.entries(guards).map(([name, { steps, world, redundant, ok }]) => [
+    name,
+    world,
+    steps === null ? (redundant ? 'redundant' : 'not found') : String(steps),
+    ok ? 'as expected' : 'UNEXPECTED',
+  ]);
+  if (left.length > 0) console.log(`\n${tableText([['without', 'world', 'events', ''], ...left])}`);
+}

@@ -1,0 +1,162 @@
+/**
+ * Loads the protocol's own modules as they are compiled, with two changes of their text: private fields become readable,
+ * so that a state can be saved and restored, and one guard may be left out. Production code has no switches for either.
+ */
+
+import { readFile } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Enforcement, Feed, Moment, RevocationList } from '@portcullis/guard/internal';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type * as Watch from '../../services/auth/revocation/enforcement-watch.js';
+import type * as Records from '../../services/auth/revocation/instance-records.js';
+import type * as AuthLog from '../../services/auth/revocation/log.js';
+
+/** The modules that are loaded with changes, each after those that it imports. */
+const MODULES = {
+  'id-table': 'interceptors/dist/src/revocation/id-table.js',
+  'clock-rises': 'interceptors/dist/src/revocation/clock-rises.js',
+  list: 'interceptors/dist/src/revocation/list.js',
+  feed: 'interceptors/dist/src/revocation/feed.js',
+  admission: 'interceptors/dist/src/server/admission.js',
+  log: 'dist/services/auth/revocation/log.js',
+  watch: 'dist/services/auth/revocation/enforcement-watch.js',
+  records: 'dist/services/auth/revocation/instance-records.js',
+} as const;
+
+export type ModuleName = keyof typeof MODULES;
+
+/** A change of a module's compiled text. */
+export interface Edit {
+  readonly module: ModuleName;
+  /** Must occur exactly once. */
+  readonly find: string;
+  readonly replace: string;
+}
+
+/** The feed, with its fields. */
+export type ExposedFeed = Feed & {
+  _service: string;
+  _instance: Uint8Array;
+  _listener: object;
+  _listEntriesMax: number | undefined;
+  _list: ExposedList;
+  _staged: ExposedList | undefined;
+  _epoch: Uint8Array;
+  _applied: bigint;
+  _entryIdAtApplied: Uint8Array;
+  _highestSeen: bigint;
+  _keySetVersion: Uint8Array;
+  _horizonMs: number;
+  _lastAppliedMonotonicMs: number;
+  _lease: { sentAt: Moment; risesMs: number; lengthMs: number } | undefined;
+  _rises: ExposedRises;
+  _hydrated: boolean;
+  _unacknowledged: Map<string, Uint8Array>;
+};
+
+/** The revocation list, with its fields. */
+export type ExposedList = RevocationList & {
+  _tokens: Map<number, ExposedTable>;
+  _users: Map<string, { minGeneration: bigint; keepUntilMs: number }>;
+  _keys: Map<string, number>;
+  _foreignIds: Map<string, number>;
+  _packed: number;
+};
+
+/** A table of the list. */
+interface ExposedTable {
+  readonly size: number;
+  add(a: number, b: number, c: number, d: number): boolean;
+  has(a: number, b: number, c: number, d: number): boolean;
+}
+
+/** The sums of the feed's clocks. */
+interface ExposedRises {
+  _endedMs: number;
+  _lowestMs: number;
+  _highestMs: number;
+  _riseMs: number;
+}
+
+/** The admission of calls, with its fields. */
+export type ExposedAdmissions = Enforcement['admissions'] & {
+  _feed: Feed;
+  _keys: { has(keyId: string): boolean };
+};
+
+/** The protocol's code. */
+export interface Protocol {
+  readonly Feed: new (...options: ConstructorParameters<typeof Feed>) => ExposedFeed;
+  readonly RevocationList: new (max?: number) => ExposedList;
+  readonly ClockRises: new () => ExposedRises;
+  readonly IdTable: new () => ExposedTable;
+  readonly ListFullError: new (max: number) => Error;
+  readonly foreignKey: (kind: 1, issuer: string, text: string) => string;
+  readonly Admissions: new (options: object) => ExposedAdmissions;
+  readonly log: typeof AuthLog;
+  readonly watch: typeof Watch;
+  readonly records: typeof Records;
+}
+
+/**
+ * Loads the protocol.
+ *
+ * @throws Error when the text of an edit does not occur exactly once: the code has changed
+ */
+export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protocol> {
+  const urls = new Map<string, string>();
+  const loaded: Record<string, object> = {};
+  for (const [name, path] of Object.entries(MODULES)) {
+    const file = join(PROJECT_FOLDER, path);
+    const text = applyEdits(
+      await readFile(file, 'utf8'),
+      edits.filter(({ module }) => module === name),
+    );
+    const url = dataUrlOf(linkImports(exposeFields(text), file, urls));
+    urls.set(file, url);
+    loaded[name] = (await import(url)) as object;
+  }
+  return {
+    ...loaded['id-table'],
+    ...loaded['clock-rises'],
+    ...loaded['list'],
+    ...loaded['feed'],
+    ...loaded['admission'],
+    log: loaded['log'],
+    watch: loaded['watch'],
+    records: loaded['records'],
+  } as Protocol;
+}
+
+function applyEdits(text: string, edits: readonly Edit[]): string {
+  let edited = text;
+  for (const { module, find, replace } of edits) {
+    const occurrences = edited.split(find).length - 1;
+    if (occurrences !== 1) {
+      throw new Error(
+        `expected the text to be changed once in ${MODULES[module]}, found it ${occurrences} times: ${find}`,
+      );
+    }
+    edited = edited.replace(find, () => replace);
+  }
+  return edited;
+}
+
+/** Private fields and methods become ordinary ones, named with an underscore. */
+function exposeFields(text: string): string {
+  return text.replace(/#(?=[a-z])/g, '_').replace(/^\/\/# sourceMappingURL=.*$/m, '');
+}
+
+/** Names every import absolutely, because a module without a file has no neighbours. */
+function linkImports(text: string, file: string, urls: ReadonlyMap<string, string>): string {
+  return text.replace(/^(import [^;]*? from |import )'([^']+)';$/gm, (_, head: string, specifier: string) => {
+    if (!specifier.startsWith('.')) return `${head}'${import.meta.resolve(specifier)}';`;
+    const path = resolve(dirname(file), specifier);
+    return `${head}'${urls.get(path) ?? pathToFileURL(path).href}';`;
+  });
+}
+
+function dataUrlOf(text: string): string {
+  return `data:text/javascript;base64,${Buffer.from(text).toString('base64')}`;
+}

@@ -1,0 +1,163 @@
+/** The explorer: it visits whole worlds, finds missing guards, and notices what its states lack. */
+
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { eventsOf } from '../../../proofs/explore/events.js';
+import { createModel } from '../../../proofs/explore/expander.js';
+import { checkFields } from '../../../proofs/explore/feed-mirror.js';
+import { GUARDS, SIMULATED_ONLY } from '../../../proofs/explore/guards.js';
+import { loadProtocol } from '../../../proofs/explore/protocol.js';
+import { replay } from '../../../proofs/explore/replay.js';
+import { search } from '../../../proofs/explore/search.js';
+import type { World } from '../../../proofs/explore/world.js';
+import { WORLDS, worldOf } from '../../../proofs/explore/worlds.js';
+import { createRandom } from '../../../proofs/shared/random.js';
+import { GUARDS as SIMULATED } from '../../../proofs/simulate/guards.js';
+import { rejectionOf } from '../../support/outcomes.js';
+import { runProgram } from '../../support/programs.js';
+
+/** Small enough for a second. */
+const SMALL: World = {
+  name: 'small',
+  about: 'one entry, one open request, short leases',
+  lease: 2,
+  questions: 1,
+  entries: ['TOKEN'],
+  crashes: true,
+  states: 0,
+};
+
+/** Length of a random walk, in events. */
+const WALK_EVENTS = 60;
+const WALKS = 5;
+
+// Every state costs some twenty calls of the real code, and the machine may be busy.
+const PATIENCE_MS = 180_000;
+
+describe('the explorer', function () {
+  this.timeout(PATIENCE_MS);
+
+  it('reaches the fix point of a small world, in which every kind of event has happened', async () => {
+    const found = await search({ world: SMALL, without: undefined, workers: 0 });
+    expect(found.violation).to.equal(undefined);
+    expect(found.isFixPoint).to.equal(true);
+    expect(found.states).to.be.greaterThan(500);
+    expect(found.kinds).to.include.members(eventsOf(SMALL));
+  });
+
+  it('finds the shortest history in which a missing guard shows, and the replay shows it with the guard off only', async () => {
+    const { violation } = await search({ world: SMALL, without: 'lease', workers: 0 });
+    // Ask, read and answer twice, commit, and wait for the bound.
+    expect(violation?.events).to.have.length(9);
+    const events = violation?.events ?? [];
+    const without = await replay(SMALL, 'lease', events, { checksStates: true });
+    expect(without.violation)
+      .to.equal(violation?.what)
+      .and.to.match(/^late: /);
+    expect(without.story).to.have.length(9);
+    expect((await replay(SMALL, undefined, events)).violation).to.equal(undefined);
+  });
+
+  it('says at the start which field of the feed it does not save', async () => {
+    const protocol = await loadProtocol([
+      {
+        module: 'feed',
+        find: '#hydrated = false;\n    //',
+        replace: '#hydrated = false;\n    #novelty = 0;\n    //',
+      },
+    ]);
+    expect(() => checkFields(protocol)).to.throw(/fields of Feed .* what becomes of novelty/);
+    checkFields(await loadProtocol());
+  });
+
+  it('rejects a change of the code that no longer fits', async () => {
+    const error = await rejectionOf(loadProtocol([{ module: 'feed', find: 'no such text', replace: '' }]));
+    expect(error).to.have.property('message').that.includes('feed.js, found it 0 times: no such text');
+  });
+
+  it('can leave out every guard of the code as it stands', async () => {
+    for (const { name, worlds } of GUARDS) {
+      expect(worlds.length, name).to.be.greaterThan(0);
+      for (const world of worlds) await createModel(worldOf(world), name);
+    }
+  });
+
+  it('knows every guard of the simulator, or says why it has none such', () => {
+    const known = [...GUARDS.map(({ name }) => name), ...Object.keys(SIMULATED_ONLY)];
+    expect(known).to.include.members([...SIMULATED]);
+  });
+
+  for (const world of WORLDS) {
+    it(`computes the same states from packed ones as living objects have, in the world "${world.name}"`, async () => {
+      const random = createRandom(world.name.length);
+      const model = await createModel(world, undefined);
+      for (let walk = 0; walk < WALKS; walk += 1) {
+        const state = model.initial();
+        const packed = new Uint8Array(model.packing.length);
+        const events: number[] = [];
+        model.packing.pack(state, packed);
+        for (let step = 0; step < WALK_EVENTS; step += 1) {
+          const at = model.packing.unpack(packed);
+          const code = random.pick(model.events(at));
+          model.apply(at, code);
+          model.packing.pack(at, packed);
+          events.push(code);
+        }
+        const { story, violation } = await replay(world, undefined, events, { checksStates: true });
+        expect(story).to.have.length(WALK_EVENTS);
+        expect(violation).to.equal(undefined);
+      }
+    });
+  }
+});
+
+describe('npm run explore', function () {
+  this.timeout(2 * PATIENCE_MS);
+  let folder: string;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'portcullis-explore-'));
+  });
+
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  it('writes its figures and the story of a counterexample, and exits 0 when a guard is needed', async () => {
+    const json = join(folder, 'figures.json');
+    const trace = join(folder, 'trace.json');
+    const args = [
+      '--worlds',
+      'entries-one',
+      '--without',
+      'lease',
+      '--workers',
+      '2',
+      '--json',
+      json,
+      '--trace',
+      trace,
+    ];
+    const { code, stdout } = await runProgram(['proofs/explore/main', ...args]);
+    expect(stdout)
+      .to.contain('the fix point is reached')
+      .and.to.match(/ 1 {2}the instance asks/);
+    expect(code).to.equal(0);
+    const figures = JSON.parse(await readFile(json, 'utf8'));
+    expect(figures.worlds['entries-one']).to.include({ fix_point: true, violations: 0 });
+    expect(figures.without.lease).to.include({ found: true, steps: 10 });
+    expect(JSON.parse(await readFile(trace, 'utf8'))).to.include({ without: 'lease' });
+  });
+
+  it('exits 1 when the time is too short', async () => {
+    const { code, stdout } = await runProgram([
+      'proofs/explore/main',
+      '--worlds',
+      'epoch-keys',
+      '--minutes',
+      '0.01',
+    ]);
+    expect(stdout).to.contain('the time is over');
+    expect(code).to.equal(1);
+  });
+});
