@@ -2,6 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { loadavg } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
@@ -188,7 +189,11 @@ async function runAttacker(
   const child = spawn('nice', ['-n', String(NICENESS), process.execPath, ...programArguments(PROGRAM)], {
     cwd: PROJECT_FOLDER,
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    // A session of its own, see below.
+    detached: true,
   });
+  // Where Linux schedules by session, a niceness counts within the session alone, and the session has one of its own.
+  void writeFile(`/proc/${child.pid}/autogroup`, String(NICENESS)).catch(() => undefined);
   const kill = (): void => void child.kill('SIGKILL');
   let timer = setTimeout(kill, START_SECONDS * 1_000);
   const onStart = async (): Promise<void> => {

@@ -31,5 +31,5 @@ async function filesIn(root: string, place: string, ending: string): Promise<str
 
 /** Copies a checkout with its tests. */
 export async function copyProject(root: string, copy: string): Promise<void> {
-  await copyCheckout(root, copy, [...PROGRAM_PARTS, 'test']);
+  await copyCheckout(root, copy, [...PROGRAM_PARTS, 'test', 'docs']);
 }

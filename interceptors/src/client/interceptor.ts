@@ -195,12 +195,16 @@ function withToken(metadata: Metadata, token: string): Metadata {
 
 /** The status of a call for which no token could be fetched: the issuer's status, if it sent one. */
 function noToken(error: unknown, metadata: Metadata): StatusObject {
-  const { code, details, metadata: trailers } = error as Partial<StatusObject>;
+  const { code, details, metadata: trailers }: Partial<StatusObject> = Object(error);
   const empty = metadata.clone();
   for (const key of Object.keys(empty.getMap())) empty.remove(key);
   return {
     code: typeof code === 'number' ? code : status.UNAUTHENTICATED,
-    details: typeof details === 'string' ? details : 'no access token could be fetched',
+    details: typeof details === 'string' ? details : `no access token could be fetched: ${messageOf(error)}`,
     metadata: trailers ?? empty,
   };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type CallOptions,
   type Client,
+  type ServiceError as GrpcError,
   InterceptingCall,
   type Interceptor,
   Metadata,
@@ -13,7 +14,7 @@ import { expect } from 'chai';
 import { authenticate, createTokenSource, type TokenSource } from '../../../interceptors/src/client.js';
 import { callEcho, type Echo, HELLO, identity, openEchoStream, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
-import { endOf, outcomeOf } from '../../support/outcomes.js';
+import { endOf, outcomeOf, rejectionOf } from '../../support/outcomes.js';
 import { until } from '../../support/waiting.js';
 
 /** The delay after which a server with a stale list asks callers to come again, in milliseconds. */
@@ -136,6 +137,22 @@ describe('authenticate', () => {
     const source = createTokenSource(() => Promise.reject(refusal));
     expect(await call(echo, source)).to.equal('UNAVAILABLE');
     expect(echo.trace.started).to.equal(0);
+  });
+
+  it('ends the call with the cause when no token can be fetched for another reason', async () => {
+    for (const [cause, text] of [
+      [new Error('no key'), 'no key'],
+      ['no key', 'no key'],
+      [undefined, 'undefined'],
+    ]) {
+      const source: TokenSource = { get: () => Promise.reject(cause), reject: () => {} };
+      const answer = callEcho(echo.client, new Metadata(), { interceptors: [authenticate(source)] });
+      const { code, details } = (await rejectionOf(answer)) as GrpcError;
+      expect({ code, details }).to.deep.equal({
+        code: status.UNAUTHENTICATED,
+        details: `no access token could be fetched: ${text}`,
+      });
+    }
   });
 
   describe('while a token is being fetched', () => {
