@@ -39,6 +39,7 @@ export const EVENTS = [
   'read-others',
   'read-with-tail',
   'restart-auth',
+  'verify',
 ] as const;
 
 export type EventKind = (typeof EVENTS)[number];
@@ -72,6 +73,8 @@ interface Surroundings {
   readonly keyChangesLeft: number;
   /** Time may pass. */
   readonly mayPass: boolean;
+  /** The tokens that can be verified. */
+  readonly verifiable: readonly number[];
 }
 
 /** The events that can happen in a state. */
@@ -110,7 +113,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
     add(true, 'lose', number);
   }
   for (const [number, { target }] of state.entries.entries()) add(target === number, 'broadcast', number);
-  add(state.pullWanted && pull === undefined, 'begin-pull');
+  add(state.pullWanted && pull === undefined && world.withoutPulls !== true, 'begin-pull');
   add(pull !== undefined && pull.rows === undefined, 'read-pull');
   add(
     pull !== undefined && pull.rows === undefined && copy !== undefined && world.oldStates === true,
@@ -125,6 +128,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add((world.forward ?? 0) + (world.back ?? 0) + (world.sleeps ?? 0) > 0, 'look');
   add(world.shorterLease !== undefined && database.lease === world.lease, 'shorten-lease');
   add(database.olderLease > 0, 'date-older-leases');
+  for (const number of surroundings.verifiable) add(true, 'verify', number);
   add(state.tail !== undefined && state.tail.epoch > 0, 'restart-auth');
   if (state.receipts === undefined) return codes;
   const { watch, records } = state.receipts;
@@ -139,16 +143,11 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
 /** The events that a world is made for: in a world that reaches its fix point each has happened. */
 export function eventsOf(world: World): EventKind[] {
   const kinds: EventKind[] = ['tick', 'ask', 'read', 'answer', 'lose', 'broadcast'];
-  kinds.push(
-    world.receipts === undefined ? 'commit' : 'commit-and-wait',
-    'begin-pull',
-    'read-pull',
-    'end-pull',
-    'break-pull',
-  );
+  kinds.push(world.receipts === undefined ? 'commit' : 'commit-and-wait');
   const add = (condition: boolean | undefined, ...more: EventKind[]): void => {
     if (condition === true) kinds.push(...more);
   };
+  add(world.withoutPulls !== true, 'begin-pull', 'read-pull', 'end-pull', 'break-pull');
   add((world.epochs ?? 0) > 0, 'open-epoch');
   add((world.keyChanges ?? 0) > 0, 'change-keys');
   add(world.keep !== undefined, 'purge');
@@ -159,6 +158,7 @@ export function eventsOf(world: World): EventKind[] {
   add((world.back ?? 0) > 0, 'clock-back', 'look');
   add((world.sleeps ?? 0) > 0, 'sleep', 'look');
   add(world.shorterLease !== undefined, 'shorten-lease', 'date-older-leases');
+  add(world.cached, 'verify');
   add(world.tail, 'read-with-tail', 'restart-auth');
   add(world.receipts !== undefined, 'arrive', 'share', 'read-others');
   return kinds;

@@ -98,7 +98,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'epoch-keys-one',
     about: 'a new epoch and another key set, two entries',
-    lease,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN, TOKEN],
     epochs: 1,
@@ -108,7 +108,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'restore',
     about: 'a database that loses entries and epochs',
-    lease,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN, TOKEN],
     epochs: 1,
@@ -156,7 +156,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'user',
     about: 'generations of a user, an epoch and a restored database',
-    lease,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: ['USER', 'USER'],
     epochs: 1,
@@ -228,6 +228,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     receipts: 'PROMPT',
+    withoutPulls: true,
     states: 0,
   },
   {
@@ -237,6 +238,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     receipts: 'PROMPT',
+    withoutPulls: true,
     states: 0,
   },
   {
@@ -247,6 +249,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     receipts: 'PROMPT',
+    withoutPulls: true,
     states: 0,
   },
   {
@@ -257,6 +260,35 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     restores: 1,
     receipts: 'SLOW',
+    withoutPulls: true,
+    states: 0,
+  },
+  {
+    name: 'cached',
+    about: 'tokens that were verified before their revocation arrives',
+    lease: SHORT_LEASE,
+    questions: 1,
+    entries: [TOKEN, TOKEN],
+    cached: true,
+    states: 0,
+  },
+  {
+    name: 'cached-epoch',
+    about: 'tokens that were verified before a new epoch',
+    lease: SHORT_LEASE,
+    questions: 1,
+    entries: ['FOREIGN'],
+    epochs: 1,
+    cached: true,
+    states: 0,
+  },
+  {
+    name: 'cached-key',
+    about: 'tokens that were verified before their key is revoked',
+    lease: SHORT_LEASE,
+    questions: 2,
+    entries: ['KEY'],
+    cached: true,
     states: 0,
   },
   {
