@@ -27,9 +27,15 @@ export interface RefreshPlaces {
   enter(refreshToken: string): (() => void) | undefined;
 }
 
-/** Creates places: so many for each token. */
-export function createRefreshPlaces(perToken: number): RefreshPlaces {
-  const inProgress = new Map<string, number>();
+/**
+ * Creates places: so many for each token.
+ *
+ * @param inProgress - the number of places taken, by token; it holds nothing of tokens that have none
+ */
+export function createRefreshPlaces(
+  perToken: number,
+  inProgress: Map<string, number> = new Map(),
+): RefreshPlaces {
   return {
     enter: (refreshToken) => {
       const count = inProgress.get(refreshToken) ?? 0;

@@ -145,14 +145,14 @@ describe('the rows of clients', () => {
     const sizes: number[] = [];
     let pageToken = '';
     do {
-      const page = await rows((clients) => clients.list({ pageSize: 2, pageToken }));
+      const page = await rows((clients) => clients.list({ pageSize: 3, pageToken }));
       seen.push(...page.clients.map(({ clientId }) => clientId));
       sizes.push(page.clients.length);
       pageToken = page.nextPageToken;
     } while (pageToken !== '');
     expect(seen).to.deep.equal([...new Set(seen)].toSorted());
     expect(seen.filter((clientId) => clientId.startsWith('zz-'))).to.deep.equal(['zz-1', 'zz-3', 'zz-4']);
-    expect(sizes.slice(0, -1).every((size) => size === 2)).to.equal(true);
+    expect(sizes.slice(0, -1).every((size) => size === 3)).to.equal(true);
     const whole = await rows((clients) => clients.list({ pageSize: seen.length, pageToken: '' }));
     expect(whole.clients.map(({ clientId }) => clientId)).to.deep.equal(seen);
     expect(whole.nextPageToken).to.equal('');

@@ -333,9 +333,11 @@ describe('the life of keys', () => {
       }
       await setState('next', 'signing');
       expect(await serviceErrorOf(lacking.rotate(request({ emergency: true })))).to.include(later);
+      // Until a key that would be published now is known everywhere: the default lease, and its tolerance.
       expect(await serviceErrorOf(lacking.rotate(request()))).to.include({
         code: 'RATE_LIMITED',
         message: 'not every instance can know the next key yet',
+        retryAfterMs: 5150,
       });
     });
 

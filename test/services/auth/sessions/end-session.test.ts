@@ -130,6 +130,13 @@ describe('ending sessions', () => {
     });
   });
 
+  it('of a caller whose session is unknown does nothing', async () => {
+    const user = await addUser(auth);
+    const before = await entriesOf(auth);
+    await auth.sessions.logout({ userId: user.userId, sessionId: randomUUID() });
+    expect(await entriesOf(auth)).to.deep.equal(before);
+  });
+
   it('of one session states in the receipt by when it is enforced', async () => {
     const user = await addUser(auth);
     const { session } = await logIn(auth, user);

@@ -226,6 +226,36 @@ describe('login', () => {
     ]);
   });
 
+  it('remembers the network from which the user has logged in', async () => {
+    const user = await addUser(auth);
+    const peer = '198.51.100.45:1';
+    await logIn(auth, user, { peer });
+    const { rows } = await auth.database.query<{ key: Buffer }>(
+      'SELECT key FROM login_networks WHERE user_id = $1',
+      [user.userId],
+    );
+    expect(rows).to.deep.equal([{ key: auth.throttle.networkKeyOf(user.username, peer) }]);
+  });
+
+  it('binds the session to the certificate of the connection as configured', async () => {
+    const user = await addUser(auth);
+    const thumbprint = 'A'.repeat(43);
+    for (const [loginBinding, shown, bound] of [
+      ['off', thumbprint, undefined],
+      ['off', undefined, undefined],
+      ['optional', thumbprint, thumbprint],
+      ['optional', undefined, undefined],
+      ['required', thumbprint, thumbprint],
+      ['required', undefined, 'CERTIFICATE_REQUIRED'],
+    ] as const) {
+      const binding = await openAuth(auth.url, { keyEncryptionKey, loginBinding });
+      const login = logIn(binding, user, { certificateThumbprint: shown });
+      if (bound === 'CERTIFICATE_REQUIRED') expect(await codeOf(login)).to.equal(bound);
+      else expect((await login).session.certificateThumbprint).to.equal(bound);
+      await binding.close();
+    }
+  });
+
   it('rejects audiences of which the roles reach none', async () => {
     const user = await addUser(auth, ['security']);
     const error = await serviceErrorOf(logIn(auth, user, { audiences: ['inventory'] }));

@@ -24,6 +24,15 @@ describe('the places of refreshes', () => {
     expect(places.enter('a')).to.equal(undefined);
   });
 
+  it('hold nothing of a token without a refresh in progress', () => {
+    const inProgress = new Map<string, number>();
+    const places = createRefreshPlaces(2, inProgress);
+    const leave = [places.enter('a'), places.enter('a')];
+    expect([...inProgress]).to.deep.equal([['a', 2]]);
+    for (const one of leave) one?.();
+    expect([...inProgress]).to.deep.equal([]);
+  });
+
   it('are refused with the time after which to retry', () => {
     expect(TOO_MANY_REFRESHES).to.include({ code: 'RATE_LIMITED', retryAfterMs: 500 });
   });

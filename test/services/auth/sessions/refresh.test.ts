@@ -10,9 +10,11 @@ import {
 } from '../../../../services/auth/sessions/refresh.js';
 import { createRefreshPlaces } from '../../../../services/auth/sessions/refresh-places.js';
 import {
+  deriveSuccessor,
   formatRefreshToken,
   hashRefreshToken,
   newRefreshSecret,
+  parseRefreshToken,
   REFRESH_IDLE_SECONDS_MAX,
 } from '../../../../services/auth/sessions/refresh-tokens.js';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
@@ -124,6 +126,7 @@ describe('refresh', () => {
     expect(again.refreshToken).to.equal(first.refreshToken);
     expect(later.refreshToken).to.equal(first.refreshToken);
     expect(again.refreshTokenExpireTime).to.deep.equal(first.refreshTokenExpireTime);
+    expect(claimsOf(again.access.token)['sid']).to.equal(session.sessionId);
     expect(await isOpen(session.sessionId)).to.equal(true);
     await refresh(first.refreshToken);
   });
@@ -374,6 +377,43 @@ describe('refresh', () => {
       expect(rows).to.deep.equal([{ request_id: null }]);
       expect(await codeOf(refreshAt(Date.now(), refreshToken, randomUUID()))).to.equal('REFRESH_INVALID');
       expect(outcomes).to.deep.equal(['refreshed', 'reused']);
+    });
+
+    it('makes a random successor without a request id', async () => {
+      const { refreshToken } = await logIn(auth, await addUser(auth));
+      const secret = parseRefreshToken(refreshToken);
+      if (secret === undefined) throw new Error('the token is not canonical');
+      const next = await refreshAt(Date.now(), refreshToken, '');
+      expect(next.refreshToken).to.not.equal(formatRefreshToken(deriveSuccessor(refreshKey, secret, '')));
+    });
+
+    it('keeps the session of a retry whose successor it cannot derive any more', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      await refreshAt(Date.now(), refreshToken, requestId);
+      const otherKey = depsAt(undefined, { refreshKey: Buffer.alloc(32, 2) });
+      expect(await codeOf(refreshWith(otherKey, { refreshToken, requestId }))).to.equal('REFRESH_INVALID');
+      const forget = 'UPDATE refresh_tokens SET successor_hash = NULL WHERE session_id = $1';
+      await auth.database.query(forget, [session.sessionId]);
+      expect(await codeOf(refreshAt(Date.now(), refreshToken, requestId))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(true);
+      expect(outcomes).to.deep.equal(['refreshed', 'refused', 'refused']);
+    });
+
+    it('ends the session of a retry whose successor is gone', async () => {
+      const { refreshToken, session } = await logIn(auth, await addUser(auth));
+      const requestId = randomUUID();
+      await refreshAt(Date.now(), refreshToken, requestId);
+      const remove = 'DELETE FROM refresh_tokens WHERE session_id = $1 AND use_time IS NULL';
+      await auth.database.query(remove, [session.sessionId]);
+      expect(await codeOf(refreshAt(Date.now(), refreshToken, requestId))).to.equal('REFRESH_INVALID');
+      expect(await isOpen(session.sessionId)).to.equal(false);
+    });
+
+    it('accepts a certificate that the session is not bound to', async () => {
+      const { refreshToken } = await logIn(auth, await addUser(auth));
+      const certificateThumbprint = 'A'.repeat(43);
+      await refreshWith(depsAt(undefined), { refreshToken, requestId: '', certificateThumbprint });
     });
 
     it('reports a refusal for want of a place once, and one of text that is no token', async () => {

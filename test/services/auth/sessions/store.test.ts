@@ -2,9 +2,9 @@
 
 import { randomBytes, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import type { Session, SessionRows } from '../../../../services/auth/records/sessions.js';
+import type { Session, SessionFilter, SessionRows } from '../../../../services/auth/records/sessions.js';
 import { rejectionOf } from '../../../support/outcomes.js';
-import { addUser, type FreshAuth, openFreshAuth } from '../instance.js';
+import { addUser, type FreshAuth, logIn, openFreshAuth } from '../instance.js';
 
 const DAY_MS = 86_400_000;
 
@@ -87,11 +87,14 @@ describe('the rows of sessions', () => {
       { sessionId: expired.sessionId, userId, open: false, ended: false },
     ].toSorted((a, b) => (a.sessionId < b.sessionId ? -1 : 1));
     expect(await rows((sessions) => sessions.lockEach(ids, 'wait'))).to.deep.equal(states);
+    let waiting: Promise<unknown> | undefined;
     await rows(async (sessions) => {
       await sessions.lockEach([first.sessionId], 'wait');
       const left = states.filter(({ sessionId }) => sessionId !== first.sessionId);
       expect(await rows((others) => others.lockEach(ids, 'skip'))).to.deep.equal(left);
+      waiting = rows((others) => others.lockEach(ids, 'wait'));
     });
+    expect(await waiting).to.deep.equal(states);
     expect((await rows((sessions) => sessions.existing(ids))).toSorted()).to.deep.equal(
       states.map(({ sessionId }) => sessionId),
     );
@@ -170,7 +173,47 @@ describe('the rows of sessions', () => {
     const second = await page(2, first.nextPageToken);
     expect(second).to.deep.equal({ sessions: expected.slice(2), nextPageToken: '' });
     expect(await page(4, '')).to.deep.equal({ sessions: expected, nextPageToken: '' });
-    expect((await page(3, '')).nextPageToken).to.not.equal('');
+    const three = await page(3, '');
+    expect((await page(3, three.nextPageToken)).sessions).to.deep.equal(expected.slice(3));
+  });
+
+  it('are matched and counted by any part of a filter, page by page', async () => {
+    const clientId = `client-${randomUUID()}`;
+    await auth.database.query('INSERT INTO clients (client_id) VALUES ($1)', [clientId]);
+    const user = await addUser(auth, ['security']);
+    const peer = '198.51.100.61:1';
+    const { session } = await logIn(auth, user, { peer });
+    const old = await insert({ clientId, createTime: new Date(Date.now() - DAY_MS) });
+    await insert({ clientId, expireTime: new Date(Date.now() - 1) });
+    const any: SessionFilter = {
+      ...{ role: undefined, clientId: undefined, loggedInBeforeTime: undefined },
+      ...{ network: undefined, userId: undefined },
+    };
+    const idsOf = async (filter: SessionFilter) => {
+      const found = await rows((sessions) => sessions.match(filter, { after: undefined, limit: 10 }));
+      expect(await rows((sessions) => sessions.countMatching(filter))).to.equal(found.length);
+      return found.map(({ sessionId }) => sessionId);
+    };
+    for (const [filter, expected] of [
+      [{ clientId }, [old.sessionId]],
+      [{ userId: user.userId }, [session.sessionId]],
+      [{ network: '198.51.100.61' }, [session.sessionId]],
+      [{ clientId, role: 'customer' }, [old.sessionId]],
+      [{ clientId, role: 'security' }, []],
+      [{ clientId, loggedInBeforeTime: new Date(Date.now() - DAY_MS + 60_000) }, [old.sessionId]],
+      [{ clientId, loggedInBeforeTime: new Date(Date.now() - DAY_MS - 60_000) }, []],
+    ] as const) {
+      expect(await idsOf({ ...any, ...filter }), JSON.stringify(filter)).to.deep.equal(expected);
+    }
+    const own = { ...any, userId: user.userId };
+    const { sessionId: second } = await insert({ userId: user.userId });
+    const all = [session.sessionId, second].toSorted();
+    const [first] = await rows((sessions) => sessions.match(own, { after: undefined, limit: 1 }));
+    expect(first).to.deep.include({ sessionId: all[0], userId: user.userId, username: user.username });
+    expect(first?.createTime).to.be.instanceOf(Date);
+    expect(first?.clientId).to.equal('direct');
+    const rest = await rows((sessions) => sessions.match(own, { after: all[0], limit: 10 }));
+    expect(rest.map(({ sessionId }) => sessionId)).to.deep.equal([all[1]]);
   });
 
   describe('of refresh tokens', () => {
