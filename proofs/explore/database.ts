@@ -3,9 +3,17 @@
 import type { LogEntry } from '../../services/auth/records/revocations.js';
 import type { Entries } from './entries.js';
 import type { Environment } from './guards.js';
-import { entryIdOf, epochIdOf, epochIndexOf, keysIdOf, type Present, TICK_MS } from './identifiers.js';
-import type { Protocol } from './protocol.js';
-import type { Copy, Database, State } from './state.js';
+import {
+  entryIdOf,
+  entryIndexOf,
+  epochIdOf,
+  epochIndexOf,
+  keysIdOf,
+  type Present,
+  TICK_MS,
+} from './identifiers.js';
+import type { ExposedTail, Protocol } from './protocol.js';
+import { bitsOf, type Copy, type Database, indexesIn, type State } from './state.js';
 import type { World } from './world.js';
 
 type Log = Protocol['log'];
@@ -16,15 +24,15 @@ type LiveSet = Parameters<Log['partsOf']>[0];
 /** The statements of auth. */
 export class DatabaseModel {
   readonly #world: World;
-  readonly #log: Log;
+  readonly #protocol: Protocol;
   readonly #entries: Entries;
 
   readonly #environment: Environment;
 
-  constructor(world: World, log: Log, entries: Entries, environment: Environment) {
+  constructor(world: World, protocol: Protocol, entries: Entries, environment: Environment) {
     this.#environment = environment;
     this.#world = world;
-    this.#log = log;
+    this.#protocol = protocol;
     this.#entries = entries;
   }
 
@@ -153,19 +161,35 @@ export class DatabaseModel {
   }
 
   /** What auth reads for one request. */
-  read(state: State, database: Database, question: SyncPosition, present: Present): LogReading {
+  read(
+    state: State,
+    from: { readonly database: Database; readonly usesTail: boolean },
+    question: SyncPosition,
+    present: Present,
+  ): LogReading {
+    const { database } = from;
     const logState = {
       ...this.#headOf(database),
       horizon: new Date(this.#entries.horizonMs(state, database.horizon, present)),
       leaseMs: database.lease * TICK_MS,
     };
-    const { entriesNeededAfter, sequencesToCompare, otherEpochs } = this.#log;
+    const { entriesNeededAfter, sequencesToCompare, otherEpochs } = this.#protocol.log;
     const after = entriesNeededAfter(logState, [question]);
-    const rows = this.#rowsOf(state, database, present);
-    const entries = after === undefined ? [] : rows.filter(({ sequence }) => sequence > after);
     const places = sequencesToCompare(logState, [question]);
+    const rows = this.#rowsOf(state, database, present);
+    const reader = {
+      state: logState,
+      entriesAfter: (start: bigint) => rows.filter(({ sequence }) => sequence > start),
+    };
+    let entries: readonly LogEntry[] = [];
+    if (after !== undefined) {
+      entries = from.usesTail ? this.#readTail(state, reader, after, present) : reader.entriesAfter(after);
+    }
     const entryIds = new Map<bigint, Buffer>();
-    for (const { sequence, entryId } of rows) if (places.includes(sequence)) entryIds.set(sequence, entryId);
+    // What is remembered comes first, as in the code.
+    for (const { sequence, entryId } of [...rows, ...entries]) {
+      if (places.includes(sequence)) entryIds.set(sequence, entryId);
+    }
     const known = new Map<string, 'OVER' | 'LOST'>();
     for (const epoch of otherEpochs(logState, [question])) {
       const index = epochIndexOf(epoch) - 1;
@@ -175,6 +199,24 @@ export class DatabaseModel {
     }
     const keys = { keySet: { version: keysIdOf(database.keys + 1), keys: [] }, broadcastKeys: [] };
     return { state: logState, keys, entries, entryIds, otherEpochs: known };
+  }
+
+  #readTail(
+    state: State,
+    reader: Parameters<ExposedTail['entriesAfter']>[0],
+    after: bigint,
+    present: Present,
+  ): readonly LogEntry[] {
+    const tail = new this.#protocol.LogTail();
+    const from = state.tail ?? { epoch: 0, entries: 0 };
+    tail._epoch = epochIdOf(from.epoch);
+    tail._entries = this.#entriesIn(state, from.entries, present);
+    const entries = tail.entriesAfter(reader, after);
+    state.tail = {
+      epoch: epochIndexOf(tail._epoch),
+      entries: bitsOf(tail._entries.map(({ entryId }) => entryIndexOf(entryId) - 1)),
+    };
+    return entries;
   }
 
   /** Everything that a pull returns. */
@@ -211,12 +253,12 @@ export class DatabaseModel {
   }
 
   #rowsOf(state: State, database: Database, present: Present): LogEntry[] {
-    const bits = this.rowsOfEpoch(state, database);
-    const rows: LogEntry[] = [];
-    for (let index = 0; index < state.entries.length; index += 1) {
-      if ((bits & (1 << index)) !== 0) rows.push(this.#entries.logEntryOf(state, index, present));
-    }
-    return rows.sort((left, right) => Number(left.sequence - right.sequence));
+    return this.#entriesIn(state, this.rowsOfEpoch(state, database), present);
+  }
+
+  #entriesIn(state: State, bits: number, present: Present): LogEntry[] {
+    const entries = indexesIn(bits).map((index) => this.#entries.logEntryOf(state, index, present));
+    return entries.sort((left, right) => Number(left.sequence - right.sequence));
   }
 
   #headOf(database: Database): { epoch: Buffer; head: bigint; headEntryId: Buffer } {
@@ -229,7 +271,7 @@ export class DatabaseModel {
 
   /** In how many ticks no instance may admit what is committed now. */
   #dueIn({ database }: State, present: Present): number {
-    const by = this.#log.enforcedEverywhereBy(
+    const by = this.#protocol.log.enforcedEverywhereBy(
       {
         lockedTime: new Date(present.databaseMs),
         leaseMs: Math.max(database.lease, database.olderLease) * TICK_MS,

@@ -37,6 +37,8 @@ export const EVENTS = [
   'commit-and-wait',
   'share',
   'read-others',
+  'read-with-tail',
+  'restart-auth',
 ] as const;
 
 export type EventKind = (typeof EVENTS)[number];
@@ -97,6 +99,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
       add(!hasArrived, 'arrive', number * REPLICAS + replica);
     }
     add(answer === undefined && hasArrived, 'read', number);
+    add(answer === undefined && state.tail !== undefined, 'read-with-tail', number);
     add(
       answer === undefined && hasArrived && (world.restores ?? 0) > 0 && (world.epochs ?? 0) > 0,
       'read-without-note',
@@ -122,6 +125,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add((world.forward ?? 0) + (world.back ?? 0) + (world.sleeps ?? 0) > 0, 'look');
   add(world.shorterLease !== undefined && database.lease === world.lease, 'shorten-lease');
   add(database.olderLease > 0, 'date-older-leases');
+  add(state.tail !== undefined && state.tail.epoch > 0, 'restart-auth');
   if (state.receipts === undefined) return codes;
   const { watch, records } = state.receipts;
   for (let replica = 0; replica < REPLICAS; replica += 1) {
@@ -155,6 +159,7 @@ export function eventsOf(world: World): EventKind[] {
   add((world.back ?? 0) > 0, 'clock-back', 'look');
   add((world.sleeps ?? 0) > 0, 'sleep', 'look');
   add(world.shorterLease !== undefined, 'shorten-lease', 'date-older-leases');
+  add(world.tail, 'read-with-tail', 'restart-auth');
   add(world.receipts !== undefined, 'arrive', 'share', 'read-others');
   return kinds;
 }

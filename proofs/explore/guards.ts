@@ -38,6 +38,13 @@ function edit(module: ModuleName, find: string, replace: string): Edit {
 const NO_CLOCK_RISES = edit('feed', 'awakeMs + (risesMs - lease.risesMs)', 'awakeMs');
 const NO_WALL_CLOCK = edit('feed', ', wallMs - lease.sentAt.wallMs);', ', 0);');
 
+const NO_PULL_EPOCH = edit('feed', 'if (!sameBytes(part.value.epoch, this.#epoch))', 'if (false)');
+const NO_STAGED_DROP = edit(
+  'feed',
+  'this.#unacknowledged.clear();\n        this.#staged = undefined;',
+  'this.#unacknowledged.clear();',
+);
+
 export const GUARDS: readonly Guard[] = [
   {
     name: 'lease',
@@ -80,7 +87,8 @@ export const GUARDS: readonly Guard[] = [
     name: 'wall-before-request',
     about: 'the lease is over when the wall clock is before the request',
     edits: [edit('feed', 'lease === undefined || wallMs < lease.sentAt.wallMs', 'lease === undefined')],
-    worlds: ['sleep-back', 'jump-back'],
+    worlds: ['jump-back', 'sleep-back'],
+    redundant: 'the monotonic clock and the rises count the time, whatever the wall clock shows',
   },
   {
     name: 'applied',
@@ -110,13 +118,15 @@ export const GUARDS: readonly Guard[] = [
     name: 'ignored-pull',
     about: 'a response that asks for a pull grants no lease',
     edits: [edit('feed', 'if (response.pull || ticket', 'if (ticket')],
-    worlds: ['retention', 'purged'],
+    worlds: ['purged'],
   },
   {
     name: 'latest',
     about: 'a response that was overtaken grants no lease',
     edits: [edit('feed', 'ticket.sentAt.monotonicMs > this.#lastAppliedMonotonicMs', 'true')],
-    worlds: ['requests', 'epoch', 'epoch-keys'],
+    worlds: ['requests', 'key', 'epoch'],
+    redundant:
+      'it could only shorten the lease: the list keeps what was added, and another epoch has another list',
   },
   {
     name: 'same-list',
@@ -135,7 +145,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'named-keys',
     about: 'a response without a key set confirms only the key set that its request named',
     edits: [edit('feed', 'if (!this.#hasKeySetOf(ticket, response))', 'if (false)')],
-    worlds: ['key', 'key-epoch'],
+    worlds: ['keys-restore'],
   },
   {
     name: 'epoch',
@@ -152,21 +162,21 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'pull-epoch',
     about: 'a pull counts only if it names the present epoch',
-    edits: [edit('feed', 'if (!sameBytes(part.value.epoch, this.#epoch))', 'if (false)')],
-    worlds: ['epoch', 'epoch-keys-one', 'restore'],
+    edits: [NO_PULL_EPOCH],
+    worlds: ['old-server'],
   },
   {
     name: 'staged-dropped',
     about: 'a new epoch drops the parts of a pull under way',
-    edits: [
-      edit(
-        'feed',
-        'this.#unacknowledged.clear();\n        this.#staged = undefined;',
-        'this.#unacknowledged.clear();',
-      ),
-    ],
+    edits: [NO_STAGED_DROP],
     worlds: ['epoch-one'],
     redundant: 'the end of the pull names the former epoch',
+  },
+  {
+    name: 'pull-of-former-epoch',
+    about: 'a pull that began before a new epoch counts for nothing',
+    edits: [NO_PULL_EPOCH, NO_STAGED_DROP],
+    worlds: ['epoch-one'],
   },
   {
     name: 'merged-pull',
@@ -190,7 +200,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'epoch-ends-lease',
     about: 'a new epoch ends the lease',
     edits: [edit('feed', 'this.#lease = undefined;', '')],
-    worlds: ['epoch', 'epoch-one', 'foreign'],
+    worlds: ['foreign'],
   },
   {
     name: 'epoch-ends-hydration',
@@ -202,7 +212,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'epoch-resets-position',
     about: 'a new epoch begins at position 0',
     edits: [edit('feed', 'this.#applied = 0n;\n        this.#entryIdAtApplied = new Uint8Array(0);', '')],
-    worlds: ['epoch', 'epoch-one', 'foreign'],
+    worlds: ['foreign', 'epoch-one'],
   },
   {
     name: 'full-list',
@@ -220,7 +230,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'retention',
     about: 'the log keeps an entry until its tokens have expired, and raises the horizon when it drops one',
     environment: { earlyPurge: true },
-    worlds: ['retention'],
+    worlds: ['purged'],
   },
   {
     name: 'stale-hydration',
@@ -319,6 +329,25 @@ export const GUARDS: readonly Guard[] = [
     about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
     edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
     worlds: ['receipts', 'receipts-two'],
+  },
+  {
+    name: 'remembered-entry',
+    about: 'what a replica remembers of the log counts only if the log has the last of it at its place',
+    edits: [
+      edit(
+        'log-tail',
+        'if (same?.sequence !== last.sequence || !same.entryId.equals(last.entryId))',
+        'if (false)',
+      ),
+      edit('log-tail', 'return last.entryId.equals(state.headEntryId) ? known : undefined;', 'return known;'),
+    ],
+    worlds: ['tail'],
+  },
+  {
+    name: 'remembered-prefix',
+    about: 'what a replica remembers of the log must begin where the instance ends',
+    edits: [edit('log-tail', 'first.sequence > after + 1n || ', '')],
+    worlds: ['tail'],
   },
 ];
 

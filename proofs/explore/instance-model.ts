@@ -19,7 +19,7 @@ import {
   TICK_MS,
 } from './identifiers.js';
 import type { ExposedFeed, Protocol } from './protocol.js';
-import { bitsOf, indexesIn, newFeed, type Question, type State } from './state.js';
+import { bitsOf, FAULTS, indexesIn, newFeed, type Question, type State } from './state.js';
 import { answerText, entryName, positionText } from './wording.js';
 import type { World } from './world.js';
 
@@ -238,6 +238,7 @@ export class InstanceModel {
         const isLatest = this.environment.leaseFromAnswer === true;
         state.feed.lastRank = isLatest ? this.#nextRank(state) : question.rank;
       }
+      if (outcome === 'granted' && state.installed !== answer.keysRead) state.faults |= FAULTS.otherKeys;
       if (outcome === 'pull') state.pullWanted = true;
       if (outcome === 'pull' || outcome === 'granted') state.followed |= 1 << (answer.epoch - 1);
       return `the response to request ${number + 1} arrives (${answerText(answer)}): ${outcome}`;

@@ -20,7 +20,7 @@ import { InstanceModel, questionAt } from './instance-model.js';
 import { Packing } from './packing.js';
 import type { Protocol } from './protocol.js';
 import { REPLICAS, ReceiptsModel } from './receipts-model.js';
-import { type Answer, bitsOf, type Entry, indexesIn, newFeed, type State } from './state.js';
+import { type Answer, bitsOf, type Entry, FAULTS, indexesIn, newFeed, type State } from './state.js';
 import { answerText, entriesText, entryName, epochName, positionText } from './wording.js';
 import type { World } from './world.js';
 
@@ -40,7 +40,7 @@ export class Model {
     this.world = world;
     this.packing = new Packing(world);
     this.entries = new Entries(world, (issuer, text) => protocol.foreignKey(1, issuer, text));
-    this.database = new DatabaseModel(world, protocol.log, this.entries, environment);
+    this.database = new DatabaseModel(world, protocol, this.entries, environment);
     this.instance = new InstanceModel({
       protocol,
       world,
@@ -73,6 +73,8 @@ export class Model {
       forwardLeft: world.forward ?? 0,
       backLeft: world.back ?? 0,
       sleepsLeft: world.sleeps ?? 0,
+      tail: world.tail === true ? { epoch: 0, entries: 0 } : undefined,
+      faults: 0,
       receipts: world.receipts !== undefined ? this.receipts.initial() : undefined,
     };
   }
@@ -153,6 +155,11 @@ export class Model {
         return this.#read(state, number, { old: false, notes: true });
       case 'read-without-note':
         return this.#read(state, number, { old: false, notes: false });
+      case 'read-with-tail':
+        return this.#read(state, number, { old: false, notes: true, tail: true });
+      case 'restart-auth':
+        if (state.tail !== undefined) state.tail = { epoch: 0, entries: 0 };
+        return 'auth starts again';
       case 'read-old':
         return this.#read(state, number, { old: true, notes: false });
       case 'answer':
@@ -235,7 +242,7 @@ export class Model {
     return `Revoke commits entry ${entryName(index)} (${kind}) at ${sequence} of epoch ${epochName(epoch)}`;
   }
 
-  #read(state: State, number: number, how: { old: boolean; notes: boolean }): string {
+  #read(state: State, number: number, how: { old: boolean; notes: boolean; tail?: boolean }): string {
     const question = questionAt(state, number);
     const database = how.old ? (state.copy ?? state.database) : state.database;
     const { syncResultFor, newlyLost } = this.protocol.log;
@@ -249,8 +256,12 @@ export class Model {
       keySetVersion: keysIdOf(question.keys),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
     });
-    const reading = this.database.read(state, database, asked, present);
-    const from = how.old ? 'an old state of the log' : 'the log';
+    const reading = this.database.read(state, { database, usesTail: how.tail === true }, asked, present);
+    const from = how.old
+      ? 'an old state of the log'
+      : how.tail === true
+        ? 'the log after what it remembers'
+        : 'the log';
     try {
       const result = syncResultFor(reading, asked);
       const answer: Answer = {
@@ -259,6 +270,7 @@ export class Model {
         entry: entryIndexOf(result.headEntryId),
         entries: bitsOf(result.entries.map(({ entryId }) => entryIndexOf(entryId) - 1)),
         pull: result.pull,
+        keysRead: database.keys + 1,
         keys: result.keySet === undefined ? 0 : keysIndexOf(result.keySet.version),
         horizon: database.horizon,
         lease: result.leaseMs / TICK_MS,
@@ -271,6 +283,7 @@ export class Model {
     } catch (error) {
       if (!(error instanceof Error && 'code' in error && error.code === 'LOG_CHANGED')) throw error;
       state.questions.splice(number, 1);
+      if ((this.world.restores ?? 0) === 0) state.faults |= FAULTS.falseAlarm;
       const lost = newlyLost(reading, asked);
       if (lost !== undefined && how.notes)
         noteLost(state, question.at.epoch - 1, epochIndexOf(lost.foundUnder) - 1);

@@ -8,7 +8,7 @@ import { kidOf } from './entries.js';
 import { LATER_MS, type Present } from './identifiers.js';
 import type { Model } from './model.js';
 import type { ExposedAdmissions } from './protocol.js';
-import type { State } from './state.js';
+import { FAULTS, type State } from './state.js';
 import { entryName } from './wording.js';
 
 /** Judges the states of one world. */
@@ -34,6 +34,8 @@ export class Oracle {
 
   /** The violation in a state; undefined when there is none. */
   violationOf(state: State): string | undefined {
+    const fault = faultOf(state);
+    if (fault !== undefined) return fault;
     if (state.installed === 0) return undefined;
     const model = this.#model;
     this.#present = model.instance.present(state);
@@ -138,6 +140,14 @@ export class Oracle {
     }
     return undefined;
   }
+}
+
+/** What an event has done wrong, whatever is admitted. */
+function faultOf({ faults }: State): string | undefined {
+  if ((faults & FAULTS.otherKeys) !== 0)
+    return 'keys: a lease was granted with another key set than the log had';
+  if ((faults & FAULTS.falseAlarm) !== 0) return 'alarm: LOG_CHANGED, although the database has lost nothing';
+  return undefined;
 }
 
 /** The keys of the other issuer, none of which is ever revoked. */

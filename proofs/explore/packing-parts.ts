@@ -127,7 +127,7 @@ export function getFeed(from: Cursor): FeedState {
 }
 
 /** Length of a packed request, in bytes. */
-export const QUESTION_BYTES = 20;
+export const QUESTION_BYTES = 21;
 
 /** Length of the receipts, in bytes. */
 export const RECEIPTS_BYTES = 2 * 2 * 5 + 6;
@@ -149,6 +149,7 @@ export function putQuestion(to: Cursor, question: Question): void {
   to.put(answer.keys);
   to.put(answer.horizon);
   to.put(answer.lease);
+  to.put(answer.keysRead);
 }
 
 export function getQuestion(from: Cursor): Question {
@@ -172,6 +173,7 @@ export function getQuestion(from: Cursor): Question {
       keys: from.get(),
       horizon: from.get(),
       lease: from.get(),
+      keysRead: from.get(),
       pull: (flags & 4) !== 0,
     };
   }

@@ -28,6 +28,7 @@ export class Packing {
   readonly #questions: number;
   readonly #hasCopy: boolean;
   readonly #hasReceipts: boolean;
+  readonly #hasTail: boolean;
   readonly #questionBytes: Uint8Array[];
 
   constructor(world: World) {
@@ -44,10 +45,18 @@ export class Packing {
       3 * this.#epochs +
       2 * this.#keys +
       3;
+    this.#hasTail = world.tail === true;
     this.#hasReceipts = world.receipts !== undefined;
     this.length =
       Math.ceil(
-        (state + (this.#hasReceipts ? RECEIPTS_BYTES : 0) + 29 + this.#questions * QUESTION_BYTES + 16) / 4,
+        (state +
+          (this.#hasReceipts ? RECEIPTS_BYTES : 0) +
+          (this.#hasTail ? 2 : 0) +
+          1 +
+          29 +
+          this.#questions * QUESTION_BYTES +
+          16) /
+          4,
       ) * 4;
     this.#questionBytes = Array.from({ length: this.#questions }, () => new Uint8Array(QUESTION_BYTES));
   }
@@ -107,6 +116,11 @@ export class Packing {
     to.put(state.backLeft);
     to.put(state.sleepsLeft);
     if (state.receipts !== undefined) putReceipts(to, state.receipts);
+    if (state.tail !== undefined) {
+      to.put(state.tail.epoch);
+      to.put(state.tail.entries);
+    }
+    to.put(state.faults);
     this.#putQuestions(to, state);
     if (to.at > this.length) throw new RangeError(`a state takes ${to.at} bytes, more than ${this.length}`);
   }
@@ -161,6 +175,8 @@ export class Packing {
       backLeft: from.get(),
       sleepsLeft: from.get(),
       receipts: this.#hasReceipts ? getReceipts(from) : undefined,
+      tail: this.#hasTail ? { epoch: from.get(), entries: from.get() } : undefined,
+      faults: from.get(),
       questions: times(from.get(), () => getQuestion(from)),
     };
   }

@@ -8,6 +8,7 @@ import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Enforcement, Feed, Moment, RevocationList } from '@portcullis/guard/internal';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type { LogEntry, LogState } from '../../services/auth/records/revocations.js';
 import type * as Watch from '../../services/auth/revocation/enforcement-watch.js';
 import type * as Records from '../../services/auth/revocation/instance-records.js';
 import type * as AuthLog from '../../services/auth/revocation/log.js';
@@ -20,11 +21,15 @@ const MODULES = {
   feed: 'interceptors/dist/src/revocation/feed.js',
   admission: 'interceptors/dist/src/server/admission.js',
   log: 'dist/services/auth/revocation/log.js',
+  'log-tail': 'dist/services/auth/revocation/log-tail.js',
   watch: 'dist/services/auth/revocation/enforcement-watch.js',
   records: 'dist/services/auth/revocation/instance-records.js',
 } as const;
 
 export type ModuleName = keyof typeof MODULES;
+
+/** Modules that wait for the database. Here it answers at once, so they are loaded without waiting. */
+const WAITING: readonly string[] = ['log-tail'];
 
 /** A change of a module's compiled text. */
 export interface Edit {
@@ -85,6 +90,16 @@ export type ExposedAdmissions = Enforcement['admissions'] & {
   _keys: { has(keyId: string): boolean };
 };
 
+/** The end of the log in memory of auth, with its fields; it is loaded without waiting. */
+export interface ExposedTail {
+  _epoch: Buffer;
+  _entries: readonly LogEntry[];
+  entriesAfter(
+    reader: { state: LogState; entriesAfter(sequence: bigint): readonly LogEntry[] },
+    after: bigint,
+  ): readonly LogEntry[];
+}
+
 /** The protocol's code. */
 export interface Protocol {
   readonly Feed: new (...options: ConstructorParameters<typeof Feed>) => ExposedFeed;
@@ -95,6 +110,7 @@ export interface Protocol {
   readonly foreignKey: (kind: 1, issuer: string, text: string) => string;
   readonly Admissions: new (options: object) => ExposedAdmissions;
   readonly log: typeof AuthLog;
+  readonly LogTail: new () => ExposedTail;
   readonly watch: typeof Watch;
   readonly records: typeof Records;
 }
@@ -113,7 +129,8 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
       await readFile(file, 'utf8'),
       edits.filter(({ module }) => module === name),
     );
-    const url = dataUrlOf(linkImports(exposeFields(text), file, urls));
+    const ready = WAITING.includes(name) ? withoutWaiting(text) : text;
+    const url = dataUrlOf(linkImports(exposeFields(ready), file, urls));
     urls.set(file, url);
     loaded[name] = (await import(url)) as object;
   }
@@ -123,6 +140,7 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
     ...loaded['list'],
     ...loaded['feed'],
     ...loaded['admission'],
+    ...loaded['log-tail'],
     log: loaded['log'],
     watch: loaded['watch'],
     records: loaded['records'],
@@ -146,6 +164,10 @@ function applyEdits(text: string, edits: readonly Edit[]): string {
 /** Private fields and methods become ordinary ones, named with an underscore. */
 function exposeFields(text: string): string {
   return text.replace(/#(?=[a-z])/g, '_').replace(/^\/\/# sourceMappingURL=.*$/m, '');
+}
+
+function withoutWaiting(text: string): string {
+  return text.replace(/\b(async|await) /g, '');
 }
 
 /** Names every import absolutely, because a module without a file has no neighbours. */

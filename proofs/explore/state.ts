@@ -125,6 +125,8 @@ export interface Answer extends Position {
   pull: boolean;
   /** Version of the key set, plus one; 0 when the request names it. */
   keys: number;
+  /** Version of the key set in the log, plus one. */
+  keysRead: number;
   horizon: number;
   lease: number;
 }
@@ -191,6 +193,22 @@ export interface Receipts {
     | undefined;
 }
 
+/** The end of the log that a replica of auth remembers. */
+export interface Tail {
+  /** Plus one; 0 before the first read. */
+  epoch: number;
+  /** The entries, one bit each. */
+  entries: number;
+}
+
+/** What an event has done wrong, one bit each. */
+export const FAULTS = {
+  /** A lease was granted with another key set than the log had when it was read. */
+  otherKeys: 1,
+  /** LOG_CHANGED, although the database has lost nothing. */
+  falseAlarm: 2,
+} as const;
+
 /** A state of a world. */
 export interface State {
   database: Database;
@@ -216,6 +234,9 @@ export interface State {
   backLeft: number;
   sleepsLeft: number;
   receipts: Receipts | undefined;
+  tail: Tail | undefined;
+  /** From {@link FAULTS}. */
+  faults: number;
 }
 
 export function emptyList(): List {

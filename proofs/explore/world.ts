@@ -42,6 +42,8 @@ export interface World {
    * say that a silent instance admits no call any more.
    */
   readonly receipts?: 'PROMPT' | 'SLOW';
+  /** A replica of auth remembers the end of the log between its reads; others do not. */
+  readonly tail?: boolean;
   /** Number of states up to the fix point, recorded at the last change of the protocol. */
   readonly states: number;
   /** Explored by the short run of CI, too. */

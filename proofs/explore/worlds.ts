@@ -7,6 +7,9 @@ const TOKEN = 'TOKEN';
 /** A lease lasts three ticks, so that a request, a commit and a call can be at different ticks of one lease. */
 const lease = 3;
 
+/** In the largest worlds. The order within a tick is kept, so two ticks suffice for a request, a commit and a call. */
+const SHORT_LEASE = 2;
+
 export const WORLDS: readonly World[] = [
   {
     name: 'entries',
@@ -39,7 +42,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'key-epoch',
     about: 'a revoked key and a new epoch',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: ['KEY'],
     epochs: 1,
@@ -68,7 +71,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'requests',
     about: 'two open requests whose responses overtake each other',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN, TOKEN],
     states: 0,
@@ -76,7 +79,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'epoch',
     about: 'a new epoch while two requests are open',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN],
     epochs: 1,
@@ -85,7 +88,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'epoch-keys',
     about: 'a new epoch and another key set while two requests are open',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN],
     epochs: 1,
@@ -115,7 +118,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'restore-requests',
     about: 'a database that loses entries while two requests are open',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN, TOKEN],
     restores: 1,
@@ -124,9 +127,10 @@ export const WORLDS: readonly World[] = [
   {
     name: 'old-server',
     about: 'pulls that a deposed primary answers',
-    lease,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN, TOKEN],
+    epochs: 1,
     oldStates: true,
     states: 0,
   },
@@ -162,7 +166,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'key',
     about: 'a revoked key',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: ['KEY'],
     keyChanges: 1,
@@ -179,12 +183,12 @@ export const WORLDS: readonly World[] = [
   },
   {
     name: 'retention',
-    about: 'entries that are dropped when their tokens have expired, and a wall clock that is set back',
-    lease,
+    about: 'an entry that is dropped when its token has expired, and a wall clock that is set back',
+    lease: SHORT_LEASE,
     questions: 1,
-    entries: [TOKEN, TOKEN],
-    keep: 6,
-    back: 1,
+    entries: [TOKEN],
+    keep: 4,
+    back: 2,
     states: 0,
   },
   {
@@ -211,7 +215,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'shorter-lease',
     about: 'leases that are made shorter',
-    lease,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN],
     shorterLease: 1,
@@ -220,7 +224,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'receipts',
     about: 'a call that waits at one of two replicas',
-    lease: 2,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN],
     receipts: 'PROMPT',
@@ -229,7 +233,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'receipts-two',
     about: 'a call that waits at one of two replicas while two requests are open',
-    lease: 2,
+    lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN],
     receipts: 'PROMPT',
@@ -238,7 +242,7 @@ export const WORLDS: readonly World[] = [
   {
     name: 'receipts-epoch',
     about: 'a call that waits while a new epoch is opened',
-    lease: 2,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN, TOKEN],
     epochs: 1,
@@ -248,11 +252,31 @@ export const WORLDS: readonly World[] = [
   {
     name: 'receipts-restore',
     about: 'a call that waits after entries were lost, and replicas that share late',
-    lease: 2,
+    lease: SHORT_LEASE,
     questions: 1,
     entries: [TOKEN, TOKEN],
     restores: 1,
     receipts: 'SLOW',
+    states: 0,
+  },
+  {
+    name: 'keys-restore',
+    about: 'a database that loses a change of the key set while two requests are open',
+    lease: SHORT_LEASE,
+    questions: 2,
+    entries: [TOKEN],
+    keyChanges: 1,
+    restores: 1,
+    states: 0,
+  },
+  {
+    name: 'tail',
+    about: 'a replica that remembers the end of the log, and a database that loses entries',
+    lease: SHORT_LEASE,
+    questions: 1,
+    entries: [TOKEN, TOKEN, TOKEN],
+    restores: 1,
+    tail: true,
     states: 0,
   },
 ];
