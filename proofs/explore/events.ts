@@ -71,8 +71,6 @@ interface Surroundings {
   /** The rows that auth may drop, one bit each. */
   readonly expired: number;
   readonly keyChangesLeft: number;
-  /** Time may pass. */
-  readonly mayPass: boolean;
   /** The tokens that can be verified. */
   readonly verifiable: readonly number[];
 }
@@ -86,7 +84,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   const add = (condition: boolean, kind: EventKind, number = 0): void => {
     if (condition) codes.push(eventCode(kind, number));
   };
-  add(surroundings.mayPass, 'tick');
+  add(true, 'tick');
   const originals = state.entries.filter(({ target }, index) => target === index).length;
   add(originals < world.entries.length, 'commit');
   add(state.epochs.length <= (world.epochs ?? 0), 'open-epoch');
@@ -134,7 +132,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   const { watch, records } = state.receipts;
   for (let replica = 0; replica < REPLICAS; replica += 1) {
     add(originals < world.entries.length && watch === undefined, 'commit-and-wait', replica);
-    add(records[replica] !== undefined, 'share', replica);
+    add(world.receipts === 'SLOW' && records[replica] !== undefined, 'share', replica);
   }
   add(watch !== undefined, 'read-others');
   return codes;
@@ -160,6 +158,7 @@ export function eventsOf(world: World): EventKind[] {
   add(world.shorterLease !== undefined, 'shorten-lease', 'date-older-leases');
   add(world.cached, 'verify');
   add(world.tail, 'read-with-tail', 'restart-auth');
-  add(world.receipts !== undefined, 'arrive', 'share', 'read-others');
+  add(world.receipts !== undefined, 'arrive', 'read-others');
+  add(world.receipts === 'SLOW', 'share');
   return kinds;
 }

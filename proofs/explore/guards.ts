@@ -286,7 +286,7 @@ export const GUARDS: readonly Guard[] = [
     name: 'compared-position',
     about: 'a position that auth has not compared with the log acknowledges nothing',
     edits: [edit('records', 'const isCompared = !answer.pull && ', 'const isCompared = ')],
-    worlds: ['receipts-epoch', 'receipts-restore'],
+    worlds: ['receipts-lost'],
   },
   {
     name: 'same-log',
@@ -298,7 +298,7 @@ export const GUARDS: readonly Guard[] = [
         'const isSameLog = true;',
       ),
     ],
-    worlds: ['receipts', 'receipts-epoch', 'receipts-restore'],
+    worlds: ['receipts-restore'],
   },
   {
     name: 'request-after-commit',
@@ -311,6 +311,7 @@ export const GUARDS: readonly Guard[] = [
     about: 'a position that another replica has shared is compared with the log again',
     environment: { trustsOthers: true },
     worlds: ['receipts-restore'],
+    redundant: 'the times of the requests say so, too, as long as the clock of the database is not set back',
   },
   {
     name: 'last-lease',

@@ -89,7 +89,6 @@ export class Model {
       expired: this.database.expired(state),
       keyChangesLeft: this.#keyChangesLeft(state),
       verifiable: this.instance.cache?.verifiable(state) ?? [],
-      mayPass: state.receipts === undefined || this.receipts.mayPass(state.receipts),
     });
   }
 

@@ -40,8 +40,8 @@ export interface World {
   /** A shorter length that leases may be set to, in ticks. */
   readonly shorterLease?: number;
   /**
-   * Receipts: two replicas of auth share their records, within a tick or at any time. Only in the first case a receipt can
-   * say that a silent instance admits no call any more.
+   * Receipts: two replicas of auth share their records, at once or at any time. Only in the first case a receipt can say
+   * that a silent instance admits no call any more.
    */
   readonly receipts?: 'PROMPT' | 'SLOW';
   /** The instance caches tokens that it has verified. */
