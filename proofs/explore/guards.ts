@@ -38,6 +38,12 @@ function edit(module: ModuleName, find: string, replace: string): Edit {
 const NO_CLOCK_RISES = edit('feed', 'awakeMs + (risesMs - lease.risesMs)', 'awakeMs');
 const NO_WALL_CLOCK = edit('feed', ', wallMs - lease.sentAt.wallMs);', ', 0);');
 
+const NO_HIDDEN_LEASE = edit(
+  'watch',
+  'requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs',
+  'requestedBeforeMs: isBefore ? requestedAtMs : 0',
+);
+const NO_REQUESTED_SINCE = edit('watch', 'one.requestedSince || nowMs', 'nowMs');
 const NO_FORGETTING = edit('enforcement', 'epochChanged: () => this.#forgetOwn()', 'epochChanged: () => {}');
 const NO_KEY_FLAGS = edit(
   'enforcement',
@@ -254,7 +260,8 @@ export const GUARDS: readonly Guard[] = [
     name: 'head',
     about: 'auth compares the position with the head of the log',
     edits: [edit('log', 'if (question.applied > state.head)', 'if (false)')],
-    worlds: ['restore', 'restore-requests'],
+    worlds: ['restore'],
+    redundant: 'the instance is asked to pull again and again, and admits nothing; but there is no alarm',
   },
   {
     name: 'known-epochs',
@@ -323,20 +330,22 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'overwritten-record',
     about: 'a later request may have hidden an earlier one, whose lease still runs',
-    edits: [
-      edit(
-        'watch',
-        'requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs',
-        'requestedBeforeMs: isBefore ? requestedAtMs : 0',
-      ),
-    ],
-    worlds: ['receipts', 'receipts-two'],
+    edits: [NO_HIDDEN_LEASE],
+    worlds: ['receipts'],
+    redundant: 'an instance that has asked since the commit is waited for',
   },
   {
     name: 'requested-since',
     about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
-    edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
-    worlds: ['receipts', 'receipts-two'],
+    edits: [NO_REQUESTED_SINCE],
+    worlds: ['receipts'],
+    redundant: 'its earlier leases are waited for, and a later one came with the entry',
+  },
+  {
+    name: 'hidden-lease',
+    about: 'a call waits for an instance whose earlier lease is hidden by a later request',
+    edits: [NO_HIDDEN_LEASE, NO_REQUESTED_SINCE],
+    worlds: ['receipts'],
   },
   {
     name: 'entry-flags',
