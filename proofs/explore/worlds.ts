@@ -329,7 +329,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keyChanges: 1,
     restores: 1,
-    states: 0,
+    states: 1_144_723,
   },
   {
     name: 'tail',
@@ -340,7 +340,7 @@ export const WORLDS: readonly World[] = [
     restores: 1,
     crashes: true,
     tail: true,
-    states: 0,
+    states: 146_093,
   },
 ];
 
