@@ -178,7 +178,7 @@ describe('a subscription to broadcasts', () => {
       url: `nats://${user}:x@127.0.0.1:${port}`,
       name: 'test',
       onMessage: (bytes) => messages.push(Buffer.from(bytes).toString()),
-      onConnected: () => states.push('connected'),
+      onConnected: () => states.push('open'),
       onDisconnected: ({ state }) => states.push(state),
     });
   }
@@ -197,7 +197,7 @@ describe('a subscription to broadcasts', () => {
     await publish('first');
     await until(() => messages.length > 0);
     expect(messages).to.deep.equal(['first']);
-    expect(states).to.deep.equal(['connected']);
+    expect(states).to.deep.equal(['open']);
   });
 
   it('reports its loss, and that it is connected again', async () => {
@@ -208,7 +208,7 @@ describe('a subscription to broadcasts', () => {
     await until(() => states.length === 2);
     await relay.mend();
     await until(() => states.length === 3);
-    expect(states).to.deep.equal(['connected', 'unreachable', 'connected']);
+    expect(states).to.deep.equal(['open', 'unreachable', 'open']);
     await publish('after the loss');
     await until(() => messages.length > 0);
     await subscription?.close();
@@ -232,11 +232,11 @@ describe('a subscription to broadcasts', () => {
       server.kill('SIGHUP');
     };
     subscribe('inventory');
-    await until(() => states.at(-1) === 'connected');
+    await until(() => states.at(-1) === 'open');
     await reconfigure(false);
     await until(() => states.at(-1) === 'refused');
     await reconfigure(true);
-    await until(() => states.at(-1) === 'connected');
+    await until(() => states.at(-1) === 'open');
     await publish('after the grant');
     await until(() => messages.length > 0);
   });

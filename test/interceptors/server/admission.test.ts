@@ -165,6 +165,13 @@ describe('admission', () => {
       expect(await decided(text)).to.equal('admitted');
     });
 
+    it('is invalid when its signed payload is not JSON', async () => {
+      const [header = '', , signature = ''] = tokenText().split('.');
+      const payload = Buffer.from('no JSON').toString('base64url');
+      expect(await decided(`${header}.${payload}.${signature}`)).to.equal('TOKEN_INVALID');
+      expect(faults).to.deep.equal(['payload']);
+    });
+
     it('makes its network known while the list is stale, too', async () => {
       clock.pass(LEASE_MS);
       expect(await decided(tokenText(), ALLOW)).to.equal('admitted');

@@ -238,7 +238,7 @@ describe('the counts of calls', () => {
       limits.arrived(streams[1]?.call ?? call());
       expect(open('192.0.2.6').limit).to.equal('public_calls');
       if (streams[0] !== undefined) limits.leave(streams[0].call);
-      expect(open('192.0.2.6').limit).to.equal(undefined);
+      expect(open('192.0.2.6', 'responses').limit).to.equal(undefined);
       expect(streams.map(({ call: { ended } }) => ended)).to.deep.equal([[], []]);
     });
 
@@ -376,12 +376,13 @@ describe('the counts of calls', () => {
 
     it('are refused when no other incomplete request holds any', () => {
       start({ bytesInFlight: 800 });
-      const streams = ['192.0.2.1', '192.0.2.2'].map((address) => open(address, 'requests').call);
-      for (const each of streams) limits.charge(each, 100);
       const { call: one } = open('192.0.2.3');
+      limits.charge(one, 10);
+      const streams = ['192.0.2.1', '192.0.2.2'].map((address) => open(address, 'requests').call);
+      for (const [index, each] of streams.entries()) limits.charge(each, 100 - 10 * index);
       // It must not end itself, nor a request that holds nothing.
       const { call: empty } = open('192.0.2.4');
-      expect(limits.charge(one, 1)).to.equal('bytes_in_flight');
+      expect(limits.charge(one, 11)).to.equal('bytes_in_flight');
       expect([one.ended, empty.ended]).to.deep.equal([[], []]);
     });
 
@@ -444,6 +445,30 @@ describe('the counts of calls', () => {
       expect(one.ended).to.deep.equal(['response_seconds']);
     });
 
+    it('end a stream whose message waits for its peer, unless it waits for something else or has ended', () => {
+      limits.sweep();
+      const [waiting, sent, arriving, idle, gone] = [
+        withToken(indexed(), 'requests').call,
+        withToken(indexed(), 'requests').call,
+        withToken(indexed(), 'responses').call,
+        open('192.0.2.1', 'requests').call,
+        withToken(indexed(), 'requests').call,
+      ];
+      limits.leave(gone);
+      const queues = [arriving, idle].map(({ queue }) => queue);
+      for (const each of [waiting, sent, arriving, idle, gone]) limits.sending(each);
+      for (const each of [sent, arriving, idle, gone]) limits.sent(each);
+      expect([sent.queue, gone.queue]).to.deep.equal([undefined, undefined]);
+      expect([arriving.queue === queues[0], idle.queue === queues[1]]).to.deep.equal([true, true]);
+      limits.arrived(arriving);
+      sweepAfter(DEFAULT_LIMITS.responseMs);
+      expect([waiting, sent, arriving].map(({ ended }) => ended)).to.deep.equal([
+        ['response_seconds'],
+        [],
+        [],
+      ]);
+    });
+
     it('end all that are late, also behind one that does not leave', () => {
       limits.sweep();
       const calls = [1, 2, 3].map(() => withToken(indexed()).call);
@@ -460,7 +485,9 @@ describe('the counts of calls', () => {
       for (let count = 0; count < 3; count += 1) limits.leave(one);
       expect(two.holder).to.include({ calls: 1, streams: 0, bytes: 0 });
       expect(limits.state().publicCalls).to.equal(1);
+      const { holder } = two;
       limits.leave(two);
+      expect(holder).to.include({ calls: 0, streams: 0, bytes: 0 });
       expect(limits.state().publicCalls).to.equal(0);
     });
 
