@@ -14,7 +14,7 @@ const RECENT_NAMES_MAX = 10_000;
 /** Assigns logins to the classes of the queue. */
 export interface LoginTurns {
   /** @param network - the peer's network */
-  callerOf(attempt: Attempt, network: string): QueueCaller;
+  callerOf(attempt: Pick<Attempt, 'nameKey' | 'isKnown'>, network: string): QueueCaller;
   /** Remembers the name of a successful login. */
   succeeded(attempt: Attempt): void;
 }

@@ -75,8 +75,10 @@ export async function login(deps: LoginDeps, request: LoginRequest): Promise<Log
   const username = parseUsername(request.username);
   const network = networkOfPeer(request.peer);
   const isRemembered = username !== undefined && deps.throttle.remembers(username, request.peer);
+  const nameKey = username === undefined ? undefined : deps.throttle.nameKeyOf(username);
+  const turn = deps.turns.callerOf({ nameKey, isKnown: isRemembered }, network);
   // Whom the flood would displace anyway is refused before the database is asked anything.
-  if (!isRemembered) deps.passwords.requirePlace({ importance: 'unknown', key: network });
+  if (turn.importance === 'unknown') deps.passwords.requirePlace(turn);
   const failed = { what: 'login', name: request.username, peer: request.peer } as const;
   const attempt = await deps.throttle.attempt(username, request.peer).catch((error: unknown) => {
     deps.failures.limited(failed);

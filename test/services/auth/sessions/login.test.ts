@@ -427,9 +427,12 @@ describe('login', () => {
     expect(reads).to.deep.equal([]);
     const known = logIn(full, user);
     await until(() => reads.length === 1);
+    // A name that has logged in lately has a line of its own, from whatever network.
+    const recent = logIn(full, user, { peer: '203.0.113.99:1' });
+    await until(() => reads.length === 2);
     finish();
-    await Promise.all([known, ...hashes]);
-    expect(reads).to.deep.equal(['known']);
+    await Promise.all([known, recent, ...hashes]);
+    expect(reads).to.deep.equal(['known', 'unknown']);
     await full.close();
   });
 
