@@ -128,6 +128,15 @@ export class Entries {
     }
   }
 
+  /** The token that the entry will revoke, if it is committed in the first epoch; or the token of another issuer. */
+  futureToken(index: number): VerifiedToken {
+    if (this.#world.entries[index] === 'FOREIGN') {
+      const claims = { issuer: OTHER_ISSUER, tokenId: foreignIdOf(index), isForeign: true };
+      return this.#token(`f${index}`, 'other', FAR_MS - TICK_MS, claims);
+    }
+    return this.#token(`t${index}`, kidOf(0), FAR_MS - TICK_MS, { tokenId: uuidOf(index) });
+  }
+
   /** A token of an epoch that only the end of the epoch, or of its key, revokes. */
   plainToken(state: State, epoch: number): VerifiedToken {
     return this.#token('p', kidOf(signerOf(state, epoch)), FAR_MS, {});

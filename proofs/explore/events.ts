@@ -39,6 +39,7 @@ export const EVENTS = [
   'read-others',
   'read-with-tail',
   'restart-auth',
+  'verify',
 ] as const;
 
 export type EventKind = (typeof EVENTS)[number];
@@ -70,8 +71,8 @@ interface Surroundings {
   /** The rows that auth may drop, one bit each. */
   readonly expired: number;
   readonly keyChangesLeft: number;
-  /** Time may pass. */
-  readonly mayPass: boolean;
+  /** The tokens that can be verified. */
+  readonly verifiable: readonly number[];
 }
 
 /** The events that can happen in a state. */
@@ -83,7 +84,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   const add = (condition: boolean, kind: EventKind, number = 0): void => {
     if (condition) codes.push(eventCode(kind, number));
   };
-  add(surroundings.mayPass, 'tick');
+  add(true, 'tick');
   const originals = state.entries.filter(({ target }, index) => target === index).length;
   add(originals < world.entries.length, 'commit');
   add(state.epochs.length <= (world.epochs ?? 0), 'open-epoch');
@@ -110,7 +111,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
     add(true, 'lose', number);
   }
   for (const [number, { target }] of state.entries.entries()) add(target === number, 'broadcast', number);
-  add(state.pullWanted && pull === undefined, 'begin-pull');
+  add(state.pullWanted && pull === undefined && world.withoutPulls !== true, 'begin-pull');
   add(pull !== undefined && pull.rows === undefined, 'read-pull');
   add(
     pull !== undefined && pull.rows === undefined && copy !== undefined && world.oldStates === true,
@@ -125,12 +126,13 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add((world.forward ?? 0) + (world.back ?? 0) + (world.sleeps ?? 0) > 0, 'look');
   add(world.shorterLease !== undefined && database.lease === world.lease, 'shorten-lease');
   add(database.olderLease > 0, 'date-older-leases');
+  for (const number of surroundings.verifiable) add(true, 'verify', number);
   add(state.tail !== undefined && state.tail.epoch > 0, 'restart-auth');
   if (state.receipts === undefined) return codes;
   const { watch, records } = state.receipts;
   for (let replica = 0; replica < REPLICAS; replica += 1) {
     add(originals < world.entries.length && watch === undefined, 'commit-and-wait', replica);
-    add(records[replica] !== undefined, 'share', replica);
+    add(world.receipts === 'SLOW' && records[replica] !== undefined, 'share', replica);
   }
   add(watch !== undefined, 'read-others');
   return codes;
@@ -139,16 +141,11 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
 /** The events that a world is made for: in a world that reaches its fix point each has happened. */
 export function eventsOf(world: World): EventKind[] {
   const kinds: EventKind[] = ['tick', 'ask', 'read', 'answer', 'lose', 'broadcast'];
-  kinds.push(
-    world.receipts === undefined ? 'commit' : 'commit-and-wait',
-    'begin-pull',
-    'read-pull',
-    'end-pull',
-    'break-pull',
-  );
+  kinds.push(world.receipts === undefined ? 'commit' : 'commit-and-wait');
   const add = (condition: boolean | undefined, ...more: EventKind[]): void => {
     if (condition === true) kinds.push(...more);
   };
+  add(world.withoutPulls !== true, 'begin-pull', 'read-pull', 'end-pull', 'break-pull');
   add((world.epochs ?? 0) > 0, 'open-epoch');
   add((world.keyChanges ?? 0) > 0, 'change-keys');
   add(world.keep !== undefined, 'purge');
@@ -159,7 +156,9 @@ export function eventsOf(world: World): EventKind[] {
   add((world.back ?? 0) > 0, 'clock-back', 'look');
   add((world.sleeps ?? 0) > 0, 'sleep', 'look');
   add(world.shorterLease !== undefined, 'shorten-lease', 'date-older-leases');
+  add(world.cached, 'verify');
   add(world.tail, 'read-with-tail', 'restart-auth');
-  add(world.receipts !== undefined, 'arrive', 'share', 'read-others');
+  add(world.receipts !== undefined, 'arrive', 'read-others');
+  add(world.receipts === 'SLOW', 'share');
   return kinds;
 }

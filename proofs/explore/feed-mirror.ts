@@ -81,7 +81,12 @@ export class FeedMirror {
   readonly #protocol: Protocol;
   readonly #world: World;
   readonly #entries: Entries;
-  readonly #listener = { entryAdded: () => {}, listFilled: () => {}, epochChanged: () => {} };
+  /** What the feeds notify. */
+  listener: ConstructorParameters<Protocol['Feed']>[0]['listener'] = {
+    entryAdded: () => {},
+    listFilled: () => {},
+    epochChanged: () => {},
+  };
   readonly #monotonicMax: number;
   readonly #wallMax: number;
   /** A list that is not the present one; nothing may look into it. */
@@ -103,7 +108,7 @@ export class FeedMirror {
     return new Feed({
       service: SERVICE,
       instance: INSTANCE,
-      listener: this.#listener,
+      listener: this.listener,
       listEntriesMax: this.#world.listMax,
     });
   }
@@ -115,7 +120,7 @@ export class FeedMirror {
     const feed: ExposedFeed = Object.create(Feed.prototype);
     feed._service = SERVICE;
     feed._instance = INSTANCE;
-    feed._listener = this.#listener;
+    feed._listener = this.listener;
     feed._listEntriesMax = this.#world.listMax;
     feed._list = this.#restoreList(from.list, state, present);
     feed._staged = from.staged && this.#restoreList(from.staged, state, present);

@@ -38,6 +38,12 @@ function edit(module: ModuleName, find: string, replace: string): Edit {
 const NO_CLOCK_RISES = edit('feed', 'awakeMs + (risesMs - lease.risesMs)', 'awakeMs');
 const NO_WALL_CLOCK = edit('feed', ', wallMs - lease.sentAt.wallMs);', ', 0);');
 
+const NO_FORGETTING = edit('enforcement', 'epochChanged: () => this.#forgetOwn()', 'epochChanged: () => {}');
+const NO_KEY_FLAGS = edit(
+  'enforcement',
+  'this.#revokeWhere(({ claims }) => !claims.isForeign && !keys.has(claims.keyId));',
+  '',
+);
 const NO_PULL_EPOCH = edit('feed', 'if (!sameBytes(part.value.epoch, this.#epoch))', 'if (false)');
 const NO_STAGED_DROP = edit(
   'feed',
@@ -274,13 +280,13 @@ export const GUARDS: readonly Guard[] = [
     name: 'shared-read',
     about: 'a read answers only requests that arrived before it began',
     environment: { oldReads: true },
-    worlds: ['entries-one'],
+    worlds: ['old-server'],
   },
   {
     name: 'compared-position',
     about: 'a position that auth has not compared with the log acknowledges nothing',
     edits: [edit('records', 'const isCompared = !answer.pull && ', 'const isCompared = ')],
-    worlds: ['receipts-epoch', 'receipts-restore'],
+    worlds: ['receipts-lost'],
   },
   {
     name: 'same-log',
@@ -292,7 +298,7 @@ export const GUARDS: readonly Guard[] = [
         'const isSameLog = true;',
       ),
     ],
-    worlds: ['receipts', 'receipts-epoch', 'receipts-restore'],
+    worlds: ['receipts-restore'],
   },
   {
     name: 'request-after-commit',
@@ -305,6 +311,7 @@ export const GUARDS: readonly Guard[] = [
     about: 'a position that another replica has shared is compared with the log again',
     environment: { trustsOthers: true },
     worlds: ['receipts-restore'],
+    redundant: 'the times of the requests say so, too, as long as the clock of the database is not set back',
   },
   {
     name: 'last-lease',
@@ -329,6 +336,62 @@ export const GUARDS: readonly Guard[] = [
     about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
     edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
     worlds: ['receipts', 'receipts-two'],
+  },
+  {
+    name: 'entry-flags',
+    about: 'an entry flags the cached tokens that it revokes',
+    edits: [
+      edit(
+        'enforcement',
+        'entryAdded: (entry) => this.#revoke(this.admissions.tokens.revokedBy(entry))',
+        'entryAdded: () => {}',
+      ),
+    ],
+    worlds: ['cached'],
+  },
+  {
+    name: 'pull-flags',
+    about: 'a pull flags the cached tokens that its entries revoke',
+    edits: [
+      edit(
+        'enforcement',
+        'listFilled: (list) => this.#revokeWhere((token) => list.revokes(token.claims))',
+        'listFilled: () => {}',
+      ),
+    ],
+    worlds: ['cached', 'cached-epoch'],
+  },
+  {
+    name: 'epoch-forgets',
+    about: 'a new epoch forgets the cached tokens of this issuer',
+    edits: [NO_FORGETTING],
+    worlds: ['cached-epoch'],
+    redundant: 'the new key set flags the tokens of the former one',
+  },
+  {
+    name: 'key-flags',
+    about: 'a token whose key has left the key set is flagged',
+    edits: [NO_KEY_FLAGS],
+    worlds: ['cached-key', 'cached-epoch'],
+    redundant: 'the entry of a revoked key flags its tokens, and a new epoch forgets all',
+  },
+  {
+    name: 'former-epoch-tokens',
+    about: 'cached tokens of a former epoch are rejected',
+    edits: [NO_FORGETTING, NO_KEY_FLAGS],
+    worlds: ['cached-epoch'],
+  },
+  {
+    name: 'flag-checked',
+    about: 'the flag of a cached token is checked with every call',
+    edits: [edit('admission', 'if (token.revoked || (', 'if ((')],
+    worlds: ['cached'],
+  },
+  {
+    name: 'list-searched',
+    about: 'a token that enters the cache is looked up in the list',
+    edits: [edit('admission', 'token.revoked = this.#feed.list.revokes(claims);', '')],
+    worlds: ['cached'],
   },
   {
     name: 'remembered-entry',

@@ -2,6 +2,7 @@
 
 import type { SyncTicket } from '@portcullis/guard/internal';
 import { pullResponseOf, syncResponseOf } from '../../services/auth/adapters/revocation-messages.js';
+import { CacheModel } from './cache-model.js';
 import type { DatabaseModel } from './database.js';
 import type { Entries } from './entries.js';
 import { FeedMirror } from './feed-mirror.js';
@@ -50,6 +51,7 @@ export class InstanceModel {
   readonly entries: Entries;
   readonly database: DatabaseModel;
   readonly mirror: FeedMirror;
+  readonly cache: CacheModel | undefined;
   /** Set for a replay: feed and tickets are then never made from a state. */
   live: Live | undefined;
 
@@ -60,6 +62,9 @@ export class InstanceModel {
     this.entries = entries;
     this.database = database;
     this.mirror = new FeedMirror(protocol, world, entries);
+    if (world.cached !== true) return;
+    this.cache = new CacheModel(protocol, world, entries, this.mirror.create());
+    this.mirror.listener = this.cache.listener;
   }
 
   /** From now on, feed and tickets live on between events, and clocks advance. */
@@ -98,7 +103,9 @@ export class InstanceModel {
     const tickets = new Map(
       state.questions.map((question) => [question, this.#ticketOf(question, feed, present)]),
     );
+    this.cache?.load(state, feed, present);
     const result = work(feed, present);
+    this.cache?.save(state);
     this.mirror.save(feed, state, present);
     for (const question of state.questions) {
       const ticket = tickets.get(question);
@@ -173,6 +180,8 @@ export class InstanceModel {
     state.installed = 0;
     state.rejected = 0;
     state.followed = 0;
+    state.cached = 0;
+    state.flagged = 0;
     if (this.live !== undefined) this.live.feed = this.mirror.create();
     return 'the instance crashes and starts again';
   }
@@ -232,6 +241,7 @@ export class InstanceModel {
       const outcome = this.#orFull(() =>
         feed.applySyncResponse(ticket, response, () => {
           state.installed = answer.keys;
+          this.cache?.replaceKeys(state);
         }),
       );
       if (this.mirror.isLast(feed, ticket.sentAt)) {
@@ -286,6 +296,14 @@ export class InstanceModel {
       if (error instanceof this.protocol.ListFullError) return 'the list is full';
       throw error;
     }
+  }
+
+  /** The verification of a token ends, and the token is cached. */
+  verify(state: State, number: number): string {
+    return this.#withFeed(state, () => {
+      this.cache?.verify(state, number);
+      return `the instance verifies and caches the token ${this.cache?.name(number) ?? ''}`;
+    });
   }
 
   beginPull(state: State): string {

@@ -74,6 +74,8 @@ export class Model {
       backLeft: world.back ?? 0,
       sleepsLeft: world.sleeps ?? 0,
       tail: world.tail === true ? { epoch: 0, entries: 0 } : undefined,
+      cached: 0,
+      flagged: 0,
       faults: 0,
       receipts: world.receipts !== undefined ? this.receipts.initial() : undefined,
     };
@@ -86,7 +88,7 @@ export class Model {
       environment: this.environment,
       expired: this.database.expired(state),
       keyChangesLeft: this.#keyChangesLeft(state),
-      mayPass: state.receipts === undefined || this.receipts.mayPass(state.receipts),
+      verifiable: this.instance.cache?.verifiable(state) ?? [],
     });
   }
 
@@ -157,6 +159,8 @@ export class Model {
         return this.#read(state, number, { old: false, notes: false });
       case 'read-with-tail':
         return this.#read(state, number, { old: false, notes: true, tail: true });
+      case 'verify':
+        return this.instance.verify(state, number);
       case 'restart-auth':
         if (state.tail !== undefined) state.tail = { epoch: 0, entries: 0 };
         return 'auth starts again';

@@ -4,6 +4,7 @@
  */
 
 import type { Feed, VerifiedToken } from '@portcullis/guard/internal';
+import { TRUSTED } from './cache-model.js';
 import { kidOf } from './entries.js';
 import { LATER_MS, type Present } from './identifiers.js';
 import type { Model } from './model.js';
@@ -42,6 +43,7 @@ export class Oracle {
     // Always made from the state: a look must not change a feed that lives on.
     const feed = model.instance.mirror.restore(state, this.#present);
     this.#admissions._feed = feed;
+    model.instance.cache?.load(state, feed, this.#present);
     const kid = kidOf(state.keys[state.installed - 1]?.signer ?? 0);
     this.#admissions._keys = { has: (keyId) => keyId === kid };
     return (
@@ -58,11 +60,22 @@ export class Oracle {
     return this.#admissions.denialReason(token, allowStale) === undefined;
   }
 
+  /** A call with a token of an epoch is admitted, cached or not. */
+  #admitsOf(state: State, epoch: number): boolean {
+    return (
+      this.#admits(this.#model.entries.plainToken(state, epoch)) ||
+      this.#model.instance.cache?.admits(state, 'EPOCH', epoch) === true
+    );
+  }
+
   /** A call with a revoked token is admitted after the bound. */
   #lateEntry(state: State): string | undefined {
     for (const [index, { target, dueIn, lost }] of state.entries.entries()) {
       if (target !== index || dueIn > 0 || lost) continue;
-      if (!this.#admits(this.#model.entries.revokedToken(state, index, this.#present))) continue;
+      const isAdmitted =
+        this.#admits(this.#model.entries.revokedToken(state, index, this.#present)) ||
+        this.#model.instance.cache?.admits(state, 'ENTRY', index) === true;
+      if (!isAdmitted) continue;
       return `late: a call with the token that ${entryName(index)} revokes is admitted after the bound`;
     }
     return undefined;
@@ -84,7 +97,7 @@ export class Oracle {
       const epoch = state.epochs[opened];
       if (epoch === undefined || epoch.lost > 0 || epoch.dueIn > 0) continue;
       for (let before = 0; before < opened; before += 1) {
-        if (this.#admits(this.#model.entries.plainToken(state, before))) {
+        if (this.#admitsOf(state, before)) {
           return `late: a call with a token of epoch ${before} is admitted after the bound`;
         }
       }
@@ -100,7 +113,7 @@ export class Oracle {
       const isOver = state.epochs.some((later, place) => place >= epoch.lost - 1 && later.lost === 0);
       if (isOver) continue;
       for (let other = 0; other < state.epochs.length; other += 1) {
-        if (this.#admits(this.#model.entries.plainToken(state, other))) {
+        if (this.#admitsOf(state, other)) {
           return `unnoticed: a call is admitted although the instance has followed epoch ${index}, which the database lost`;
         }
       }
@@ -115,7 +128,13 @@ export class Oracle {
     const isUnsettled =
       state.entries.some((entry) => entry.lost && entry.epoch === epoch) ||
       state.epochs.some(({ lost }) => lost > 0 && lost - 1 > epoch);
-    if (isUnsettled || !feed.list.revokes(this.#model.entries.freshToken(state).claims)) return undefined;
+    if (isUnsettled) return undefined;
+    const signer = state.keys[state.database.keys];
+    const isSigner = signer?.signer === state.keys.findIndex((keys) => keys.epoch === epoch);
+    if (isSigner && this.#model.instance.cache?.isFlagged(state, 'EPOCH', epoch) === true) {
+      return 'innocent: a cached token of the present epoch is rejected as revoked';
+    }
+    if (!feed.list.revokes(this.#model.entries.freshToken(state).claims)) return undefined;
     return 'innocent: a new token is rejected as revoked';
   }
 
@@ -149,6 +168,3 @@ function faultOf({ faults }: State): string | undefined {
   if ((faults & FAULTS.falseAlarm) !== 0) return 'alarm: LOG_CHANGED, although the database has lost nothing';
   return undefined;
 }
-
-/** The keys of the other issuer, none of which is ever revoked. */
-const TRUSTED = { size: 1, find: () => ({ has: () => true }) };

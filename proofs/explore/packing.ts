@@ -52,7 +52,7 @@ export class Packing {
         (state +
           (this.#hasReceipts ? RECEIPTS_BYTES : 0) +
           (this.#hasTail ? 2 : 0) +
-          1 +
+          3 +
           29 +
           this.#questions * QUESTION_BYTES +
           16) /
@@ -121,6 +121,8 @@ export class Packing {
       to.put(state.tail.entries);
     }
     to.put(state.faults);
+    to.put(state.cached);
+    to.put(state.flagged);
     this.#putQuestions(to, state);
     if (to.at > this.length) throw new RangeError(`a state takes ${to.at} bytes, more than ${this.length}`);
   }
@@ -177,6 +179,8 @@ export class Packing {
       receipts: this.#hasReceipts ? getReceipts(from) : undefined,
       tail: this.#hasTail ? { epoch: from.get(), entries: from.get() } : undefined,
       faults: from.get(),
+      cached: from.get(),
+      flagged: from.get(),
       questions: times(from.get(), () => getQuestion(from)),
     };
   }

@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { Enforcement, Feed, Moment, RevocationList } from '@portcullis/guard/internal';
+import type { Enforcement, Feed, Moment, RevocationList, VerifiedToken } from '@portcullis/guard/internal';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import type { LogEntry, LogState } from '../../services/auth/records/revocations.js';
 import type * as Watch from '../../services/auth/revocation/enforcement-watch.js';
@@ -20,6 +20,7 @@ const MODULES = {
   list: 'interceptors/dist/src/revocation/list.js',
   feed: 'interceptors/dist/src/revocation/feed.js',
   admission: 'interceptors/dist/src/server/admission.js',
+  enforcement: 'interceptors/dist/src/server/enforcement.js',
   log: 'dist/services/auth/revocation/log.js',
   'log-tail': 'dist/services/auth/revocation/log-tail.js',
   watch: 'dist/services/auth/revocation/enforcement-watch.js',
@@ -88,6 +89,13 @@ interface ExposedRises {
 export type ExposedAdmissions = Enforcement['admissions'] & {
   _feed: Feed;
   _keys: { has(keyId: string): boolean };
+  _cache(text: string, claims: VerifiedToken['claims']): VerifiedToken;
+};
+
+/** The enforcement, whose feed can be replaced. */
+export type ExposedEnforcement = Omit<Enforcement, 'feed' | 'admissions'> & {
+  feed: ExposedFeed;
+  readonly admissions: ExposedAdmissions;
 };
 
 /** The end of the log in memory of auth, with its fields; it is loaded without waiting. */
@@ -108,6 +116,7 @@ export interface Protocol {
   readonly IdTable: new () => ExposedTable;
   readonly ListFullError: new (max: number) => Error;
   readonly foreignKey: (kind: 1, issuer: string, text: string) => string;
+  readonly Enforcement: new (options: object) => ExposedEnforcement;
   readonly Admissions: new (options: object) => ExposedAdmissions;
   readonly log: typeof AuthLog;
   readonly LogTail: new () => ExposedTail;
@@ -140,6 +149,7 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
     ...loaded['list'],
     ...loaded['feed'],
     ...loaded['admission'],
+    ...loaded['enforcement'],
     ...loaded['log-tail'],
     log: loaded['log'],
     watch: loaded['watch'],

@@ -32,12 +32,13 @@ export class ReceiptsModel {
   readonly #environment: Environment;
   /** Greatest age at a commit that is told apart, in ticks: the bound of the last lease is over. */
   readonly #boundTicks: number;
-  readonly #isPrompt: boolean;
+  /** Records are shared at once. */
+  readonly isPrompt: boolean;
 
   constructor(protocol: Protocol, world: World, environment: Environment) {
     this.#protocol = protocol;
     this.#environment = environment;
-    this.#isPrompt = world.receipts === 'PROMPT';
+    this.isPrompt = world.receipts === 'PROMPT';
     this.#boundTicks = world.lease + 1;
   }
 
@@ -85,6 +86,7 @@ export class ReceiptsModel {
       former: former && recordIn(former),
     });
     receipts.records[replica] = this.#recordState(record);
+    if (this.isPrompt) this.share(receipts, replica);
     if (receipts.watch?.replica === replica) this.#note(state, receipts, record);
   }
 
@@ -126,12 +128,6 @@ export class ReceiptsModel {
     this.#note(state, receipts, this.#protocol.records.recordOfOther(shared, PRESENT.monotonicMs));
   }
 
-  /** Whether time may pass: where records are shared within a tick, all are. */
-  mayPass({ records, shared }: Receipts): boolean {
-    if (!this.#isPrompt) return true;
-    return records.every((record, replica) => JSON.stringify(record) === JSON.stringify(shared[replica]));
-  }
-
   /** Time passes. A call returns when the bound is over at the latest. */
   pass(state: State, receipts: Receipts): void {
     const ageMax = this.#boundTicks + (receipts.watch === undefined ? 0 : receipts.watch.age + 1);
@@ -156,7 +152,7 @@ export class ReceiptsModel {
     if (watch?.known === undefined) return undefined;
     if (watch.known.isEnforced)
       return { entry: watch.entry, why: 'the receipt names the instance as enforcing' };
-    if (!watch.isComplete || !this.#isPrompt) return undefined;
+    if (!watch.isComplete || !this.isPrompt) return undefined;
     const isDone = this.#withWatch(state, receipts, (real, nowMs) =>
       this.#protocol.watch.isDone(real, 'KNOWN_INSTANCES', nowMs),
     );

@@ -235,6 +235,9 @@ export interface State {
   sleepsLeft: number;
   receipts: Receipts | undefined;
   tail: Tail | undefined;
+  /** The tokens in the cache of the instance, and those of them that are flagged, one bit each. */
+  cached: number;
+  flagged: number;
   /** From {@link FAULTS}. */
   faults: number;
 }

@@ -22,6 +22,8 @@ export interface World {
   readonly restores?: number;
   /** Pulls and sync responses may come from an old state of the database: pulls always, responses without a guard. */
   readonly oldStates?: boolean;
+  /** No pull ever arrives: the instance gets its list from sync responses. */
+  readonly withoutPulls?: boolean;
   /** The instance may crash and start again. */
   readonly crashes?: boolean;
   /** How often the wall clock of the instance may be set forward, and back, by one tick. */
@@ -38,10 +40,12 @@ export interface World {
   /** A shorter length that leases may be set to, in ticks. */
   readonly shorterLease?: number;
   /**
-   * Receipts: two replicas of auth share their records, within a tick or at any time. Only in the first case a receipt can
-   * say that a silent instance admits no call any more.
+   * Receipts: two replicas of auth share their records, at once or at any time. Only in the first case a receipt can say
+   * that a silent instance admits no call any more.
    */
   readonly receipts?: 'PROMPT' | 'SLOW';
+  /** The instance caches tokens that it has verified. */
+  readonly cached?: boolean;
   /** A replica of auth remembers the end of the log between its reads; others do not. */
   readonly tail?: boolean;
   /** Number of states up to the fix point, recorded at the last change of the protocol. */
