@@ -30,7 +30,7 @@ import {
 } from './state.js';
 import type { World } from './world.js';
 
-/** What becomes of a field: `state` is a part of the state; the others say why they are none. */
+/** What becomes of a field: `state` is a part of the state; any other text is the reason why it is not. */
 const FIELDS = {
   Feed: {
     service: 'constant',
@@ -308,7 +308,7 @@ export function checkFields(protocol: Protocol): void {
     const gone = declared.filter((field) => !found.includes(field));
     if (unknown.length + gone.length === 0) continue;
     throw new Error(
-      `the fields of ${name} have changed: say in proofs/explore/feed-mirror.ts what becomes of ${[...unknown, ...gone].join(', ')}`,
+      `the fields of ${name} have changed: declare in proofs/explore/feed-mirror.ts what becomes of ${[...unknown, ...gone].join(', ')}`,
     );
   }
 }
@@ -342,6 +342,6 @@ function momentOf(ages: Pick<Lease, 'monotonic' | 'wall'>, present: Present, ran
 }
 
 function ticks(ms: number): number {
-  // Requests of one tick are told apart by a millisecond each. Adding zero turns −0 into 0.
+  // Requests of one tick differ by a millisecond each. Adding zero turns −0 into 0.
   return Math.round(ms / TICK_MS) + 0;
 }

@@ -66,16 +66,16 @@ export const GUARDS: readonly Guard[] = [
   },
   {
     name: 'monotonic-clock',
-    about: 'the lease is over when the monotonic clock says so',
+    about: 'the lease is over by the monotonic clock',
     edits: [edit('feed', 'awakeMs + (risesMs - lease.risesMs)', '0')],
     worlds: ['jump-back'],
   },
   {
     name: 'wall-clock',
-    about: 'the lease is over when the wall clock says so',
+    about: 'the lease is over by the wall clock',
     edits: [NO_WALL_CLOCK],
     worlds: ['sleep'],
-    redundant: 'the rises of the wall clock above the monotonic one say so, too',
+    redundant: 'the rises of the wall clock above the monotonic one count the same time',
   },
   {
     name: 'clock-rises',
@@ -228,7 +228,7 @@ export const GUARDS: readonly Guard[] = [
   },
   {
     name: 'horizon',
-    about: 'a token whose entries may be dropped has expired, whatever the clock says',
+    about: 'a token whose entries may be dropped has expired, whatever the wall clock shows',
     edits: [edit('admission', ' || token.expiresAtMs <= this.#feed.horizonMs)', ')')],
     worlds: ['retention'],
   },
@@ -311,7 +311,8 @@ export const GUARDS: readonly Guard[] = [
     about: 'a position that another replica has shared is compared with the log again',
     environment: { trustsOthers: true },
     worlds: ['receipts-restore'],
-    redundant: 'the times of the requests say so, too, as long as the clock of the database is not set back',
+    redundant:
+      'the times of the requests show it as well, as long as the clock of the database is not set back',
   },
   {
     name: 'last-lease',
@@ -416,7 +417,7 @@ export const GUARDS: readonly Guard[] = [
 
 /** The guards that only the simulator leaves out: what they guard is not in the state of the explorer. */
 export const SIMULATED_ONLY: { readonly [G in GuardName]?: string } = {
-  recheck: 'the verification of a token takes no time here',
+  recheck: 'the verification of a token is one event here',
   'session-generation': 'there are no sessions here',
   signature: 'messages cannot be forged here',
   generation: 'tokens are not minted here',

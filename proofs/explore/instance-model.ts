@@ -34,7 +34,7 @@ interface Live {
   asked: number;
 }
 
-/** What the instance meets. */
+/** The parts of the model that the instance uses. */
 interface InstanceDeps {
   readonly protocol: Protocol;
   readonly world: World;

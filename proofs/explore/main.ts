@@ -66,7 +66,7 @@ const program = new Command('npm run explore --')
       `the short worlds and guards alone, for at most ${SHORT_MINUTES} minutes`,
     ).conflicts('worlds'),
   )
-  .option('--minutes <n>', 'gives up after this time', parseMinutes)
+  .option('--minutes <n>', 'stops after this time', parseMinutes)
   .option('--workers <n>', 'number of threads', integerBetween(1, WORKERS_MAX))
   .option('--trace <file>', 'where to write the last counterexample, for a test that replays it')
   .option('--json <file>', 'where to write the figures')
@@ -144,7 +144,7 @@ async function exploreWorld(name: string): Promise<WorldFigures> {
       ? 'the time is over'
       : 'a violation';
   console.log(`${name}: ${found.states.toLocaleString('en-US')} states, ${end}`);
-  if (found.violation !== undefined) await tell(name, undefined, found.violation);
+  if (found.violation !== undefined) await printCounterexample(name, undefined, found.violation);
   return {
     states: found.states,
     transitions: found.transitions,
@@ -168,7 +168,7 @@ async function leaveOut(name: string): Promise<GuardFigures> {
     if (found.violation === undefined) continue;
     const steps = found.violation.events.length;
     console.log(`without ${name}: ${world} is violated after ${steps} events`);
-    await tell(world, name, found.violation);
+    await printCounterexample(world, name, found.violation);
     return { found: true, steps, world, redundant, ok: !redundant };
   }
   const ok = redundant && isSearchedToTheEnd;
@@ -204,7 +204,7 @@ async function searchWith(world: string, without: string | undefined): Promise<F
 }
 
 /** Prints a counterexample, replayed with the real objects. */
-async function tell(
+async function printCounterexample(
   name: string,
   without: string | undefined,
   violation: NonNullable<Found['violation']>,

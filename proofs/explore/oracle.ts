@@ -81,7 +81,7 @@ export class Oracle {
     return undefined;
   }
 
-  /** A call is admitted although a receipt says that the instance enforces the revocation. */
+  /** A call is admitted although a receipt states that the instance enforces the revocation. */
   #receipt(state: State): string | undefined {
     if (state.receipts === undefined) return undefined;
     const confirmed = this.#model.receipts.confirmed(state, state.receipts);

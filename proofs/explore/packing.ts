@@ -124,7 +124,8 @@ export class Packing {
     to.put(state.cached);
     to.put(state.flagged);
     this.#putQuestions(to, state);
-    if (to.at > this.length) throw new RangeError(`a state takes ${to.at} bytes, more than ${this.length}`);
+    if (to.at > this.length)
+      throw new RangeError(`expected a state of at most ${this.length} bytes, got ${to.at}`);
   }
 
   /** Unpacks a state into new objects. */

@@ -30,7 +30,7 @@ const AFTER_MS = 90;
 export class ReceiptsModel {
   readonly #protocol: Protocol;
   readonly #environment: Environment;
-  /** Greatest age at a commit that is told apart, in ticks: the bound of the last lease is over. */
+  /** Greatest age at a commit that is distinguished, in ticks: the bound of the last lease is over. */
   readonly #boundTicks: number;
   /** Records are shared at once. */
   readonly isPrompt: boolean;
@@ -146,7 +146,7 @@ export class ReceiptsModel {
     for (const each of timesIn(state, receipts)) each.age = Math.min(each.age, this.#boundTicks);
   }
 
-  /** The entry that the receipt says is enforced at the instance, or whose call may return; undefined when there is none. */
+  /** The entry that the receipt states as enforced at the instance, or whose call may return; undefined when there is none. */
   confirmed(state: State, receipts: Receipts): { readonly entry: number; readonly why: string } | undefined {
     const { watch } = receipts;
     if (watch?.known === undefined) return undefined;

@@ -6,8 +6,9 @@ import { createExpander, type Expander, type Expansion } from './expander.js';
 import { createTable, type Fingerprint, FingerprintTable, slotsFor } from './table.js';
 import type { World } from './world.js';
 
-/** Number of states that are expanded between two looks at the clock and the size of the table. */
-const CHUNK_STATES = 4096;
+/** Largest and smallest number of states that a thread expands at once. */
+const CHUNK_STATES_MAX = 4096;
+const CHUNK_STATES_MIN = 128;
 
 /** Number of events of a state, at most; it bounds how many states a chunk adds. */
 const EVENTS_MAX = 32;
@@ -18,7 +19,7 @@ export interface SearchOptions {
   readonly without: string | undefined;
   /** Number of threads; 0 searches in the caller's thread. */
   readonly workers: number;
-  /** Monotonic time at which the search gives up, in milliseconds. */
+  /** Monotonic time at which the search stops, in milliseconds. */
   readonly untilMs?: number;
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -105,7 +106,7 @@ class Search {
 
   /** Expands all states of one depth. @returns those of the next */
   async #level(frontier: readonly Uint8Array[]): Promise<Uint8Array[]> {
-    const chunks = frontier.flatMap((states) => this.#chunksOf(states));
+    const chunks = this.#chunksOf(frontier);
     const next: Uint8Array[] = [];
     const { onProgress = () => {}, untilMs = Number.POSITIVE_INFINITY } = this.#options;
     const { length } = this.#expander.model.packing;
@@ -147,10 +148,16 @@ class Search {
     return expansions;
   }
 
-  #chunksOf(states: Uint8Array): Uint8Array[] {
-    const bytes = CHUNK_STATES * this.#expander.model.packing.length;
+  /** Cuts states into so many chunks that every thread has something to do. */
+  #chunksOf(frontier: readonly Uint8Array[]): Uint8Array[] {
+    const { length } = this.#expander.model.packing;
+    const states = frontier.reduce((sum, part) => sum + part.length / length, 0);
+    const share = Math.ceil(states / (Math.max(1, this.#crew.size) * ROUND_CHUNKS));
+    const bytes = Math.min(CHUNK_STATES_MAX, Math.max(CHUNK_STATES_MIN, share)) * length;
     const chunks: Uint8Array[] = [];
-    for (let from = 0; from < states.length; from += bytes) chunks.push(states.slice(from, from + bytes));
+    for (const part of frontier) {
+      for (let from = 0; from < part.length; from += bytes) chunks.push(part.slice(from, from + bytes));
+    }
     return chunks;
   }
 

@@ -194,7 +194,7 @@ export interface Receipts {
 }
 
 /** The end of the log that a replica of auth remembers. */
-export interface Tail {
+interface Tail {
   /** Plus one; 0 before the first read. */
   epoch: number;
   /** The entries, one bit each. */

@@ -1,4 +1,4 @@
-/** The named worlds. Each is small enough to be searched to the end, and has what its faults need to meet. */
+/** The named worlds. Each is small enough to be searched to the end. */
 
 import type { World } from './world.js';
 

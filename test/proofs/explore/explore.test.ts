@@ -60,7 +60,7 @@ describe('the explorer', function () {
     expect((await replay(SMALL, undefined, events)).violation).to.equal(undefined);
   });
 
-  it('says at the start which field of the feed it does not save', async () => {
+  it('names a field of the feed that it does not save', async () => {
     const protocol = await loadProtocol([
       {
         module: 'feed',
@@ -84,7 +84,7 @@ describe('the explorer', function () {
     }
   });
 
-  it('knows every guard of the simulator, or says why it has none such', () => {
+  it('knows every guard of the simulator, or states why it has no such guard', () => {
     const known = [...GUARDS.map(({ name }) => name), ...Object.keys(SIMULATED_ONLY)];
     expect(known).to.include.members([...SIMULATED]);
   });
