@@ -107,6 +107,8 @@ export const CUSTOMER_FLOODS: readonly Flood[] = [
     name: 'password-changes',
     attacker: 'customer',
     title: 'ChangePassword with a wrong old password, by eight customers',
+    notReached:
+      'Customers who are logged in take turns with honest logins at the password hashes, of which each takes a processor.',
     run: (attack) =>
       attack.repeat({ perSecond: 200, atOnce: 400, most: 4_000 }, async (index) => {
         const { accessToken: token, from } = customerOf(attack, index);
@@ -167,6 +169,9 @@ export const CUSTOMER_FLOODS: readonly Flood[] = [
     name: 'calls-in-flight',
     attacker: 'customer',
     title: 'ListItems of one customer, 2,000 at once',
+    notReached:
+      'The calls that one user may have in flight fill the processors of a small machine: services had no processor for ' +
+      '40 % of the time.',
     run: (attack) =>
       sendAsOne(attack, { perSecond: 5_000, atOnce: 2_000, most: 60_000 }, (index) => ({
         to: attack.input.addresses.inventory[index % 2 === 0 ? 0 : 1],

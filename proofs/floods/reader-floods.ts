@@ -151,8 +151,8 @@ export const READER_FLOODS: readonly Flood[] = [
     title:
       'the pages of all lists of a customer, one row a page, by eight customers as fast as they are answered',
     notReached:
-      'Customers take turns at the database, but 2,000 pages a second fill the processors of a small machine. At 400 a ' +
-      'second no limit is broken.',
+      'Customers take turns at the database, but 2,000 pages a second fill the processors of a small machine: services had ' +
+      'no processor for 40 % of the time.',
     run: (attack) =>
       walk(attack, { lists: customerLists(attack), walks: 200, pageSize: 1, token: customerToken(attack) }),
   },

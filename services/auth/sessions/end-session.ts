@@ -35,7 +35,7 @@ export interface EndSessionDeps {
 export interface SessionGroups {
   /** Of users with an access token. */
   readonly known: RevocationGroups;
-  /** Of whoever holds a refresh token. */
+  /** Of holders of a refresh token. */
   readonly unknown: RevocationGroups;
 }
 
