@@ -9,7 +9,7 @@ import { STATEMENT_TIMEOUT_MS } from './pool.js';
 import type { StatementOptions } from './sql.js';
 
 /** How many different statements a process keeps prepared; any after them are planned each time. */
-const PREPARED_STATEMENTS_MAX = 256;
+const PREPARED_STATEMENTS_MAX = 512;
 
 /**
  * Timeout of a response, in milliseconds: the server's own statement timeout plus one second. The connection is then
