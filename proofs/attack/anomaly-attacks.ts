@@ -29,7 +29,7 @@ const HAMMERED = 200;
 /** The default number of ordinary calls, over all customers and instances. */
 export const ORDINARY_CALLS_DEFAULT = 2000;
 /** The longest time from an attack to its event: reports, evaluation, and a busy machine. */
-const FOUND_WITHIN_MS = 3 * REPORT_INTERVAL_MS + 5000;
+const FOUND_WITHIN_MS = 6 * REPORT_INTERVAL_MS + 5000;
 const POLL_MS = 250;
 
 /** The rule and the subject of the event that an attack must raise. */
