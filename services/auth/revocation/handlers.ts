@@ -90,6 +90,7 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
       };
     }),
     listRevocations: unary(async (request) => {
+      textOf('actor', request.actor);
       const { revocations: page, nextPageToken } = await revocationRecords.list(request);
       return { revocations: page.map(revocationMessageOf), nextPageToken };
     }),
@@ -204,20 +205,20 @@ function resultMessageOf(result: TargetResult): RevokeResult {
 /** Empty texts are conditions that are not set. */
 function filterOf(filter: SessionFilterMessage | undefined): SessionFilter {
   const { role, clientId, loggedInBeforeTime, network, userId } = filter ?? {};
-  const user = textOf(userId);
+  const user = textOf('filter.user_id', userId);
   const userUuid = user === undefined ? undefined : parseUuid(user);
   if (user !== undefined && userUuid === undefined) throw invalidField('filter.user_id', 'must be a UUID');
   return {
-    role: textOf(role),
-    clientId: textOf(clientId),
+    role: textOf('filter.role', role),
+    clientId: textOf('filter.client_id', clientId),
     loggedInBeforeTime,
-    network: textOf(network),
+    network: textOf('filter.network', network),
     userId: userUuid,
   };
 }
 
-function textOf(text: string | undefined): string | undefined {
-  if (text?.includes('\0')) throw invalidField('filter', 'must not contain NUL');
+function textOf(field: string, text: string | undefined): string | undefined {
+  if (text?.includes('\0')) throw invalidField(field, 'must not contain NUL');
   return text === '' ? undefined : text;
 }
 

@@ -187,13 +187,16 @@ async function writeTargets(
         acknowledge: request.wait !== undefined && request.wait !== 'NONE' && index === targets.length - 1,
       }),
     );
-  const grouped = targets.map((target, index) =>
-    target instanceof ServiceError || !isTokenTarget(target) ? undefined : writeOne(target, index),
+  // Awaited together, so that a fault in one of them leaves no other rejection unhandled.
+  const grouped = await Promise.all(
+    targets.map((target, index) =>
+      target instanceof ServiceError || !isTokenTarget(target) ? undefined : writeOne(target, index),
+    ),
   );
   const outcomes: (Written | ServiceError)[] = [];
   for (const [index, target] of targets.entries()) {
     if (target instanceof ServiceError) outcomes.push(target);
-    else outcomes.push(await (grouped[index] ?? writeOne(target, index)));
+    else outcomes.push(grouped[index] ?? (await writeOne(target, index)));
   }
   if (targets.some((target) => !(target instanceof ServiceError) && target.kind === 'key'))
     deps.onKeyRevoked();
@@ -220,8 +223,12 @@ async function receiptOfAll(
   const last = written.toSorted(compareInLog).at(-1);
   if (last === undefined) return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
   const { sequence } = last.entry;
-  const times = written.map((one) => receiptOfWritten(one).enforcedEverywhereBy.getTime());
-  const enforcedEverywhereBy = new Date(Math.max(...times));
+  // Not Math.max(...times): a hundred thousand arguments exceed the stack.
+  const latestMs = written.reduce(
+    (latest, one) => Math.max(latest, receiptOfWritten(one).enforcedEverywhereBy.getTime()),
+    0,
+  );
+  const enforcedEverywhereBy = new Date(latestMs);
   if (wait === 'NONE') return { sequence, enforcedEverywhereBy, instances: [] };
   const { appended, committedAtMs, elapsedMs } = last;
   const { epoch, leaseMs, lockedTime } = appended;

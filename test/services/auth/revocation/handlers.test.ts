@@ -345,6 +345,8 @@ describe('RevocationService', () => {
     const about = await listRevocations({ ...all, pageSize: 10, target: TOKEN_ID.toUpperCase() });
     expect(about.revocations.map(({ reason }) => reason)).to.deep.equal(['three', 'one']);
     expect((await listRevocations({ ...all, actor: 'eve' })).revocations).to.deep.equal([]);
+    expect(await refusedFields(listRevocations({ ...all, actor: 'e\0ve' }))).to.include('actor');
+    expect((await listRevocations({ ...all, target: 'e\0ve' })).revocations).to.deep.equal([]);
   });
 
   it('shows which instances enforce a revocation', async () => {
