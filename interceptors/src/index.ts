@@ -20,10 +20,13 @@ export type { BrokerFiles } from './revocation/broker.js';
 export { type BrokerCredentialFiles, brokerCredentialFaults } from './revocation/broker-credentials.js';
 export type { BrokerState, BrokerUse } from './revocation/broker-link.js';
 export type { RevocationSource } from './revocation/feed-runner.js';
+export { FENCE_TABLE, type FenceQuery } from './revocation/fence.js';
+export type { FenceDatabase } from './revocation/fences.js';
 export type { SchemaMetadata } from './server/access-rule.js';
 export {
   bearerOf,
   certificateThumbprintOf,
+  passFence,
   principalOf,
   signalOf,
   stillAllowed,

@@ -21,6 +21,7 @@ export {
   type SyncOutcome,
   type SyncTicket,
 } from './revocation/feed.js';
+export { Fences } from './revocation/fences.js';
 export { FeedRunner } from './revocation/feed-runner.js';
 export { RevocationList, uuidOf } from './revocation/list.js';
 export { createRemoteSource } from './revocation/source.js';

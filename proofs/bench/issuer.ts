@@ -119,6 +119,8 @@ export class BenchIssuer {
         keySet: isKnown ? undefined : { version, keys: [this.published] },
         broadcastKeys: [this.#broadcastKey.published],
         horizon: new Date(0),
+        epochNumber: 1n,
+        fenceWanted: 0n,
         leaseLength: { seconds: BigInt(this.leaseMs / 1000), nanos: 0 },
       };
     },

@@ -12,6 +12,8 @@ import {
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createRevocationSource } from '../../services/auth/adapters/revocation-source.js';
 import { MIGRATIONS } from '../../services/auth/compose.js';
+import { createFenceStore } from '../../services/auth/revocation/fence-store.js';
+import { createFences } from '../../services/auth/revocation/fences.js';
 import { createInstanceStore } from '../../services/auth/revocation/instance-store.js';
 import { createInstances } from '../../services/auth/revocation/instances.js';
 import {
@@ -90,6 +92,7 @@ function serve(opened: Database, groups: RevocationGroups): Promise<number> {
     foreignIssuers: [],
     clock: systemClock,
     instances: createInstances({ store: createInstanceStore(lane), clock: systemClock }),
+    fences: createFences({ store: createFenceStore(lane), clock: systemClock }),
     onKeyRevoked: () => undefined,
     onLogChanged: () => undefined,
   });
@@ -105,10 +108,10 @@ function serve(opened: Database, groups: RevocationGroups): Promise<number> {
           if ('error' in result) throw result.error;
           return { ...result, errorReason: '', errorMessage: '' };
         });
-        return { ...receipt, targetKnown: true, instances: [], results };
+        return { ...receipt, targetKnown: true, instances: [], fences: [], results };
       }
       const receipt = await revocations.revoke({ ...by, target: sessionOf(target) });
-      return { ...receipt, instances: [], results: [] };
+      return { ...receipt, instances: [], fences: [], results: [] };
     }),
     sync: unary<SyncRequest, SyncResponse>((request) => source.sync(request, NEVER)),
   });

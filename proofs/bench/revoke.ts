@@ -221,7 +221,7 @@ function connectTo(system: System) {
     },
     revokeSession: (sessionId: string, token: string) => {
       const target = { $case: 'sessionId' as const, value: sessionId };
-      const request = { target, reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [] };
+      const request = { target, reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [], fences: [] };
       return ask(revocation.revoke.bind(revocation), request, { token });
     },
     close: () => {

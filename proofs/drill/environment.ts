@@ -218,7 +218,7 @@ async function prepareEcho({
 }
 
 /** A free port whose ops port is free, too. */
-async function freePair(): Promise<number> {
+export async function freePair(): Promise<number> {
   for (let attempt = 0; attempt < PORT_ATTEMPTS_MAX; attempt += 1) {
     const port = await findFreePort();
     if (await isPortFree(port + OPS_OFFSET)) return port;

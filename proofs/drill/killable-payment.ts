@@ -92,14 +92,14 @@ function mortalStore(store: CheckoutStore): CheckoutStore {
   return {
     ...store,
     begin: (...rest) => around('begin', () => store.begin(...rest)),
-    advance: (saga, from, leaseMs, work, stillAllowed) => {
+    advance: (saga, from, leaseMs, work, permit) => {
       const name = nameOf(from);
       const mortalWork: typeof work = async (books) => {
         const change = await work(books);
         await reach(`${name}:inside`);
         return change;
       };
-      return around(name, () => store.advance(saga, from, leaseMs, mortalWork, stillAllowed));
+      return around(name, () => store.advance(saga, from, leaseMs, mortalWork, permit));
     },
   };
 }

@@ -6,6 +6,7 @@ import { integerBetween, stopSignal } from '../shared/command-line.js';
 import { randomSeed, SEED_MAX } from '../shared/random.js';
 import { writeFigures } from '../shared/reporting.js';
 import { drillCheckout } from './checkout-drill.js';
+import { drillFence } from './fence-drill.js';
 import { drillMoney } from './money-drill.js';
 import { type DrillOptions, drillRevocation } from './revocation-drill.js';
 import { drillStock } from './stock-drill.js';
@@ -27,6 +28,7 @@ const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures
   checkout: drillCheckout,
   stock: drillStock,
   money: drillMoney,
+  fence: drillFence,
 };
 
 const program = new Command('npm run drill --')

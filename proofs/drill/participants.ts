@@ -161,7 +161,13 @@ export class Revoker {
     try {
       const token = await this.token();
       this.#oracle.revoking(hits, nowMs());
-      const request = { target, reason: 'the drill', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [] };
+      const request = {
+        target,
+        reason: 'the drill',
+        wait: RevokeWait.REVOKE_WAIT_NONE,
+        targets: [],
+        fences: [],
+      };
       await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
     } catch {
       return false;

@@ -172,6 +172,8 @@ export class DatabaseModel {
       ...this.#headOf(database),
       horizon: new Date(this.#entries.horizonMs(state, database.horizon, present)),
       leaseMs: database.lease * TICK_MS,
+      epochNumber: BigInt(database.epoch + 1),
+      fenceWanted: 0n,
     };
     const { entriesNeededAfter, sequencesToCompare, otherEpochs } = this.#protocol.log;
     const after = entriesNeededAfter(logState, [question]);

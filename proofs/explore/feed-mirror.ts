@@ -40,6 +40,8 @@ const FIELDS = {
     list: 'state',
     staged: 'state',
     epoch: 'state',
+    epochNumber: 'the epoch, once its list was complete',
+    fenceWanted: 'no world has fences yet',
     applied: 'state',
     entryIdAtApplied: 'state',
     highestSeen: 'only decides whether a sync is due, and here a sync may begin at any time',
@@ -125,6 +127,8 @@ export class FeedMirror {
     feed._list = this.#restoreList(from.list, state, present);
     feed._staged = from.staged && this.#restoreList(from.staged, state, present);
     feed._epoch = epochIdOf(from.epoch);
+    feed._epochNumber = from.hydrated ? BigInt(from.epoch) : 0n;
+    feed._fenceWanted = 0n;
     feed._applied = BigInt(from.sequence);
     feed._entryIdAtApplied = entryIdOf(from.entry);
     feed._highestSeen = feed._applied;
@@ -208,6 +212,7 @@ export class FeedMirror {
         entryIdAtApplied: entryIdOf(question.at.entry),
         keySetVersion: keysIdOf(question.keys),
         seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
+        fences: [],
       },
     };
   }

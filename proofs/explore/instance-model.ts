@@ -237,6 +237,8 @@ export class InstanceModel {
         broadcastKeys: [],
         horizon: new Date(this.entries.horizonMs(state, answer.horizon, present)),
         leaseMs: answer.lease * TICK_MS,
+        epochNumber: BigInt(answer.epoch),
+        fenceWanted: 0n,
       });
       const outcome = this.#orFull(() =>
         feed.applySyncResponse(ticket, response, () => {
@@ -339,6 +341,8 @@ const NO_ANSWER = {
   broadcastKeys: [],
   horizon: new Date(0),
   leaseMs: 0,
+  epochNumber: 0n,
+  fenceWanted: 0n,
 };
 
 function shiftClocks(clocks: { lowest: number; highest: number }, by: number): void {

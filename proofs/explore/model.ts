@@ -259,6 +259,7 @@ export class Model {
       entryIdAtApplied: entryIdOf(question.at.entry),
       keySetVersion: keysIdOf(question.keys),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
+      fences: [],
     });
     const reading = this.database.read(state, { database, usesTail: how.tail === true }, asked, present);
     const from = how.old

@@ -49,6 +49,8 @@ export type ExposedFeed = Feed & {
   _list: ExposedList;
   _staged: ExposedList | undefined;
   _epoch: Uint8Array;
+  _epochNumber: bigint;
+  _fenceWanted: bigint;
   _applied: bigint;
   _entryIdAtApplied: Uint8Array;
   _highestSeen: bigint;

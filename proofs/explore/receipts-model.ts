@@ -64,6 +64,7 @@ export class ReceiptsModel {
       entryIdAtApplied: entryIdOf(question.at.entry),
       keySetVersion: Buffer.alloc(0),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
+      fences: [],
     };
     this.#withWatch(state, receipts, (watch, nowMs) => {
       this.#protocol.watch.noteRequest(watch, asked, nowMs);

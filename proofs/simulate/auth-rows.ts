@@ -39,6 +39,8 @@ interface LogRow {
   readonly olderLeaseMs: number | undefined;
   readonly olderLeasesEndByMs: number;
   readonly olderLeasesEndTrueMs: number;
+  readonly epochNumber: bigint;
+  readonly fenceWanted: bigint;
 }
 
 type EntryRow = LogEntry & { readonly epoch: Buffer };
@@ -74,6 +76,8 @@ export function seedTables(
     olderLeaseMs: undefined,
     olderLeasesEndByMs: 0,
     olderLeasesEndTrueMs: 0,
+    epochNumber: 1n,
+    fenceWanted: 0n,
   };
   world.oracle.leaseChanged(log.leaseMs);
   world.oracle.epoch = epoch.toString('hex');
@@ -454,7 +458,9 @@ async function append(
   for (const entry of written) putEntry(transaction, entry);
   const last = written.at(-1);
   if (last === undefined) throw new TypeError('nothing to append');
-  transaction.put(LOG, LOG, { ...log, head: last.sequence, headEntryId: last.entryId });
+  const fenced = entries.findLastIndex(({ fence = false }) => fence);
+  const fenceWanted = fenced < 0 ? log.fenceWanted : log.head + BigInt(fenced + 1);
+  transaction.put(LOG, LOG, { ...log, head: last.sequence, headEntryId: last.entryId, fenceWanted });
   const lock = lockOf(log, nowMs);
   transaction.onDurable(() => {
     const { leaseMs } = lock;
@@ -470,7 +476,7 @@ async function append(
       );
     }
   });
-  return { epoch: log.epoch, entries: written, ...lock };
+  return { epoch: log.epoch, epochNumber: log.epochNumber, entries: written, ...lock };
 }
 
 /** Stores an entry. Only its broadcast asks for an acknowledgement. */
@@ -500,6 +506,8 @@ async function openEpoch(world: World, transaction: Transaction, reason: string)
     epoch,
     head: last?.sequence ?? 0n,
     headEntryId: last?.entryId ?? EMPTY,
+    epochNumber: nextEpochNumber(log, now),
+    fenceWanted: 0n,
   });
   transaction.put(EPOCHS, epoch.toString('hex'), { epoch });
   const lock = lockOf(log, now.getTime());
@@ -513,6 +521,12 @@ async function openEpoch(world: World, transaction: Transaction, reason: string)
     world.tell('log', () => `${reason} is durable: epoch ${epoch.toString('hex').slice(0, 8)} begins`);
   });
   return { epoch, ...lock };
+}
+
+/** As in production: larger than any before, also than those that a restore has lost. */
+function nextEpochNumber({ epochNumber }: LogRow, now: Date): bigint {
+  const byClock = BigInt(Math.floor(now.getTime() * 1000));
+  return byClock > epochNumber ? byClock : epochNumber + 1n;
 }
 
 /** Entries about other issuers are copied into the new epoch: their tokens do not end with our keys. */
@@ -615,9 +629,10 @@ function viewOf(world: World, tables: Tables): LogView {
     const entry = row as EntryRow;
     if (entry.epoch.equals(log.epoch)) entries.push(entry);
   }
-  const { epoch, head, headEntryId, leaseMs } = log;
+  const { epoch, head, headEntryId, leaseMs, epochNumber, fenceWanted } = log;
   const horizon = new Date(world.without === 'retention' ? 0 : log.horizonMs);
-  const state = { epoch, head, headEntryId: comparable(world, headEntryId), horizon, leaseMs };
+  const fences = { epochNumber, fenceWanted };
+  const state = { epoch, head, headEntryId: comparable(world, headEntryId), horizon, leaseMs, ...fences };
   const keys = publishOnce(liveKeys(tables.all('keys'), epoch));
   return { state, entries, keys, standings: standingsOf(tables, epoch) };
 }

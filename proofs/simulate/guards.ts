@@ -126,8 +126,8 @@ class LeaseFromAnswerFeed extends WatchedFeed {
 abstract class BoastfulFeed extends WatchedFeed {
   #boast: { readonly epoch: Buffer; readonly applied: bigint; readonly entryIdAtApplied: Buffer } | undefined;
 
-  override createSyncRequest(sentAt: Moment): SyncTicket {
-    const ticket = super.createSyncRequest(sentAt);
+  override createSyncRequest(...from: Parameters<Feed['createSyncRequest']>): SyncTicket {
+    const ticket = super.createSyncRequest(...from);
     const boast = this.#boast;
     if (boast === undefined || !boast.epoch.equals(ticket.request.epoch) || boast.applied <= this.applied)
       return ticket;

@@ -21,6 +21,7 @@ import { publish } from '../../services/auth/keys/published-keys.js';
 import type { KeyRow } from '../../services/auth/records/keys.js';
 import type { LogBatch } from '../../services/auth/records/revocations.js';
 import { createEpochs, type Epochs } from '../../services/auth/revocation/epochs.js';
+import { createFences } from '../../services/auth/revocation/fences.js';
 import { createInstances } from '../../services/auth/revocation/instances.js';
 import { createRevocations, type Revocations } from '../../services/auth/revocation/revocations.js';
 import { createLoginTurns } from '../../services/auth/sessions/login-turns.js';
@@ -35,6 +36,7 @@ import type { AuthStore } from '../../services/auth/transaction.js';
 import { type Connection, createLogStore, createStore, keyRow, transactionBehind } from './auth-rows.js';
 import type { Broker } from './broker.js';
 import type { Cluster, Node } from './database.js';
+import { createFenceStore } from './fence-rows.js';
 import { createInstanceStore } from './instance-rows.js';
 import type { IssuedClaims } from './oracle.js';
 import type { Process } from './time.js';
@@ -106,6 +108,7 @@ export function startReplica({
     issuer: ISSUER,
     foreignIssuers: ['https://other.example'],
     instances: createInstances({ store: createInstanceStore(connection), clock, timers: process }),
+    fences: createFences({ store: createFenceStore(connection), clock, timers: process }),
     onKeyRevoked: () => void keys.replenish().catch(() => undefined),
     onLogChanged,
   });

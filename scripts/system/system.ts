@@ -66,6 +66,8 @@ export interface SystemOptions {
   readonly linkOf?: LinkOf;
   /** Prepares a second process of auth on this port; the caller starts it. */
   readonly authReplicaPort?: number;
+  /** Prepares a second process of payment on this port; the caller starts it. */
+  readonly paymentReplicaPort?: number;
   /** A program that runs in the place of payment, with variables of its own. */
   readonly paymentProgram?: { readonly program: string; readonly environment: NodeJS.ProcessEnv };
   /** Where DATABASE_URL, NATS_URL and the forwarded variables are read; none of them by default. */
@@ -89,6 +91,8 @@ export interface System {
   readonly authReplica: ServiceProcess | undefined;
   readonly inventory: readonly [ServiceProcess, ServiceProcess];
   readonly payment: ServiceProcess;
+  /** A second process of payment on the same database, not started; `undefined` unless requested. */
+  readonly paymentReplica: ServiceProcess | undefined;
   /** `undefined` when NATS_URL names another server. */
   readonly nats: (Part & { url(user: NatsUser): string }) | undefined;
   /** The databases of inventory and payment, as the roles that own their tables. */
@@ -346,6 +350,7 @@ interface Services {
   readonly authReplica: ServiceProcess | undefined;
   readonly inventory: readonly [ServiceProcess, ServiceProcess];
   readonly payment: ServiceProcess;
+  readonly paymentReplica: ServiceProcess | undefined;
 }
 
 /** Everything that determines the processes and variables of the services. */
@@ -360,16 +365,18 @@ function createServices(settings: ServiceSettings): Services {
     createInventory(settings, 'inventory-1', ports.inventory1),
     createInventory(settings, 'inventory-2', ports.inventory2),
   ] as const;
-  const { authReplicaPort } = options;
+  const { authReplicaPort, paymentReplicaPort } = options;
+  const inventoryAddresses = inventory.map(({ address }) => address);
   return {
     inventory,
     auth: createAuth(settings, 'auth', ports.auth),
     authReplica:
       authReplicaPort === undefined ? undefined : createAuth(settings, 'auth-replica', authReplicaPort),
-    payment: createPayment(
-      settings,
-      inventory.map(({ address }) => address),
-    ),
+    payment: createPayment(settings, { name: 'payment', port: ports.payment, inventoryAddresses }),
+    paymentReplica:
+      paymentReplicaPort === undefined
+        ? undefined
+        : createPayment(settings, { name: 'payment-replica', port: paymentReplicaPort, inventoryAddresses }),
   };
 }
 
@@ -389,18 +396,25 @@ function createInventory(settings: ServiceSettings, name: string, port: number):
   return createService(settings, { name, service: 'inventory', port, variables });
 }
 
-function createPayment(settings: ServiceSettings, inventoryAddresses: readonly string[]): ServiceProcess {
-  const { options, ports } = settings;
+function createPayment(
+  settings: ServiceSettings,
+  {
+    name,
+    port,
+    inventoryAddresses,
+  }: { readonly name: string; readonly port: number; readonly inventoryAddresses: readonly string[] },
+): ServiceProcess {
+  const { options } = settings;
   const variables = {
-    ...clientVariables(settings, 'payment', 'payment'),
+    ...clientVariables(settings, 'payment', name),
     PORTCULLIS_INVENTORY_ADDRESS: inventoryAddresses.join(','),
     ...(options.tls !== undefined && { PORTCULLIS_INVENTORY_CA: options.tls.caFile }),
     ...options.paymentProgram?.environment,
   };
   return createService(settings, {
-    name: 'payment',
+    name,
     service: 'payment',
-    port: ports.payment,
+    port,
     variables,
     program: options.paymentProgram?.program,
   });
@@ -494,6 +508,7 @@ async function startServices({ options, stopSteps }: Starting, services: Service
     async () => await services.authReplica?.stop(),
     async () => void (await Promise.all(services.inventory.map((instance) => instance.stop()))),
     () => services.payment.stop(),
+    async () => await services.paymentReplica?.stop(),
   );
   const failed = new AbortController();
   const signal =

@@ -179,12 +179,13 @@ function startBackgroundWork(
   parts: Parts,
   signingTimes: SigningTimes,
 ): void {
-  const { revocations, instances, keyLife, securityStore, anomalies } = parts;
+  const { revocations, instances, fences, keyLife, securityStore, anomalies } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
       revocations: () => revocations.purge(),
       instances: () => instances.deleteSilent(),
+      fences: () => fences.deleteSilent(),
       keys: async () => {
         await keyLife.maintain();
         await reEncrypt(log, parts);

@@ -22,6 +22,8 @@ import { type AuthCounts, createAuthCounts, type QueueName } from './metrics.js'
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
+import { createFenceStore } from './revocation/fence-store.js';
+import { createFences } from './revocation/fences.js';
 import type { InstanceLimit } from './revocation/instance-places.js';
 import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
@@ -226,6 +228,7 @@ function createRevocationParts(
     onRefused: createRefusalReport(base),
   });
   closer.add('instances', instances.close);
+  const fences = createFences({ store: createFenceStore(lane), clock });
   const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
   const revocations = createRevocations({
     store: promiseStore,
@@ -236,11 +239,18 @@ function createRevocationParts(
     issuer,
     foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
     instances,
+    fences,
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
     onGroup: base.counts.revocationsGrouped,
   });
-  return { instances, revocationLog, revocations, revocationRecords: createRevocationRecords(database) };
+  return {
+    instances,
+    fences,
+    revocationLog,
+    revocations,
+    revocationRecords: createRevocationRecords(database),
+  };
 }
 
 /** Shortest time between two log lines about refused instances, in milliseconds. */

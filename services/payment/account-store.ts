@@ -9,7 +9,7 @@ import type { EntryKind, LedgerEntry } from './ledger.js';
 import {
   type AccountRow,
   accountOf,
-  confirmStillAllowed,
+  confirmPermit,
   createLedgerTransaction,
   SELECT_ACCOUNT,
 } from './ledger-store.js';
@@ -17,11 +17,11 @@ import {
 /** Creates the store of accounts. */
 export function createAccountStore(database: DatabaseLane): AccountStore {
   return {
-    changeAccountsOnce: ({ contends, ...request }, stillAllowed, work) =>
+    changeAccountsOnce: ({ contends, ...request }, permit, work) =>
       database.transaction(
         async (sql) => {
           const response = await oncePerRequest(sql, request, () => work(createLedgerTransaction(sql)));
-          await confirmStillAllowed(sql, stillAllowed);
+          await confirmPermit(sql, permit);
           return response;
         },
         { contends: [contends], caller: request.subject },

@@ -5,7 +5,7 @@ import { MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import type { PageRequest } from '../common/validation/paging.js';
 import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
-import type { Caller } from './caller.js';
+import type { Caller, Permit } from './caller.js';
 import { PaymentError } from './errors.js';
 import { type Account, depositTransfer, type LedgerEntry, type LedgerTransaction } from './ledger.js';
 
@@ -19,14 +19,14 @@ interface EntryPage {
 /** Stores accounts. */
 export interface AccountStore {
   /**
-   * Runs the work once for a request and commits it; a repeated request receives the first response. `stillAllowed` is
-   * called last before the commit.
+   * Runs the work once for a request and commits it; a repeated request receives the first response. `permit` is checked
+   * last before the commit.
    *
    * @param request.contends - the name of the row for which callers can make others wait
    */
   changeAccountsOnce<T>(
     request: RepeatableRequest & { readonly contends: string },
-    stillAllowed: () => number,
+    permit: Permit,
     work: (ledger: LedgerTransaction) => Promise<T>,
   ): Promise<T>;
   /** @param caller - the user whom it is for: users take turns when they wait for the database */
@@ -105,15 +105,16 @@ export function accountNotFound(): ServiceError {
 async function openAccount(
   { store }: AccountDeps,
   { currencyCode, requestId }: OpenAccountRequest,
-  { subject, stillAllowed }: Caller,
+  caller: Caller,
 ): Promise<Account> {
+  const { subject } = caller;
   const violations = createViolations();
   violations.requireCurrency('currency_code', currencyCode);
   violations.requireRequestId(requestId);
   violations.throwIfAny();
   const contends = `accounts of ${subject}`;
   const request = { subject, method: 'OpenAccount', requestId, payload: currencyCode, contends };
-  return await store.changeAccountsOnce(request, stillAllowed, async (ledger) => {
+  return await store.changeAccountsOnce(request, caller, async (ledger) => {
     const account = await ledger.openAccount(subject, currencyCode);
     if (account !== undefined) return account;
     throw new PaymentError('ALREADY_EXISTS', `you have an account in ${currencyCode} already`);
@@ -130,17 +131,14 @@ async function getAccount({ store }: AccountDeps, accountId: string, caller: Cal
   return account;
 }
 
-async function deposit(
-  { store }: AccountDeps,
-  request: DepositRequest,
-  { subject, stillAllowed }: Caller,
-): Promise<Account> {
+async function deposit({ store }: AccountDeps, request: DepositRequest, caller: Caller): Promise<Account> {
+  const { subject } = caller;
   const { requestId } = request;
   const { accountId, amount } = validDepositOf(request);
   const payload = payloadOf(accountId, amount.minorUnits, amount.currencyCode);
   const contends = `account ${accountId}`;
   const repeatable = { subject, method: 'Deposit', requestId, payload, contends };
-  return await store.changeAccountsOnce(repeatable, stillAllowed, (ledger) =>
+  return await store.changeAccountsOnce(repeatable, caller, (ledger) =>
     postDeposit(ledger, accountId, amount, subject),
   );
 }

@@ -4,7 +4,7 @@ import { asCaller, type DatabaseLane, type Sql } from '../common/database/databa
 import { answerToStore, storedAnswer } from '../common/database/stored-answer.js';
 import { canonicalRequestId, requestIdToStore, storedRequestIds } from '../common/validation/request-id.js';
 import { PaymentError } from './errors.js';
-import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
+import { confirmPermit, createLedgerTransaction } from './ledger-store.js';
 import { type PaymentRow, paymentOf, selectPayment } from './payment-store.js';
 import type { Payment } from './payments.js';
 import type { Change, CheckoutStore, Failure, NewPayment, Saga, Step } from './saga.js';
@@ -22,13 +22,13 @@ export function createCheckoutStore(database: DatabaseLane): CheckoutStore {
     claim: (paymentId, worker, leaseMs) => claimPayment(database, paymentId, worker, leaseMs),
     claimAbandoned: (limit, leaseMs) => claimAbandoned(database, limit, leaseMs),
     findSaga: (paymentId) => selectSaga(database, paymentId),
-    advance: (saga, from, leaseMs, work, stillAllowed) =>
+    advance: (saga, from, leaseMs, work, permit) =>
       database.transaction(
         async (sql) => {
           await lockSaga(sql, saga, from);
           const change = await work(createLedgerTransaction(sql));
           const next = await updatePayment(sql, saga.paymentId, change, leaseMs);
-          if (stillAllowed !== undefined) await confirmStillAllowed(sql, stillAllowed);
+          if (permit !== undefined) await confirmPermit(sql, permit);
           return next;
         },
         { contends: [`account ${saga.accountId}`], caller: saga.userId },

@@ -78,6 +78,7 @@ function composePayment(config: Config, seams: Seams, resources: ServiceResource
   return {
     auth: identity,
     trustedIssuers: config.trustedIssuers,
+    fences: [{ transaction: (work) => database.lane('promise').transaction(({ query }) => work(query)) }],
     services: [{ definition: PaymentServiceService, schema: protoMetadata, handlers }],
     start: async ({ signal }) => {
       await untilAvailable(() => warnOfRewritableLedger(store, log), { signal, log });

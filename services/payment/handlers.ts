@@ -1,7 +1,7 @@
 /** The methods of PaymentService: they map messages to the domain and back. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { principalOf, signalOf, stillAllowed, unary } from '@portcullis/guard';
+import { passFence, principalOf, signalOf, stillAllowed, unary } from '@portcullis/guard';
 import {
   type Account as AccountMessage,
   EntryKind as EntryKindMessage,
@@ -91,6 +91,7 @@ function callerOf(call: Call): Caller {
     tokenId,
     signal: signalOf(call),
     stillAllowed: () => stillAllowed(call),
+    passFence: (query) => passFence(call, query),
   };
 }
 

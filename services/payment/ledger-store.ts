@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { IDLE_IN_TRANSACTION_TIMEOUT_MS, type Sql } from '../common/database/database.js';
+import type { Permit } from './caller.js';
 import type { Account, LedgerTransaction, Transfer } from './ledger.js';
 
 /** Writes to the ledger inside the transaction of `sql`. */
@@ -59,16 +60,24 @@ async function insertTransfer(sql: Sql, transfer: Transfer): Promise<void> {
 }
 
 /**
- * Checks as the last step before COMMIT that the caller is still allowed. The server ends the transaction if this process
- * then freezes for longer than the check is valid.
+ * Checks as the last step before COMMIT that the caller is still allowed, behind the fence. The server ends the transaction
+ * if this process then freezes for longer than the check is valid.
  */
-export async function confirmStillAllowed(sql: Sql, stillAllowed: () => number): Promise<void> {
-  let limitMs: number;
-  do {
-    // COMMIT has half of the time to arrive; setting the limit may itself take the other half.
-    limitMs = Math.max(1, Math.min(IDLE_IN_TRANSACTION_TIMEOUT_MS, Math.floor(stillAllowed() / 2)));
-    await sql.query("SELECT set_config('idle_in_transaction_session_timeout', $1, true)", [String(limitMs)]);
-  } while (stillAllowed() < limitMs);
+export async function confirmPermit(sql: Sql, permit: Permit): Promise<void> {
+  // Sent together, so that the fence costs no round trip.
+  const [, limitMs] = await Promise.all([permit.passFence(sql.query), limitIdleTime(sql, permit)]);
+  let validForMs = limitMs;
+  while (permit.stillAllowed() < validForMs) validForMs = await limitIdleTime(sql, permit);
+}
+
+/** @returns the limit: half of the time that is left, so that COMMIT has as much again to arrive */
+async function limitIdleTime(sql: Sql, permit: Permit): Promise<number> {
+  const limitMs = Math.max(
+    1,
+    Math.min(IDLE_IN_TRANSACTION_TIMEOUT_MS, Math.floor(permit.stillAllowed() / 2)),
+  );
+  await sql.query("SELECT set_config('idle_in_transaction_session_timeout', $1, true)", [String(limitMs)]);
+  return limitMs;
 }
 
 /** Selects accounts of users; a condition is added with AND. */

@@ -3,7 +3,7 @@
 import type { DatabaseLane, Sql } from '../common/database/database.js';
 import { oncePerRequest } from '../common/database/requests.js';
 import { selectSaga, updatePayment } from './checkout-store.js';
-import { confirmStillAllowed, createLedgerTransaction } from './ledger-store.js';
+import { confirmPermit, createLedgerTransaction } from './ledger-store.js';
 import { type PaymentRow, paymentOf } from './payment-store.js';
 import type { Payment } from './payments.js';
 import type { ReversalStore, ReversalTransaction } from './reversals.js';
@@ -11,11 +11,11 @@ import type { ReversalStore, ReversalTransaction } from './reversals.js';
 /** Creates the store of cancellations and refunds. */
 export function createReversalStore(database: DatabaseLane): ReversalStore {
   return {
-    reverseOnce: ({ paymentId, ...request }, stillAllowed, work) =>
+    reverseOnce: ({ paymentId, ...request }, permit, work) =>
       database.transaction(
         async (sql) => {
           const response = await oncePerRequest(sql, request, () => work(reversalTransaction(sql)));
-          await confirmStillAllowed(sql, stillAllowed);
+          await confirmPermit(sql, permit);
           return response;
         },
         { contends: [`payment ${paymentId}`], caller: request.subject },

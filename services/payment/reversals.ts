@@ -11,7 +11,7 @@ import { formatMoney, MINOR_UNITS_MAX, type Money } from '../common/money.js';
 import { payloadOf, type RepeatableRequest } from '../common/validation/request-id.js';
 import { createViolations } from '../common/validation/violations.js';
 import { accountNotFound } from './accounts.js';
-import type { Caller } from './caller.js';
+import type { Caller, Permit } from './caller.js';
 import { PaymentError } from './errors.js';
 import { type LedgerTransaction, refundTransfer } from './ledger.js';
 import { type Payment, paymentNotFound } from './payments.js';
@@ -31,12 +31,12 @@ export interface ReversalTransaction {
 /** Stores reversals. */
 export interface ReversalStore {
   /**
-   * Runs the work once for a request and commits it; a repeated request receives the first response. `stillAllowed` is
-   * called last before the commit.
+   * Runs the work once for a request and commits it; a repeated request receives the first response. `permit` is checked
+   * last before the commit.
    */
   reverseOnce<T>(
     request: RepeatableRequest & { readonly paymentId: string },
-    stillAllowed: () => number,
+    permit: Permit,
     work: (transaction: ReversalTransaction) => Promise<T>,
   ): Promise<T>;
 }
@@ -115,7 +115,7 @@ async function cancelPayment(
     paymentId: id,
   };
   let cancelled: Saga | undefined;
-  const response = await store.reverseOnce(request, caller.stillAllowed, async (transaction) => {
+  const response = await store.reverseOnce(request, caller, async (transaction) => {
     cancelled = undefined;
     const found = await transaction.lockPayment(id);
     if (found === undefined || !(found.userId === caller.subject || caller.isOperator)) {
@@ -146,8 +146,9 @@ async function cancelLocked(
 async function refundPayment(
   { store }: ReversalDeps,
   { paymentId, amount, reason, requestId }: RefundRequest,
-  { subject, stillAllowed }: Caller,
+  caller: Caller,
 ): Promise<Payment> {
+  const { subject } = caller;
   const violations = createViolations();
   const id = violations.requireUuid('payment_id', paymentId);
   if (amount !== undefined) violations.requireAmount('amount', amount);
@@ -157,7 +158,7 @@ async function refundPayment(
   const amountPayload = amount === undefined ? null : [amount.minorUnits, amount.currencyCode];
   const payload = payloadOf(id, amountPayload, reason);
   const request = { subject, method: 'RefundPayment', requestId, payload, paymentId: id };
-  return await store.reverseOnce(request, stillAllowed, async (transaction) => {
+  return await store.reverseOnce(request, caller, async (transaction) => {
     const found = await transaction.lockPayment(id);
     if (found === undefined) throw paymentNotFound();
     return await refundLocked(transaction, found, { amount, reason, actorId: subject });

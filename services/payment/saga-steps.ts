@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
 import { accountNotFound } from './accounts.js';
+import type { Permit } from './caller.js';
 import { PaymentError } from './errors.js';
 import type { Reservation, Settlement } from './inventory-port.js';
 import { captureTransfer } from './ledger.js';
@@ -126,12 +127,15 @@ async function holdMoney({ store, times }: StepDeps, saga: Saga): Promise<Saga> 
 /** The point of no return: the last check that the buyer is neither revoked nor gone. Before it, nothing was charged. */
 async function decide({ store, times }: StepDeps, saga: Saga, buyer: Buyer): Promise<Saga> {
   const change: Change = { step: 'committing', allowedBy: buyer };
-  const stillAllowed = (): number => {
-    const validForMs = buyer.stillAllowed();
-    if (buyer.signal.aborted) throw new CheckoutCancelled();
-    return validForMs;
+  const permit: Permit = {
+    stillAllowed: () => {
+      const validForMs = buyer.stillAllowed();
+      if (buyer.signal.aborted) throw new CheckoutCancelled();
+      return validForMs;
+    },
+    passFence: (query) => buyer.passFence(query),
   };
-  return await store.advance(saga, ['held'], times.leaseMs, async () => change, stillAllowed);
+  return await store.advance(saga, ['held'], times.leaseMs, async () => change, permit);
 }
 
 /**

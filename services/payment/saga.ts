@@ -14,7 +14,7 @@
  */
 
 import type { FieldViolation } from '@portcullis/guard/errors';
-import type { Caller } from './caller.js';
+import type { Caller, Permit } from './caller.js';
 import type { Authoriser, Inventory } from './inventory-port.js';
 import type { LedgerTransaction } from './ledger.js';
 import type { OrderLine } from './order-lines.js';
@@ -85,7 +85,7 @@ export interface CheckoutStore {
   /** The stored payment; undefined when there is none. */
   findSaga(paymentId: string): Promise<Saga | undefined>;
   /**
-   * Runs one step in one transaction. `stillAllowed`, when given, is called last before the commit.
+   * Runs one step in one transaction. `permit`, when given, is checked last before the commit.
    *
    * @throws ServiceError REQUEST_IN_PROGRESS when the payment is at none of the steps, or claimed by another worker
    */
@@ -94,7 +94,7 @@ export interface CheckoutStore {
     from: readonly Step[],
     leaseMs: number,
     work: (ledger: LedgerTransaction) => Promise<Change>,
-    stillAllowed?: () => number,
+    permit?: Permit,
   ): Promise<Saga>;
   /** Ends the claim, so that other workers need not wait until it expires. */
   releaseClaim(saga: Saga): Promise<void>;

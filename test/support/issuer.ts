@@ -46,6 +46,8 @@ export class TestIssuer {
   answers = true;
   leaseMs = 2000;
   epoch = randomBytes(16);
+  epochNumber = 1n;
+  fenceWanted = 0n;
   keys: TestKey[];
   readonly broadcastKey: TestKey;
   readonly log: Entry[] = [];
@@ -160,6 +162,8 @@ export class TestIssuer {
       keySet: Buffer.compare(request.keySetVersion, version) === 0 ? undefined : { version, keys },
       broadcastKeys: [this.broadcastKey.published],
       horizon: new Date(0),
+      epochNumber: this.epochNumber,
+      fenceWanted: this.fenceWanted,
       leaseLength: { seconds: 0n, nanos: this.leaseMs * 1_000_000 },
     };
   }

@@ -16,6 +16,7 @@ import { BroadcastReader, type Subscription, subscribeToBroadcasts } from './bro
 import type { BrokerFiles } from './broker.js';
 import type { BrokerStatus } from './broker-link.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
+import type { Fences } from './fences.js';
 import { ListFullError } from './list.js';
 
 /** The issuer's revocation log: over gRPC, or directly in the issuer's own process. */
@@ -214,7 +215,7 @@ export class FeedRunner {
   async #sync(): Promise<void> {
     if (this.#openSyncs >= SYNCS_OPEN_MAX || this.#closed) return;
     const { feed, source } = this.#options;
-    const ticket = feed.createSyncRequest(this.#now());
+    const ticket = feed.createSyncRequest(this.#now(), this.#options.fences?.positions());
     const timeoutMs = feed.leaseLengthMs > 0 ? feed.leaseLengthMs : FIRST_TIMEOUT_MS;
     this.#openSyncs += 1;
     try {
@@ -254,6 +255,7 @@ export class FeedRunner {
     this.#scheduleLeaseCheck(leftMs);
     this.#problem = '';
     this.#hasSynced = true;
+    this.#options.fences?.granted();
     if (this.#isCurrentKnown || leftMs <= 0) return;
     this.#isCurrentKnown = true;
     log.info(
@@ -412,6 +414,8 @@ export interface FeedRunnerOptions {
   /** Imports public keys. Default: {@link KeyRing.import}. */
   readonly importKeys?: ImportKeys;
   readonly log: GuardLog;
+  /** The fences of the service's databases. */
+  readonly fences?: Pick<Fences, 'positions' | 'granted'> | undefined;
   /** Installs a new key set. */
   readonly onKeys: (keys: VerificationKeys) => void;
   /** The list became current, or stale. */

@@ -6,12 +6,14 @@
 import type {
   Broadcast,
   Entry,
+  FencePosition,
   PullResponse,
   SyncRequest,
   SyncResponse,
 } from '../../gen/portcullis/revocation/v1/revocation.js';
 import { ACKNOWLEDGEMENTS_MAX } from '../limits.js';
 import { ClockRises } from './clock-rises.js';
+import type { LogPlace } from './fence.js';
 import { RevocationList } from './list.js';
 
 /** A reading of both clocks. */
@@ -68,6 +70,10 @@ export class Feed {
   /** The parts of a pull in progress, as a list of their own that is merged at the end. */
   #staged: RevocationList | undefined;
   #epoch = new Uint8Array(0);
+  /** 0 before the first complete list of the epoch. */
+  #epochNumber = 0n;
+  /** Services should raise their fences to this sequence. */
+  #fenceWanted = 0n;
   #applied = 0n;
   #entryIdAtApplied = new Uint8Array(0);
   #highestSeen = 0n;
@@ -107,6 +113,16 @@ export class Feed {
     return this.#applied;
   }
 
+  /** {@link applied}, comparable with places of other epochs. */
+  get place(): LogPlace {
+    return { epochNumber: this.#epochNumber, sequence: this.#applied };
+  }
+
+  /** Where the issuer wants fences to stand at least. */
+  get fenceWanted(): LogPlace {
+    return { epochNumber: this.#epochNumber, sequence: this.#fenceWanted };
+  }
+
   /** The list has been complete once in this epoch. */
   get hydrated(): boolean {
     return this.#hydrated;
@@ -138,8 +154,13 @@ export class Feed {
     return lease.lengthMs - elapsedMs;
   }
 
-  /** Creates a sync request. @param sentAt - both clocks, read before this call */
-  createSyncRequest(sentAt: Moment): SyncTicket {
+  /**
+   * Creates a sync request.
+   *
+   * @param sentAt - both clocks, read before this call
+   * @param fences - where the service's fences stand
+   */
+  createSyncRequest(sentAt: Moment, fences: FencePosition[] = []): SyncTicket {
     return {
       sentAt,
       list: this.#list,
@@ -152,6 +173,7 @@ export class Feed {
         entryIdAtApplied: Buffer.from(this.#entryIdAtApplied),
         keySetVersion: Buffer.from(this.#keySetVersion),
         seen: Array.from(this.#unacknowledged.values(), (id) => Buffer.from(id)),
+        fences,
       },
     };
   }
@@ -191,6 +213,7 @@ export class Feed {
     if (response.pull || ticket.list !== this.#list) return 'pull';
     if (!this.#hasKeySetOf(ticket, response)) return 'outdated';
     this.#advance(response.head, response.entryIdAtHead);
+    this.#noteFence(response);
     const { sentAt, risesMs } = ticket;
     this.#lease = { sentAt, risesMs, lengthMs: milliseconds(response.leaseLength) };
     this.#hydrated = true;
@@ -270,6 +293,8 @@ export class Feed {
     this.#lease = undefined;
     this.#hydrated = false;
     this.#epoch = Uint8Array.from(epoch);
+    this.#epochNumber = 0n;
+    this.#fenceWanted = 0n;
     this.#applied = 0n;
     this.#entryIdAtApplied = new Uint8Array(0);
     this.#highestSeen = 0n;
@@ -285,6 +310,12 @@ export class Feed {
     this.#applied = sequence;
     this.#entryIdAtApplied = Uint8Array.from(entryId);
     if (sequence > this.#highestSeen) this.#highestSeen = sequence;
+  }
+
+  /** An older version of the issuer sends zeros, perhaps after another process of it has sent more. */
+  #noteFence({ epochNumber, fenceWanted }: SyncResponse): void {
+    if (epochNumber > this.#epochNumber) this.#epochNumber = epochNumber;
+    if (fenceWanted > this.#fenceWanted) this.#fenceWanted = fenceWanted;
   }
 
   /** Adds an entry, known or not. */

@@ -1,6 +1,7 @@
 /** What the guard knows about a call, and the functions with which a handler reads it. */
 
 import type { Metadata } from '@grpc/grpc-js';
+import type { FenceQuery } from '../revocation/fence.js';
 import type { Principal } from '../token/principal.js';
 import { createMetadataSlot } from '../wire/grpc-js-internals.js';
 
@@ -23,6 +24,8 @@ export interface CallState {
   readonly certificateThumbprint: string | undefined;
   /** For how many milliseconds the caller stays authorized. Throws when it no longer is. */
   stillAllowed(): number;
+  /** See {@link passFence}. */
+  passFence(query: FenceQuery): Promise<number>;
   /** Logs an error whose cause the caller does not receive. */
   reportFailure(error: unknown): void;
 }
@@ -58,6 +61,20 @@ export function principalOf(call: AnyCall): Principal {
  */
 export function stillAllowed(call: AnyCall): number {
   return guardedState(call).stillAllowed();
+}
+
+/**
+ * Passes the fence of a database, inside the transaction of an operation that cannot be undone. Call it last before
+ * COMMIT, and let the transaction time out after the result. A transaction that passes is committed before any revocation
+ * that it does not know of is reported as FENCED, or it is not committed.
+ *
+ * @param query - runs a statement in that transaction
+ * @returns for how many milliseconds the caller stays authorized
+ * @throws ServiceError TOKEN_REVOKED, TOKEN_EXPIRED; REVOCATION_STATE_STALE, also when this instance lags behind the fence;
+ *   what `query` throws
+ */
+export function passFence(call: AnyCall, query: FenceQuery): Promise<number> {
+  return guardedState(call).passFence(query);
 }
 
 /** A signal that is aborted when the call ends, is cancelled by its caller, or is cut by the guard. */

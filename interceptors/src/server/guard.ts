@@ -17,6 +17,7 @@ import type { ReportingState } from '../reports/report-sender.js';
 import type { BrokerUse } from '../revocation/broker-link.js';
 import { Feed } from '../revocation/feed.js';
 import { FeedRunner, type RevocationSource } from '../revocation/feed-runner.js';
+import { Fences } from '../revocation/fences.js';
 import { createRemoteSource } from '../revocation/source.js';
 import type { DenialReason, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
@@ -146,6 +147,7 @@ class ServerGuard implements Guard, CallGuard {
   readonly interceptor: ServerInterceptor;
   readonly ready: Promise<void>;
   readonly limits: CallLimits;
+  readonly fences: Fences;
   readonly #limitSettings: GuardLimits;
   readonly #connectionLimits: ConnectionLimits;
   readonly #streamLimits: StreamLimits;
@@ -195,6 +197,13 @@ class ServerGuard implements Guard, CallGuard {
     });
     this.ready = new Promise((resolve) => {
       this.#resolveReady = resolve;
+    });
+    this.fences = new Fences({
+      databases: options.fences ?? [],
+      feed: this.#feed,
+      syncNow: () => this.syncNow(),
+      timers: systemTimers,
+      log: this.#log,
     });
     this.#runner = this.#createRunner(options, source, instance);
     const publicRule = withRequestBytes(PUBLIC_RULE, this.#limitSettings);
@@ -251,6 +260,7 @@ class ServerGuard implements Guard, CallGuard {
       },
       clock: this.#clock,
       log: this.#log,
+      fences: this.fences,
       onKeys: (keys) => this.#enforcement.replaceKeys(keys),
       onCurrentChange: (isCurrent) => this.#currentChanged(isCurrent),
       onForgery: () => {
@@ -332,6 +342,7 @@ class ServerGuard implements Guard, CallGuard {
   async close(): Promise<void> {
     clearInterval(this.#expiryTimer);
     this.#trusted.close();
+    this.fences.close();
     await this.#reports.close();
     await this.#runner.close();
   }

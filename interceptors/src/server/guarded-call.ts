@@ -11,6 +11,8 @@ import {
   type ServerInterceptingCallInterface,
 } from '@grpc/grpc-js';
 import { type GuardErrorCode, invalidField } from '../errors.js';
+import type { FenceQuery } from '../revocation/fence.js';
+import type { Fences } from '../revocation/fences.js';
 import type { DenialReason, LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { Principal } from '../token/principal.js';
 import { certificateThumbprintUnder, isPrivateConnection, retireConnection } from '../wire/connection.js';
@@ -60,6 +62,7 @@ const MALFORMED_TIMEOUT = invalidField(
 /** The part of the guard that a call needs. */
 export interface CallGuard {
   readonly limits: CallLimits;
+  readonly fences: Pick<Fences, 'pass'>;
   /** The address of the call's peer; empty when it is unknown. */
   addressOf(call: ServerInterceptingCallInterface): string;
   /** Observes that a limit has ended or refused a call. */
@@ -193,6 +196,12 @@ class GuardedCall
     const reason = this.#guard.denialReason(token, this.#allowStale);
     if (reason !== undefined) throw refusal(reason);
     return this.#guard.validForMs(token, this.#allowStale);
+  }
+
+  async passFence(query: FenceQuery): Promise<number> {
+    // The lock comes first: what the list lacked before may be in it now.
+    if (!(await this.#guard.fences.pass(query))) throw refusal('REVOCATION_STATE_STALE');
+    return this.stillAllowed();
   }
 
   reportFailure(error: unknown): void {

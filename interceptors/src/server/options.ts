@@ -8,6 +8,7 @@ import type { GuardLog } from '../log.js';
 import type { SendReport } from '../reports/report-sender.js';
 import type { BrokerFiles } from '../revocation/broker.js';
 import type { RevocationSource } from '../revocation/feed-runner.js';
+import type { FenceDatabase } from '../revocation/fences.js';
 import type { TrustedIssuer } from '../token/trusted-issuers.js';
 import type { Plaintext } from '../wire/connection.js';
 import type { GuardLimits, LimitName } from './guard-limits.js';
@@ -57,6 +58,11 @@ export interface GuardOptions {
   readonly listEntriesMax?: number | undefined;
   /** What a peer can make this process hold. Those that are missing have safe defaults. */
   readonly limits?: Partial<GuardLimits> | undefined;
+  /**
+   * The databases of this service that have a fence. The guard keeps them where the issuer wants them; transactions pass
+   * them with `passFence`.
+   */
+  readonly fences?: readonly FenceDatabase[] | undefined;
   /** Full paths of methods without a rule that need no token, such as those of the health service. */
   readonly publicMethods?: Iterable<string>;
   /** Default: the clocks of this machine. */

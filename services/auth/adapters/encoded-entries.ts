@@ -37,7 +37,9 @@ export function encodeSyncResponse(response: SyncResponse): Buffer {
   const part = shared.get(response);
   if (part === undefined) return Buffer.from(SyncResponse.encode(response).finish());
   const { epoch, head, entryIdAtHead, pull, keySet, broadcastKeys, horizon, leaseLength } = response;
-  const rest = { epoch, head, entryIdAtHead, pull, keySet, broadcastKeys, horizon, leaseLength };
+  const { epochNumber, fenceWanted } = response;
+  const log = { epoch, head, entryIdAtHead, pull, epochNumber, fenceWanted };
+  const rest = { ...log, keySet, broadcastKeys, horizon, leaseLength };
   const { bytes, offsets } = encodingOf(part.reading);
   return Buffer.concat([
     SyncResponse.encode({ ...rest, entries: [] }).finish(),

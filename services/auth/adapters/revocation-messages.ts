@@ -51,6 +51,8 @@ export function syncResponseOf(answer: SyncResult): SyncResponse {
     keySet: answer.keySet && { version: answer.keySet.version, keys: [...answer.keySet.keys] },
     broadcastKeys: [...answer.broadcastKeys],
     horizon: answer.horizon,
+    epochNumber: answer.epochNumber,
+    fenceWanted: answer.fenceWanted,
     leaseLength: {
       seconds: BigInt(Math.floor(answer.leaseMs / 1000)),
       nanos: (answer.leaseMs % 1000) * 1_000_000,

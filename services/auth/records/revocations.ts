@@ -24,6 +24,8 @@ export interface NewEntry extends Revocation {
   readonly actor: string;
   /** Asks every instance that receives the broadcast to acknowledge it at once. */
   readonly acknowledge?: boolean;
+  /** Asks every service to raise its fences to this entry. */
+  readonly fence?: boolean;
 }
 
 /** An entry as it stands in the log. */
@@ -54,6 +56,10 @@ export interface LogState extends LogHead {
   readonly horizon: Date;
   /** How long a sync response lets an instance trust its list, in milliseconds. */
   readonly leaseMs: number;
+  /** A later epoch has a larger number. */
+  readonly epochNumber: bigint;
+  /** Services should raise their fences to this sequence; 0 for none. */
+  readonly fenceWanted: bigint;
 }
 
 /** The entries that one transaction appended. */
@@ -79,7 +85,9 @@ export interface OpenedLog extends LogLock {
 }
 
 /** What a transaction appended. */
-export interface Appended extends LogBatch, LogLock {}
+export interface Appended extends LogBatch, LogLock {
+  readonly epochNumber: bigint;
+}
 
 /** Identifiers of one kind that may be deleted in the same minute. */
 export interface PackedIds {

@@ -20,7 +20,10 @@ export interface InstanceReceipt {
 }
 
 /** What a call waits for. */
-export type Wait = 'NONE' | 'KNOWN_INSTANCES' | 'EVERYWHERE';
+export type Wait = 'NONE' | InstanceWait | 'FENCED';
+
+/** What a call waits for that waits for instances. */
+export type InstanceWait = 'KNOWN_INSTANCES' | 'EVERYWHERE';
 
 /** A committed revocation whose enforcement a call follows. */
 export interface Committed {
@@ -98,7 +101,7 @@ export function recordAgeMsMax({ committed }: Watch, nowMs: number): number {
 }
 
 /** Whether there is nothing left to wait for. */
-export function isDone({ committed, instances }: Watch, wait: Wait, nowMs: number): boolean {
+export function isDone({ committed, instances }: Watch, wait: InstanceWait, nowMs: number): boolean {
   if (nowMs >= committed.boundAtMs) return true;
   const boundMs = enforcementBoundMs(committed.leaseMs);
   const mayEnforceLater = (one: Watched): boolean =>

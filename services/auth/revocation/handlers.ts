@@ -11,6 +11,7 @@ import {
 } from '@portcullis/guard';
 import type { Duration } from '../../../proto/gen/google/protobuf/duration.js';
 import type {
+  FenceReceipt as FenceReceiptMessage,
   ForeignTarget as ForeignTargetMessage,
   Instance,
   InstanceReceipt as InstanceReceiptMessage,
@@ -24,6 +25,7 @@ import type {
 import {
   EnforcementState,
   EntryKind,
+  FenceState,
   RevokeWait,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { parseUuid } from '../../common/validation/identifiers.js';
@@ -31,6 +33,7 @@ import { OWN_AUDIENCE } from '../accounts/roles.js';
 import type { SessionFilter } from '../records/sessions.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { Epochs } from './epochs.js';
+import type { FenceReceipt } from './fence-watch.js';
 import type { ListedInstance } from './instance-records.js';
 import type { Instances } from './instances.js';
 import type { ListedRevocation, RevocationRecords } from './listed-revocations.js';
@@ -53,23 +56,30 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
   const { revocations, revocationRecords, instances, epochs, source } = deps;
   return {
     revoke: unary(async (request, call) => {
-      const { reason, wait, targets } = request;
-      const by = { reason, actor: principalOf(call).subject, wait: waitOf(wait), signal: signalOf(call) };
+      const { reason, wait, targets, fences } = request;
+      const actor = principalOf(call).subject;
+      const by = { reason, actor, wait: waitOf(wait), fences, signal: signalOf(call) };
       if (targets.length > 0) {
         if (request.target !== undefined) throw invalidField('targets', 'must be empty when target is set');
         const receipt = await revocations.revokeMany({ ...by, targets: targets.map(targetOf) });
         const results = receipt.results.map(resultMessageOf);
         return {
           ...receipt,
+          fences: receipt.fences.map(fenceMessageOf),
           targetKnown: results.every(({ targetKnown }) => targetKnown),
           instances: receipt.instances.map(receiptMessageOf),
           results,
         };
       }
       const receipt = await revocations.revoke({ ...by, target: targetOf(request) });
-      return { ...receipt, instances: receipt.instances.map(receiptMessageOf), results: [] };
+      return {
+        ...receipt,
+        instances: receipt.instances.map(receiptMessageOf),
+        fences: receipt.fences.map(fenceMessageOf),
+        results: [],
+      };
     }),
-    revokeSessions: unary(async ({ filter, reason, wait, dryRun }, call) => {
+    revokeSessions: unary(async ({ filter, reason, wait, dryRun, fences }, call) => {
       const sessionFilter = filterOf(filter);
       if (dryRun) {
         const { sessionCount, sessions } = await revocations.matchSessions(sessionFilter);
@@ -80,6 +90,7 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
         reason,
         actor: principalOf(call).subject,
         wait: waitOf(wait),
+        fences,
         signal: signalOf(call),
       });
       return {
@@ -87,6 +98,7 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
         sessionCount: BigInt(revoked.sessionCount),
         sessions: [],
         instances: revoked.instances.map(receiptMessageOf),
+        fences: revoked.fences.map(fenceMessageOf),
       };
     }),
     listRevocations: unary(async (request) => {
@@ -177,6 +189,8 @@ function waitOf(wait: RevokeWait): Wait {
       return 'KNOWN_INSTANCES';
     case RevokeWait.REVOKE_WAIT_EVERYWHERE:
       return 'EVERYWHERE';
+    case RevokeWait.REVOKE_WAIT_FENCED:
+      return 'FENCED';
     default:
       // A wait that this version does not know must not turn into no wait.
       throw invalidField('wait', 'must be a known way of waiting');
@@ -193,8 +207,18 @@ function receiptMessageOf(receipt: InstanceReceipt): InstanceReceiptMessage {
   return { ...receipt, state: STATES[receipt.state] };
 }
 
+const FENCE_STATES = {
+  FENCED: FenceState.FENCE_STATE_FENCED,
+  PENDING: FenceState.FENCE_STATE_PENDING,
+  UNKNOWN: FenceState.FENCE_STATE_UNKNOWN,
+} as const;
+
+function fenceMessageOf(receipt: FenceReceipt): FenceReceiptMessage {
+  return { ...receipt, state: FENCE_STATES[receipt.state] };
+}
+
 /** The response without a revocation. */
-const NOTHING_REVOKED = { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
+const NOTHING_REVOKED = { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], fences: [] };
 
 function resultMessageOf(result: TargetResult): RevokeResult {
   if (!('error' in result)) return { ...result, errorReason: '', errorMessage: '' };

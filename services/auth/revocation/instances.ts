@@ -2,7 +2,12 @@
 
 import { type Clock, systemTimers, type Timers } from '@portcullis/guard/clock';
 import type { PageRequest } from '../records/page.js';
-import { type Committed, type InstanceReceipt, SHARES_PER_LEASE, type Wait } from './enforcement-watch.js';
+import {
+  type Committed,
+  type InstanceReceipt,
+  type InstanceWait,
+  SHARES_PER_LEASE,
+} from './enforcement-watch.js';
 import {
   createInstancePlaces,
   INSTANCES_MAX,
@@ -41,7 +46,7 @@ export interface Instances {
   /** How many calls wait. */
   waits(): number;
   /** Waits and returns the receipts; returns early, with what is known then, when the signal is aborted. */
-  wait(committed: Committed, wait: Exclude<Wait, 'NONE'>, signal: AbortSignal): Promise<InstanceReceipt[]>;
+  wait(committed: Committed, wait: InstanceWait, signal: AbortSignal): Promise<InstanceReceipt[]>;
   /** Stops sharing records. */
   close(): Promise<void>;
 }
@@ -125,7 +130,7 @@ async function waitFor(
   watch: EnforcementWatch,
   options: {
     readonly clock: Clock;
-    readonly wait: Exclude<Wait, 'NONE'>;
+    readonly wait: InstanceWait;
     readonly signal: AbortSignal;
     /** Undefined when the database did not answer. */
     readonly readFromOthers: () => Promise<readonly SharedRecord[] | undefined>;

@@ -23,6 +23,7 @@ import type {
   PackedIds,
   Revocation,
 } from '../records/revocations.js';
+import { checkFences, type FencePosition } from './fence-watch.js';
 
 /** Largest step of the database's clock that drops no entry too early, in seconds. */
 export const DATABASE_CLOCK_STEP_SECONDS = 60;
@@ -55,6 +56,8 @@ export interface SyncPosition {
   readonly keySetVersion: Buffer;
   /** Entries that asked for an acknowledgement and are in the instance's list. */
   readonly seen: readonly Buffer[];
+  /** The fences of the service's databases. */
+  readonly fences: readonly FencePosition[];
 }
 
 /** One read of the log, which answers every sync request that arrived before it began. */
@@ -195,6 +198,7 @@ export function checkQuestion(question: SyncPosition): void {
   if (question.seen.length > ACKNOWLEDGEMENTS_MAX || question.seen.some((id) => id.length !== ID_BYTES)) {
     throw invalidField('seen', `must hold at most ${ACKNOWLEDGEMENTS_MAX} entry ids of ${ID_BYTES} bytes`);
   }
+  checkFences(question.fences);
 }
 
 /**

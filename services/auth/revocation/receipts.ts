@@ -5,13 +5,13 @@ import {
   beginWatch,
   type Committed,
   type InstanceReceipt,
+  type InstanceWait,
   isDone,
   isEnforcedByAll,
   noteRecord,
   noteRequest,
   receiptsOf,
   recordAgeMsMax,
-  type Wait,
 } from './enforcement-watch.js';
 import type { InstanceRecord } from './instance-records.js';
 import type { SyncPosition } from './log.js';
@@ -33,9 +33,9 @@ export interface EnforcementWatch {
    * time until other replicas share it, in milliseconds.
    */
   recordAgeMsMax(): number;
-  isDone(wait: Wait): boolean;
+  isDone(wait: InstanceWait): boolean;
   /** Waits until something is new or some time has passed. */
-  pause(wait: Wait, signal: AbortSignal): Promise<void>;
+  pause(wait: InstanceWait, signal: AbortSignal): Promise<void>;
   receipts(): InstanceReceipt[];
 }
 

@@ -4,6 +4,7 @@ import type { Timers } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
 import type { EpochStanding, LogEntry, LostEpoch } from '../records/revocations.js';
 import type { SessionFilter } from '../records/sessions.js';
+import type { Fences } from './fences.js';
 import type { Instances } from './instances.js';
 import {
   checkInstance,
@@ -52,6 +53,7 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly log: RevocationStore;
   readonly timers?: Timers;
   readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait'>;
+  readonly fences: Pick<Fences, 'reported' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncPosition) => void;
   /** See {@link RevocationGroupsDeps.onGroup}. */
@@ -159,6 +161,8 @@ async function sync(deps: RevocationDeps, shared: Shared, question: SyncPosition
     throw error;
   }
   deps.instances.answered(question, requestedAtMs, answer);
+  // An instance that must pull may follow another log than this one.
+  if (!answer.pull) deps.fences.reported(question.service, question.fences);
   return answer;
 }
 

@@ -1,13 +1,17 @@
 /** Revocations of many targets at once: those that a request lists, or all sessions that match a filter. */
 
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
-import { AuthError } from '../errors.js';
 import type { MatchedSession, SessionFilter } from '../records/sessions.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
-import { checkReason } from './log.js';
-import { WAITS_MAX } from './receipts.js';
+import type { FenceReceipt } from './fence-watch.js';
 import { receiptOfWritten, type Written } from './revocation-groups.js';
-import { type RevokeDeps, type RevokeReceipt, writeRevocation } from './revoke.js';
+import {
+  checkRequest,
+  type RevokeDeps,
+  type RevokeReceipt,
+  waitUntilEnforced,
+  writeRevocation,
+} from './revoke.js';
 import {
   type CheckedTarget,
   checkTarget,
@@ -33,6 +37,8 @@ interface ManyRequest {
   readonly reason: string;
   readonly actor: string;
   readonly wait?: Wait;
+  /** The fences to wait for, with FENCED. */
+  readonly fences?: readonly string[];
   /** Ends the wait, and the search for further sessions. */
   readonly signal?: AbortSignal;
 }
@@ -44,6 +50,7 @@ interface ManyReceipt {
   /** The latest of all; undefined when nothing was revoked. */
   readonly enforcedEverywhereBy: Date | undefined;
   readonly instances: readonly InstanceReceipt[];
+  readonly fences: readonly FenceReceipt[];
 }
 
 /** The result of one target. */
@@ -154,13 +161,6 @@ function checkFilter(filter: SessionFilter): void {
   }
 }
 
-function checkRequest({ instances }: RevokeDeps, { reason, wait = 'NONE' }: ManyRequest): void {
-  checkReason(reason);
-  if (wait !== 'NONE' && instances.waits() >= WAITS_MAX) {
-    throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
-  }
-}
-
 async function checkTargets(
   deps: RevokeDeps,
   targets: readonly Target[],
@@ -218,10 +218,10 @@ function orFailure<T>(attempt: Promise<T>): Promise<T | ServiceError> {
 async function receiptOfAll(
   deps: RevokeDeps,
   written: readonly Written[],
-  { wait = 'NONE', signal = NEVER }: ManyRequest,
+  request: ManyRequest,
 ): Promise<ManyReceipt> {
   const last = written.toSorted(compareInLog).at(-1);
-  if (last === undefined) return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
+  if (last === undefined) return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], fences: [] };
   const { sequence } = last.entry;
   // Not Math.max(...times): a hundred thousand arguments exceed the stack.
   const latestMs = written.reduce(
@@ -229,17 +229,10 @@ async function receiptOfAll(
     0,
   );
   const enforcedEverywhereBy = new Date(latestMs);
-  if (wait === 'NONE') return { sequence, enforcedEverywhereBy, instances: [] };
-  const { appended, committedAtMs, elapsedMs } = last;
-  const { epoch, leaseMs, lockedTime } = appended;
-  const boundAtMs =
-    committedAtMs + enforcedEverywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
-  const entry = { entryId: NO_ENTRY, sequence };
-  const committed = { epoch, entry, committedAtMs, leaseMs, boundAtMs };
-  return { sequence, enforcedEverywhereBy, instances: await deps.instances.wait(committed, wait, signal) };
+  const waitedFor = { ...last, entry: { entryId: NO_ENTRY, sequence } };
+  const enforced = await waitUntilEnforced(deps, waitedFor, { ...request, enforcedEverywhereBy });
+  return { sequence, enforcedEverywhereBy, ...enforced };
 }
-
-const NEVER = new AbortController().signal;
 
 /** No acknowledgement names it. */
 const NO_ENTRY = Buffer.alloc(0);

@@ -2,8 +2,10 @@
 
 import type { Clock } from '@portcullis/guard/clock';
 import { AuthError } from '../errors.js';
-import type { Receipt } from '../records/revocations.js';
+import type { LogEntry, Receipt } from '../records/revocations.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
+import { checkFenceNames, type FenceReceipt } from './fence-watch.js';
+import type { Fences } from './fences.js';
 import type { Instances } from './instances.js';
 import { checkReason } from './log.js';
 import { WAITS_MAX } from './receipts.js';
@@ -28,6 +30,8 @@ export interface RevokeRequest {
   readonly reason: string;
   readonly actor: string;
   readonly wait?: Wait;
+  /** The fences to wait for, with FENCED. */
+  readonly fences?: readonly string[];
   /** Ends the wait, not the revocation. */
   readonly signal?: AbortSignal;
 }
@@ -36,8 +40,10 @@ export interface RevokeRequest {
 export interface RevokeReceipt extends Receipt {
   /** Whether auth has found what the target names. */
   readonly targetKnown: boolean;
-  /** The instances that sent a sync request shortly before; empty for a call that does not wait. */
+  /** The instances that sent a sync request shortly before; empty for a call that does not wait for instances. */
   readonly instances: readonly InstanceReceipt[];
+  /** The named fences, in their order. */
+  readonly fences: readonly FenceReceipt[];
 }
 
 /** The collaborators of the command. */
@@ -45,6 +51,7 @@ export interface RevokeDeps extends TargetDeps {
   readonly store: { transaction<T>(work: (tx: RevocationTransaction) => Promise<T>): Promise<T> };
   readonly clock: Clock;
   readonly instances: Pick<Instances, 'waits' | 'wait'>;
+  readonly fences: Pick<Fences, 'waits' | 'wait'>;
   readonly groups: RevocationGroups;
   /** Called after the commit when a key was revoked, so that another one is made. */
   readonly onKeyRevoked: () => void;
@@ -57,24 +64,56 @@ export interface RevokeDeps extends TargetDeps {
  *   calls wait; DEPENDENCY_UNAVAILABLE, after which the entry may or may not be in the log
  */
 export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<RevokeReceipt> {
-  const { wait = 'NONE', signal = NEVER } = request;
-  checkReason(request.reason);
-  // Before the write: a caller whose request is rejected must know that nothing was revoked.
-  if (wait !== 'NONE' && deps.instances.waits() >= WAITS_MAX) {
-    throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
-  }
+  const { wait = 'NONE' } = request;
+  checkRequest(deps, request);
   const target = await checkTarget(deps, request.target);
   const written = await writeRevocation(deps, target, { ...request, acknowledge: wait !== 'NONE' });
   if (target.kind === 'key') deps.onKeyRevoked();
-  const { appended, entry, committedAtMs, elapsedMs } = written;
   const receipt = { ...receiptOfWritten(written), targetKnown: isTargetKnown(request.target) };
-  if (wait === 'NONE') return { ...receipt, instances: [] };
-  const { epoch, leaseMs, lockedTime } = appended;
-  const boundAtMs =
-    committedAtMs + receipt.enforcedEverywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
-  const committed = { epoch, entry, committedAtMs, leaseMs, boundAtMs };
-  return { ...receipt, instances: await deps.instances.wait(committed, wait, signal) };
+  return { ...receipt, ...(await waitUntilEnforced(deps, written, { ...request, ...receipt })) };
 }
+
+/**
+ * Checks a request before anything is written: a caller whose request is rejected must know that nothing was revoked.
+ *
+ * @throws ServiceError FIELD_INVALID; RATE_LIMITED when too many calls wait
+ */
+export function checkRequest(
+  { instances, fences }: Pick<RevokeDeps, 'instances' | 'fences'>,
+  { reason, wait = 'NONE', fences: names = [] }: Pick<RevokeRequest, 'reason' | 'wait' | 'fences'>,
+): void {
+  checkReason(reason);
+  checkFenceNames(wait === 'FENCED', names);
+  if (wait !== 'NONE' && instances.waits() + fences.waits() >= WAITS_MAX) {
+    throw new AuthError('RATE_LIMITED', 'too many revocations wait for instances', { retryAfterMs: 1000 });
+  }
+}
+
+/** Waits as the request asks for. @param written - the entry, the last of the log that the request is about */
+export async function waitUntilEnforced(
+  deps: Pick<RevokeDeps, 'instances' | 'fences'>,
+  { appended, entry, committedAtMs, elapsedMs }: WaitedFor,
+  {
+    wait = 'NONE',
+    fences: names = [],
+    signal = NEVER,
+    enforcedEverywhereBy,
+  }: Pick<RevokeRequest, 'wait' | 'fences' | 'signal'> & Pick<Receipt, 'enforcedEverywhereBy'>,
+): Promise<Pick<RevokeReceipt, 'instances' | 'fences'>> {
+  if (wait === 'NONE') return { instances: [], fences: [] };
+  const { epoch, epochNumber, leaseMs, lockedTime } = appended;
+  const boundAtMs =
+    committedAtMs + enforcedEverywhereBy.getTime() - lockedTime.getTime() - Math.ceil(elapsedMs);
+  if (wait === 'FENCED') {
+    const fenced = { epochNumber, sequence: entry.sequence, committedAtMs, boundAtMs };
+    return { instances: [], fences: await deps.fences.wait(fenced, names, signal) };
+  }
+  const committed = { epoch, entry, committedAtMs, leaseMs, boundAtMs };
+  return { instances: await deps.instances.wait(committed, wait, signal), fences: [] };
+}
+
+/** The entry that a call waits for. */
+type WaitedFor = Omit<Written, 'entry'> & { readonly entry: Pick<LogEntry, 'entryId' | 'sequence'> };
 
 const NEVER = new AbortController().signal;
 
@@ -89,21 +128,23 @@ export async function writeRevocation(
   {
     reason,
     actor,
+    wait,
     acknowledge,
-  }: Pick<RevokeRequest, 'reason' | 'actor'> & {
+  }: Pick<RevokeRequest, 'reason' | 'actor' | 'wait'> & {
     /** Asks the instances to acknowledge the entry at once. */
     readonly acknowledge: boolean;
   },
 ): Promise<Written> {
   const by = { reason, actor, network: '' };
-  if (!isTokenTarget(target)) return await writeAlone(deps, target, { by, acknowledge });
+  const fence = wait === 'FENCED';
+  if (!isTokenTarget(target)) return await writeAlone(deps, target, { by, acknowledge, fence });
   const { sessionId, decide } = groupedTarget(target, by);
   const written = await deps.groups.write({
     caller: actor,
     ...(sessionId !== undefined && { sessionId }),
     decide: (session) => {
       const { revocation, event, why } = decide(session);
-      const entry = { ...revocation, reason, actor, acknowledge };
+      const entry = { ...revocation, reason, actor, acknowledge, fence };
       return { entry, event, ...(why !== undefined && { why }) };
     },
   });
@@ -115,7 +156,11 @@ export async function writeRevocation(
 async function writeAlone(
   { store, clock }: RevokeDeps,
   target: AccountTarget,
-  { by, acknowledge }: { readonly by: RevokedBy; readonly acknowledge: boolean },
+  {
+    by,
+    acknowledge,
+    fence,
+  }: { readonly by: RevokedBy; readonly acknowledge: boolean; readonly fence: boolean },
 ): Promise<Written> {
   const { reason, actor } = by;
   let startedMs = 0;
@@ -126,7 +171,7 @@ async function writeAlone(
       tx.events.record(event),
       // An instance that learns of a revoked key must sync at once, to learn which key signs in its place.
       tx.revocations.append([
-        { ...revocation, reason, actor, acknowledge: acknowledge || target.kind === 'key' },
+        { ...revocation, reason, actor, acknowledge: acknowledge || target.kind === 'key', fence },
       ]),
     ]);
     return result;

@@ -120,6 +120,7 @@ interface LockRow {
 }
 
 interface AppendRow extends LockRow {
+  readonly epoch_number: bigint;
   readonly before: bigint;
   readonly keep_until: Date;
   readonly cut_off_time: Date;
@@ -140,9 +141,10 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        SELECT set_config('lock_timeout', $10, true) || set_config('idle_in_transaction_session_timeout', $10, true)
               || ${DURABLE_COMMIT} AS settings
      ), locked AS (
-       UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])]
+       UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])],
+         fence_wanted = CASE WHEN $11::bigint > 0 THEN seq + $11 ELSE fence_wanted END
        FROM bound WHERE bound.settings <> ''
-       RETURNING epoch, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
+       RETURNING epoch, epoch_number, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
                  greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
      ), kept AS MATERIALIZED (
        SELECT *, date_trunc('milliseconds', locked_time) + interval '1 ms' + make_interval(secs => $2) AS keep_until,
@@ -156,7 +158,7 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
          WITH ORDINALITY AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, ordinal)
      )
-     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until, cut_off_time FROM kept`,
+     SELECT epoch, epoch_number, before, lease_ms, older_leases_end_by, locked_time, keep_until, cut_off_time FROM kept`,
     [
       ids,
       KEEP_SECONDS,
@@ -168,11 +170,13 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       CLOCK_SKEW_SECONDS,
       entries.map(({ issuer }) => issuer),
       `${LOG_LOCK_MS_MAX}ms`,
+      entries.findLastIndex(({ fence = false }) => fence) + 1,
     ],
   );
   const row = theOnly(rows);
   return {
     epoch: row.epoch,
+    epochNumber: row.epoch_number,
     entries: entries.map(({ kind, issuer, key, minGeneration, acknowledge = false }, index) => ({
       entryId: ids[index] ?? Buffer.alloc(0),
       sequence: row.before + BigInt(index + 1),
@@ -200,7 +204,9 @@ async function openEpoch(
     `WITH former AS MATERIALIZED (
        SELECT epoch FROM log_state FOR UPDATE
      ), opened AS (
-       UPDATE log_state SET epoch = $1, seq = 0, entry_id = '' FROM former
+       UPDATE log_state SET epoch = $1, seq = 0, entry_id = '', fence_wanted = 0,
+         epoch_number = greatest(epoch_number + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+       FROM former
        RETURNING log_state.epoch, former.epoch AS former_epoch, older_leases_end_by,
                  greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
      ), noted AS (
@@ -240,6 +246,8 @@ interface StateRow {
   readonly entry_id: Buffer;
   readonly horizon: Date;
   readonly lease_ms: number;
+  readonly epoch_number: bigint;
+  readonly fence_wanted: bigint;
 }
 
 /** Reads the end of the log and commits a write with it. Each reader has its own row, so the write never waits. */
@@ -249,11 +257,19 @@ async function readState(sql: Sql, reader: Buffer): Promise<LogState> {
        INSERT INTO log_readers (reader, read_time) VALUES ($1, clock_timestamp())
        ON CONFLICT (reader) DO UPDATE SET read_time = excluded.read_time
      )
-     SELECT epoch, seq, entry_id, horizon, lease_ms, ${DURABLE_COMMIT} FROM log_state`,
+     SELECT epoch, seq, entry_id, horizon, lease_ms, epoch_number, fence_wanted, ${DURABLE_COMMIT} FROM log_state`,
     [reader],
   );
-  const { epoch, seq, entry_id, horizon, lease_ms } = theOnly(rows);
-  return { epoch, head: seq, headEntryId: entry_id, horizon, leaseMs: lease_ms };
+  const row = theOnly(rows);
+  return {
+    epoch: row.epoch,
+    head: row.seq,
+    headEntryId: row.entry_id,
+    horizon: row.horizon,
+    leaseMs: row.lease_ms,
+    epochNumber: row.epoch_number,
+    fenceWanted: row.fence_wanted,
+  };
 }
 
 function createLogReader(

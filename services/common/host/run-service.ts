@@ -53,6 +53,8 @@ export interface ServiceParts {
   readonly auth: GuardOptions['auth'];
   /** Other issuers whose tokens the guard accepts. */
   readonly trustedIssuers?: GuardOptions['trustedIssuers'];
+  /** The service's databases that have a fence against revoked work. */
+  readonly fences?: GuardOptions['fences'];
   readonly services: readonly GuardedService[];
   /** The service's own connections to the broker, beside those of the guard. */
   readonly brokerUses?: () => readonly BrokerUse[];
@@ -152,7 +154,7 @@ function logMetrics(log: Log): readonly StateMetric[] {
 async function openGuard(
   audience: string,
   config: ServiceConfig,
-  { auth, trustedIssuers, brokerUses }: ServiceParts,
+  { auth, trustedIssuers, fences, brokerUses }: ServiceParts,
   { log, tls, registry, closer, database }: ServiceResources,
 ): Promise<Guard> {
   const { issuer, natsUrl, natsCredentials } = config;
@@ -162,6 +164,7 @@ async function openGuard(
     audience,
     auth,
     trustedIssuers,
+    fences,
     nats: natsUrl === undefined ? undefined : { url: natsUrl, files: { ...tls.broker, ...natsCredentials } },
     plaintext: config.tls.plaintext,
     publicMethods: hostMethods(config),

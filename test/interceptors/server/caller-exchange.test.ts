@@ -36,6 +36,7 @@ describe('token exchange for callers', () => {
       certificateThumbprint: undefined,
       signal: new AbortController().signal,
       stillAllowed: () => 1000,
+      passFence: () => Promise.resolve(1000),
       reportFailure: () => undefined,
     });
     return { metadata };

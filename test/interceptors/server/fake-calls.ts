@@ -96,6 +96,9 @@ export class FakeInnerCall implements ServerInterceptingCallInterface {
 export class FakeGuard implements CallGuard {
   readonly clock = new SetClock();
   readonly limits: CallLimits;
+  readonly fences = { pass: () => Promise.resolve(this.passes) };
+  /** Whether the fence lets transactions pass. */
+  passes = true;
   admission: Admission | Promise<Admission> = { kind: 'public', requestBytesMax: 1000 };
   denial: DenialReason | undefined;
   checks = 0;

@@ -45,6 +45,7 @@ class FakeCall extends EventEmitter {
       signal: this.#signal.signal,
       certificateThumbprint: undefined,
       stillAllowed: () => 0,
+      passFence: () => Promise.resolve(1000),
       reportFailure: (error) => void this.failures.push(error),
     });
   }

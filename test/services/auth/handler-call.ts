@@ -38,6 +38,7 @@ export function callHandler<Request, Response>(
     signal: new AbortController().signal,
     certificateThumbprint: undefined,
     stillAllowed: () => 1000,
+    passFence: () => Promise.resolve(1000),
     reportFailure: () => undefined,
     ...over,
   });

@@ -134,6 +134,7 @@ describe('the work of auth', () => {
         entryIdAtApplied: Buffer.alloc(0),
         keySetVersion: Buffer.alloc(0),
         seen: [],
+        fences: [],
       };
       expect(await parts.revocations.sync(question)).to.include({ pull: true });
       const pulled: string[] = [];

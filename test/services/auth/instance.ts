@@ -21,6 +21,8 @@ import { readPublishedKeys } from '../../../services/auth/keys/store.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import type { Role, User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
+import { createFenceStore } from '../../../services/auth/revocation/fence-store.js';
+import { createFences } from '../../../services/auth/revocation/fences.js';
 import { createInstanceStore } from '../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../services/auth/revocation/instances.js';
 import type { RevocationRecords } from '../../../services/auth/revocation/listed-revocations.js';
@@ -227,6 +229,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       issuer: ISSUER,
       foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
       instances,
+      fences: createFences({ store: createFenceStore(database), clock }),
       onKeyRevoked: () => void keys.replenish(),
       onLogChanged: () => options.onLogChanged?.(),
     }),

@@ -267,7 +267,7 @@ describe('auth main', function () {
       const elsewhere = await logIn();
       const target = { $case: 'token', value: elsewhere.refreshToken } as const;
       const wait = RevokeWait.REVOKE_WAIT_EVERYWHERE;
-      const request = { target, targets: [], reason: 'leaked', wait };
+      const request = { target, targets: [], fences: [], reason: 'leaked', wait };
       await ask(revocations.revoke.bind(revocations), request, { token: here.accessToken });
       expect(await listOf(elsewhere.accessToken)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
 
@@ -391,7 +391,13 @@ describe('auth main', function () {
       const { user } = await ask(users.createUser.bind(users), request, { token });
       const login = await logIn({ username: 'victim', password: 'long enough' });
       const target = { $case: 'userId', value: user?.userId ?? '' } as const;
-      const revoke = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED, targets: [] };
+      const revoke = {
+        target,
+        reason: 'test',
+        wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED,
+        targets: [],
+        fences: [],
+      };
       await ask(revocations.revoke.bind(revocations), revoke, { token });
       const list = () =>
         ask(auth.listSessions.bind(auth), { pageSize: 0, pageToken: '' }, { token: login.accessToken });

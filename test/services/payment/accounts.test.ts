@@ -163,7 +163,7 @@ describe('accounts of payment', () => {
 
     it('moves no money when the revocation state may become stale before the commit', async () => {
       const { accountId } = await accountWith(instance, 'slow', 0n);
-      const reliance = [40, 0, 40, 0];
+      const reliance = [1_000, 0, 1_000, 0];
       const fading = callerOf('olga', {
         stillAllowed: () => {
           const ms = reliance.shift();

@@ -115,6 +115,7 @@ export function callerOf(subject: string, overrides: Partial<Caller> = {}): Call
     tokenId: randomUUID(),
     signal: new AbortController().signal,
     stillAllowed: () => 1_000,
+    passFence: () => Promise.resolve(1_000),
     ...overrides,
   };
 }

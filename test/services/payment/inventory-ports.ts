@@ -84,6 +84,7 @@ function createServedCall(): ServedCall {
     signal: new AbortController().signal,
     certificateThumbprint: undefined,
     stillAllowed: () => 1_000,
+    passFence: () => Promise.resolve(1000),
     reportFailure: () => {},
   });
   return { metadata, getDeadline: () => Number.POSITIVE_INFINITY };

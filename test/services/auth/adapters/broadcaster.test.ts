@@ -18,6 +18,8 @@ import { entryMessageOf } from '../../../../services/auth/adapters/revocation-me
 import { type BroadcastSigner, createKeys } from '../../../../services/auth/keys/keys.js';
 import { readPublishedKeys } from '../../../../services/auth/keys/store.js';
 import type { LogBatch } from '../../../../services/auth/records/revocations.js';
+import { createFenceStore } from '../../../../services/auth/revocation/fence-store.js';
+import { createFences } from '../../../../services/auth/revocation/fences.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances } from '../../../../services/auth/revocation/instances.js';
 import { createId, tokenRevocation } from '../../../../services/auth/revocation/log.js';
@@ -89,6 +91,7 @@ describe('a broadcast', () => {
       issuer: 'https://auth.test',
       foreignIssuers: [],
       instances: createInstances({ store: createInstanceStore(database), clock: systemClock }),
+      fences: createFences({ store: createFenceStore(database), clock: systemClock }),
       onKeyRevoked: () => undefined,
       onLogChanged: () => undefined,
     });
@@ -116,6 +119,7 @@ describe('a broadcast', () => {
       entryIdAtApplied: Buffer.alloc(0),
       keySetVersion: Buffer.alloc(0),
       seen: [],
+      fences: [],
     });
     reader.replaceKeys(await reader.importKeys([...broadcastKeys]));
     const read = await Promise.all(received.map((bytes) => reader.read(bytes)));

@@ -30,6 +30,8 @@ function answer(reading: readonly LogEntry[], after: bigint): SyncResult {
     headEntryId: randomBytes(16),
     horizon: new Date(1_700_000_000_000),
     leaseMs: 5500,
+    epochNumber: 7n,
+    fenceWanted: 3n,
     entries: suffixOf(reading, after),
     reading,
     pull: false,

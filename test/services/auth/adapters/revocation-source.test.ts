@@ -72,7 +72,9 @@ describe('the source of revocations', () => {
       sync: () => new Promise(() => undefined),
     });
     const gone = new AbortController();
-    const asked = source.sync({ ...question(), seen: [] }, gone.signal).catch((error: unknown) => error);
+    const asked = source
+      .sync({ ...question(), seen: [], fences: [] }, gone.signal)
+      .catch((error: unknown) => error);
     gone.abort(new Error('gone'));
     expect(await asked).to.have.property('message', 'gone');
   });

@@ -73,6 +73,7 @@ const admitAll: ServerInterceptor = (descriptor, call) =>
             signal: ended.signal,
             certificateThumbprint: undefined,
             stillAllowed: () => 1000,
+            passFence: () => Promise.resolve(1000),
             reportFailure: () => undefined,
           });
           receive(metadata);
@@ -118,6 +119,7 @@ describe('RevocationService', () => {
       const whole = {
         target: undefined,
         targets: [],
+        fences: [],
         reason: '',
         wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED,
         ...request,
@@ -127,7 +129,7 @@ describe('RevocationService', () => {
   const revokeSessions = (request: Partial<RevokeSessionsRequest>) =>
     new Promise<RevokeSessionsResponse>((resolve, reject) => {
       const wait = RevokeWait.REVOKE_WAIT_UNSPECIFIED;
-      const whole = { filter: undefined, reason: '', wait, dryRun: false, ...request };
+      const whole = { filter: undefined, reason: '', wait, dryRun: false, fences: [], ...request };
       client.revokeSessions(whole, (error, response) => (error === null ? resolve(response) : reject(error)));
     });
   const listRevocations = (request: ListRevocationsRequest) =>
@@ -153,6 +155,7 @@ describe('RevocationService', () => {
   const syncRequest = (over: Partial<SyncRequest> = {}): SyncRequest => ({
     ...question(),
     seen: [],
+    fences: [],
     ...over,
   });
 

@@ -63,6 +63,8 @@ class Replica {
       headEntryId: createId(),
       horizon: new Date(0),
       leaseMs: LEASE_MS,
+      epochNumber: 1n,
+      fenceWanted: 0n,
       entries: [],
       pull: false,
       keySet: publishedKeys('one').keySet,

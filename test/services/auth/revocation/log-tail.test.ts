@@ -34,7 +34,15 @@ class FakeLog {
     const last = entries.at(-1);
     const headEntryId = last?.entryId ?? Buffer.alloc(0);
     return {
-      state: { epoch, head: BigInt(entries.length), headEntryId, horizon: new Date(0), leaseMs: 5000 },
+      state: {
+        epoch,
+        head: BigInt(entries.length),
+        headEntryId,
+        horizon: new Date(0),
+        leaseMs: 5000,
+        epochNumber: 1n,
+        fenceWanted: 0n,
+      },
       entriesAfter: (sequence) => {
         const found = entries.filter((entry) => entry.sequence > sequence);
         this.read += found.length;

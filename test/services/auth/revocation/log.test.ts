@@ -53,6 +53,8 @@ function reading(head: bigint, from = 1n): LogReading {
       headEntryId: head === 0n ? Buffer.alloc(0) : entry(head).entryId,
       horizon: new Date(0),
       leaseMs: 5000,
+      epochNumber: 1n,
+      fenceWanted: 0n,
     },
     keys: publishedKeys('one'),
     entries,
@@ -186,6 +188,7 @@ describe('a sync request', () => {
 describe('the enforcement bound', () => {
   const appended: Appended = {
     epoch: EPOCH,
+    epochNumber: 1n,
     entries: [],
     lockedTime: new Date(1_000_000),
     leaseMs: 5000,

@@ -6,6 +6,8 @@ import { createClientRows } from '../../../../services/auth/clients/store.js';
 import { createKeyRows } from '../../../../services/auth/keys/store.js';
 import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import type { LogBatch, Receipt } from '../../../../services/auth/records/revocations.js';
+import { createFenceStore } from '../../../../services/auth/revocation/fence-store.js';
+import { createFences } from '../../../../services/auth/revocation/fences.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
 import type { SyncPosition, SyncResult } from '../../../../services/auth/revocation/log.js';
@@ -61,6 +63,7 @@ export function question(over: Partial<SyncPosition> = {}): SyncPosition {
     entryIdAtApplied: Buffer.alloc(0),
     keySetVersion: Buffer.alloc(0),
     seen: [],
+    fences: [],
     ...over,
   };
 }
@@ -130,6 +133,7 @@ function compose(parts: {
     issuer: 'https://auth.test',
     foreignIssuers: [],
     instances,
+    fences: createFences({ store: createFenceStore(database), clock: systemClock }),
     onKeyRevoked: () => undefined,
     tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),
     sessionIdOf: options.sessionIdOf ?? (() => Promise.resolve(undefined)),

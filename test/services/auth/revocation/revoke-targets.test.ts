@@ -315,7 +315,7 @@ describe('revoking', function () {
     const token = await serviceToken(replica, mallory);
     const service = replica.revocationService;
     const sync = (name: string) =>
-      ask(service.sync.bind(service), { ...question({ service: name }), seen: [] }, { token });
+      ask(service.sync.bind(service), { ...question({ service: name }), seen: [], fences: [] }, { token });
     await sync('inventory');
     const { instances } = await replica.instances.list({ pageSize: 0, pageToken: '' });
     const named = instances.filter(({ instance }) => instance.equals(question().instance));

@@ -321,12 +321,20 @@ describe('the review', () => {
       auth.instances.answered(
         {
           ...{ service: 'inventory', instance: Buffer.alloc(16, 3), epoch: Buffer.alloc(16, 9), applied: 0n },
-          ...{ entryIdAtApplied: Buffer.alloc(0), keySetVersion: Buffer.alloc(0), seen: [] },
+          ...{ entryIdAtApplied: Buffer.alloc(0), keySetVersion: Buffer.alloc(0), seen: [], fences: [] },
         },
         systemClock.monotonicMs(),
         {
           ...{ epoch: Buffer.alloc(16, 9), head: 5n, headEntryId: Buffer.alloc(16), horizon: new Date(0) },
-          ...{ leaseMs: 60_000, entries: [], pull: false, keySet: undefined, broadcastKeys: [] },
+          ...{
+            leaseMs: 60_000,
+            epochNumber: 1n,
+            fenceWanted: 0n,
+            entries: [],
+            pull: false,
+            keySet: undefined,
+            broadcastKeys: [],
+          },
         },
       );
       // This process's own clock is ten seconds behind.

@@ -89,7 +89,12 @@ function servedCall(options: { signal?: AbortSignal; deadline?: Deadline } = {})
   metadata.set('x-else', 'not for others');
   const unauthenticated = { principal: undefined, bearer: undefined, certificateThumbprint: undefined };
   const state = { path: '/', ...unauthenticated, signal };
-  attachState(metadata, { ...state, stillAllowed: () => 1_000, reportFailure: () => {} });
+  attachState(metadata, {
+    ...state,
+    stillAllowed: () => 1_000,
+    passFence: () => Promise.resolve(1000),
+    reportFailure: () => {},
+  });
   return { metadata, getDeadline: () => deadline };
 }
 

@@ -126,6 +126,12 @@ export const RevokeWait = {
    * admits what was revoked.
    */
   REVOKE_WAIT_EVERYWHERE: 3,
+  /**
+   * REVOKE_WAIT_FENCED - Until the named fences are at or beyond the entry, or until
+   * `enforced_everywhere_by`. Once a fence is FENCED, its database commits no
+   * transaction of what was revoked that passes the fence, whatever fails.
+   */
+  REVOKE_WAIT_FENCED: 4,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -136,6 +142,7 @@ export namespace RevokeWait {
   export type REVOKE_WAIT_NONE = typeof RevokeWait.REVOKE_WAIT_NONE;
   export type REVOKE_WAIT_KNOWN_INSTANCES = typeof RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES;
   export type REVOKE_WAIT_EVERYWHERE = typeof RevokeWait.REVOKE_WAIT_EVERYWHERE;
+  export type REVOKE_WAIT_FENCED = typeof RevokeWait.REVOKE_WAIT_FENCED;
   export type UNRECOGNIZED = typeof RevokeWait.UNRECOGNIZED;
 }
 
@@ -153,6 +160,9 @@ export function revokeWaitFromJSON(object: any): RevokeWait {
     case 3:
     case "REVOKE_WAIT_EVERYWHERE":
       return RevokeWait.REVOKE_WAIT_EVERYWHERE;
+    case 4:
+    case "REVOKE_WAIT_FENCED":
+      return RevokeWait.REVOKE_WAIT_FENCED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -170,7 +180,78 @@ export function revokeWaitToJSON(object: RevokeWait): string {
       return "REVOKE_WAIT_KNOWN_INSTANCES";
     case RevokeWait.REVOKE_WAIT_EVERYWHERE:
       return "REVOKE_WAIT_EVERYWHERE";
+    case RevokeWait.REVOKE_WAIT_FENCED:
+      return "REVOKE_WAIT_FENCED";
     case RevokeWait.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+/** Whether a fence is at or beyond an entry. */
+export const FenceState = {
+  /** FENCE_STATE_UNSPECIFIED - Not a state; never sent. */
+  FENCE_STATE_UNSPECIFIED: 0,
+  /**
+   * FENCE_STATE_FENCED - It is: the database commits no transaction of what was revoked that passes the
+   * fence.
+   */
+  FENCE_STATE_FENCED: 1,
+  /**
+   * FENCE_STATE_PENDING - The service has reported the fence, which was not there yet when the call
+   * returned. From `enforced_everywhere_by` on the bound holds.
+   */
+  FENCE_STATE_PENDING: 2,
+  /**
+   * FENCE_STATE_UNKNOWN - No instance of the service has reported a fence of this name within the last
+   * minutes. From `enforced_everywhere_by` on the bound holds.
+   */
+  FENCE_STATE_UNKNOWN: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type FenceState = typeof FenceState[keyof typeof FenceState];
+
+export namespace FenceState {
+  export type FENCE_STATE_UNSPECIFIED = typeof FenceState.FENCE_STATE_UNSPECIFIED;
+  export type FENCE_STATE_FENCED = typeof FenceState.FENCE_STATE_FENCED;
+  export type FENCE_STATE_PENDING = typeof FenceState.FENCE_STATE_PENDING;
+  export type FENCE_STATE_UNKNOWN = typeof FenceState.FENCE_STATE_UNKNOWN;
+  export type UNRECOGNIZED = typeof FenceState.UNRECOGNIZED;
+}
+
+export function fenceStateFromJSON(object: any): FenceState {
+  switch (object) {
+    case 0:
+    case "FENCE_STATE_UNSPECIFIED":
+      return FenceState.FENCE_STATE_UNSPECIFIED;
+    case 1:
+    case "FENCE_STATE_FENCED":
+      return FenceState.FENCE_STATE_FENCED;
+    case 2:
+    case "FENCE_STATE_PENDING":
+      return FenceState.FENCE_STATE_PENDING;
+    case 3:
+    case "FENCE_STATE_UNKNOWN":
+      return FenceState.FENCE_STATE_UNKNOWN;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return FenceState.UNRECOGNIZED;
+  }
+}
+
+export function fenceStateToJSON(object: FenceState): string {
+  switch (object) {
+    case FenceState.FENCE_STATE_UNSPECIFIED:
+      return "FENCE_STATE_UNSPECIFIED";
+    case FenceState.FENCE_STATE_FENCED:
+      return "FENCE_STATE_FENCED";
+    case FenceState.FENCE_STATE_PENDING:
+      return "FENCE_STATE_PENDING";
+    case FenceState.FENCE_STATE_UNKNOWN:
+      return "FENCE_STATE_UNKNOWN";
+    case FenceState.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
   }
@@ -336,6 +417,11 @@ export interface RevokeRequest {
    * others.
    */
   targets: RevokeTarget[];
+  /**
+   * With FENCED: the fences to wait for, at most 16. A name is the client id of a
+   * service, and for one of several databases `client_id/database`.
+   */
+  fences: string[];
 }
 
 /** One of many targets; see the fields of the same names in RevokeRequest. */
@@ -418,6 +504,8 @@ export interface RevokeResponse {
   targetKnown: boolean;
   /** With `targets`: the result of each, in the order of the request. */
   results: RevokeResult[];
+  /** With FENCED: the state of each named fence, in the order of the request. */
+  fences: FenceReceipt[];
 }
 
 /** The result of one of many targets. */
@@ -466,6 +554,8 @@ export interface RevokeSessionsRequest {
   wait: RevokeWait;
   /** Only counts and lists the sessions. */
   dryRun: boolean;
+  /** As in RevokeRequest. */
+  fences: string[];
 }
 
 /** Response of RevokeSessions. */
@@ -485,6 +575,8 @@ export interface RevokeSessionsResponse {
     | undefined;
   /** The state of each known instance; empty when the call did not wait. */
   instances: InstanceReceipt[];
+  /** As in RevokeResponse. */
+  fences: FenceReceipt[];
 }
 
 /** A session that matches a filter. */
@@ -597,6 +689,34 @@ export interface InstanceReceipt {
   milliseconds: number;
 }
 
+/** The state of a revocation at one fence. */
+export interface FenceReceipt {
+  /** The name, as in the request. */
+  name: string;
+  /** Whether the fence is at or beyond the entry. */
+  state: FenceState;
+  /**
+   * With FENCED: time from the commit until auth received the acknowledgement, in
+   * milliseconds.
+   */
+  milliseconds: number;
+}
+
+/**
+ * The position of a fence: a row in a service's own database, which rejects the work
+ * of instances that have not applied the log up to it.
+ */
+export interface FencePosition {
+  /** Tells apart the databases of a service; empty for the only one. */
+  database: string;
+  /** Random identifier of the fence, 16 bytes. */
+  fenceId: Buffer;
+  /** The epoch, by its number. */
+  epochNumber: bigint;
+  /** The fence is at this sequence of that epoch. */
+  sequence: bigint;
+}
+
 /** Request of Sync: the instance's position in the log. */
 export interface SyncRequest {
   /**
@@ -616,6 +736,11 @@ export interface SyncRequest {
   keySetVersion: Buffer;
   /** Entries that asked for an acknowledgement and are in the list already. */
   seen: Buffer[];
+  /**
+   * The fences of the service's databases, at most 16, as they stood after a commit
+   * that the database has confirmed.
+   */
+  fences: FencePosition[];
 }
 
 /** Response of Sync. */
@@ -644,7 +769,16 @@ export interface SyncResponse {
     | Date
     | undefined;
   /** How long the instance may trust its list, from the moment it sent the request. */
-  leaseLength: Duration | undefined;
+  leaseLength:
+    | Duration
+    | undefined;
+  /**
+   * The number of the epoch: a later epoch has a larger one. 0 from an issuer that
+   * knows no fences.
+   */
+  epochNumber: bigint;
+  /** The fences of all services should be raised to this sequence; 0 for none. */
+  fenceWanted: bigint;
 }
 
 /** Request of Pull. */
@@ -1085,7 +1219,7 @@ export const Broadcast: MessageFns<Broadcast> = {
 };
 
 function createBaseRevokeRequest(): RevokeRequest {
-  return { target: undefined, reason: "", wait: 0, targets: [] };
+  return { target: undefined, reason: "", wait: 0, targets: [], fences: [] };
 }
 
 export const RevokeRequest: MessageFns<RevokeRequest> = {
@@ -1121,6 +1255,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     for (const v of message.targets) {
       RevokeTarget.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.fences) {
+      writer.uint32(90).string(v!);
     }
     return writer;
   },
@@ -1218,6 +1355,14 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
             message.targets.push(RevokeTarget.decode(reader, reader.uint32()));
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.fences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1262,6 +1407,7 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
       targets: globalThis.Array.isArray(object?.targets)
         ? object.targets.map((e: any) => RevokeTarget.fromJSON(e))
         : [],
+      fences: globalThis.Array.isArray(object?.fences) ? object.fences.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -1290,6 +1436,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     if (message.targets?.length) {
       obj.targets = message.targets.map((e) => RevokeTarget.toJSON(e));
+    }
+    if (message.fences?.length) {
+      obj.fences = message.fences;
     }
     return obj;
   },
@@ -1346,6 +1495,7 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     message.reason = object.reason ?? "";
     message.wait = object.wait ?? 0;
     message.targets = object.targets?.map((e) => RevokeTarget.fromPartial(e)) || [];
+    message.fences = object.fences?.map((e) => e) || [];
     return message;
   },
 };
@@ -1709,7 +1859,7 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
 };
 
 function createBaseRevokeResponse(): RevokeResponse {
-  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], targetKnown: false, results: [] };
+  return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [], targetKnown: false, results: [], fences: [] };
 }
 
 export const RevokeResponse: MessageFns<RevokeResponse> = {
@@ -1731,6 +1881,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     }
     for (const v of message.results) {
       RevokeResult.encode(v!, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.fences) {
+      FenceReceipt.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1788,6 +1941,14 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
             message.results.push(RevokeResult.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.fences.push(FenceReceipt.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1819,6 +1980,7 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
       results: globalThis.Array.isArray(object?.results)
         ? object.results.map((e: any) => RevokeResult.fromJSON(e))
         : [],
+      fences: globalThis.Array.isArray(object?.fences) ? object.fences.map((e: any) => FenceReceipt.fromJSON(e)) : [],
     };
   },
 
@@ -1839,6 +2001,9 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     if (message.results?.length) {
       obj.results = message.results.map((e) => RevokeResult.toJSON(e));
     }
+    if (message.fences?.length) {
+      obj.fences = message.fences.map((e) => FenceReceipt.toJSON(e));
+    }
     return obj;
   },
 
@@ -1852,6 +2017,7 @@ export const RevokeResponse: MessageFns<RevokeResponse> = {
     message.instances = object.instances?.map((e) => InstanceReceipt.fromPartial(e)) || [];
     message.targetKnown = object.targetKnown ?? false;
     message.results = object.results?.map((e) => RevokeResult.fromPartial(e)) || [];
+    message.fences = object.fences?.map((e) => FenceReceipt.fromPartial(e)) || [];
     return message;
   },
 };
@@ -2134,7 +2300,7 @@ export const SessionFilter: MessageFns<SessionFilter> = {
 };
 
 function createBaseRevokeSessionsRequest(): RevokeSessionsRequest {
-  return { filter: undefined, reason: "", wait: 0, dryRun: false };
+  return { filter: undefined, reason: "", wait: 0, dryRun: false, fences: [] };
 }
 
 export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
@@ -2150,6 +2316,9 @@ export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(32).bool(message.dryRun);
+    }
+    for (const v of message.fences) {
+      writer.uint32(42).string(v!);
     }
     return writer;
   },
@@ -2199,6 +2368,14 @@ export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
             message.dryRun = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.fences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2221,6 +2398,7 @@ export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
         : isSet(object.dry_run)
         ? globalThis.Boolean(object.dry_run)
         : false,
+      fences: globalThis.Array.isArray(object?.fences) ? object.fences.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -2238,6 +2416,9 @@ export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
     if (message.dryRun !== false) {
       obj.dryRun = message.dryRun;
     }
+    if (message.fences?.length) {
+      obj.fences = message.fences;
+    }
     return obj;
   },
 
@@ -2252,12 +2433,13 @@ export const RevokeSessionsRequest: MessageFns<RevokeSessionsRequest> = {
     message.reason = object.reason ?? "";
     message.wait = object.wait ?? 0;
     message.dryRun = object.dryRun ?? false;
+    message.fences = object.fences?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseRevokeSessionsResponse(): RevokeSessionsResponse {
-  return { sessionCount: 0n, sessions: [], sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
+  return { sessionCount: 0n, sessions: [], sequence: 0n, enforcedEverywhereBy: undefined, instances: [], fences: [] };
 }
 
 export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
@@ -2282,6 +2464,9 @@ export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
     }
     for (const v of message.instances) {
       InstanceReceipt.encode(v!, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.fences) {
+      FenceReceipt.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -2339,6 +2524,14 @@ export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
             message.instances.push(InstanceReceipt.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.fences.push(FenceReceipt.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2370,6 +2563,9 @@ export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
       instances: globalThis.Array.isArray(object?.instances)
         ? object.instances.map((e: any) => InstanceReceipt.fromJSON(e))
         : [],
+      fences: globalThis.Array.isArray(object?.fences)
+        ? object.fences.map((e: any) => FenceReceipt.fromJSON(e))
+        : [],
     };
   },
 
@@ -2390,6 +2586,9 @@ export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
     if (message.instances?.length) {
       obj.instances = message.instances.map((e) => InstanceReceipt.toJSON(e));
     }
+    if (message.fences?.length) {
+      obj.fences = message.fences.map((e) => FenceReceipt.toJSON(e));
+    }
     return obj;
   },
 
@@ -2405,6 +2604,7 @@ export const RevokeSessionsResponse: MessageFns<RevokeSessionsResponse> = {
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     message.instances = object.instances?.map((e) => InstanceReceipt.fromPartial(e)) || [];
+    message.fences = object.fences?.map((e) => FenceReceipt.fromPartial(e)) || [];
     return message;
   },
 };
@@ -3400,6 +3600,240 @@ export const InstanceReceipt: MessageFns<InstanceReceipt> = {
   },
 };
 
+function createBaseFenceReceipt(): FenceReceipt {
+  return { name: "", state: 0, milliseconds: 0 };
+}
+
+export const FenceReceipt: MessageFns<FenceReceipt> = {
+  encode(message: FenceReceipt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.state !== 0) {
+      writer.uint32(16).int32(message.state);
+    }
+    if (message.milliseconds !== 0) {
+      writer.uint32(24).uint32(message.milliseconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FenceReceipt {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFenceReceipt();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.milliseconds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FenceReceipt {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      state: isSet(object.state) ? fenceStateFromJSON(object.state) : 0,
+      milliseconds: isSet(object.milliseconds) ? globalThis.Number(object.milliseconds) : 0,
+    };
+  },
+
+  toJSON(message: FenceReceipt): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.state !== 0) {
+      obj.state = fenceStateToJSON(message.state);
+    }
+    if (message.milliseconds !== 0) {
+      obj.milliseconds = Math.round(message.milliseconds);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FenceReceipt>, I>>(base?: I): FenceReceipt {
+    return FenceReceipt.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FenceReceipt>, I>>(object: I): FenceReceipt {
+    const message = createBaseFenceReceipt();
+    message.name = object.name ?? "";
+    message.state = object.state ?? 0;
+    message.milliseconds = object.milliseconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseFencePosition(): FencePosition {
+  return { database: "", fenceId: Buffer.alloc(0), epochNumber: 0n, sequence: 0n };
+}
+
+export const FencePosition: MessageFns<FencePosition> = {
+  encode(message: FencePosition, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.database !== "") {
+      writer.uint32(10).string(message.database);
+    }
+    if (message.fenceId.length !== 0) {
+      writer.uint32(18).bytes(message.fenceId);
+    }
+    if (message.epochNumber !== 0n) {
+      if (BigInt.asUintN(64, message.epochNumber) !== message.epochNumber) {
+        throw new globalThis.Error("value provided for field message.epochNumber of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.epochNumber);
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.sequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FencePosition {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFencePosition();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.database = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.fenceId = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.epochNumber = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FencePosition {
+    return {
+      database: isSet(object.database) ? globalThis.String(object.database) : "",
+      fenceId: isSet(object.fenceId)
+        ? Buffer.from(bytesFromBase64(object.fenceId))
+        : isSet(object.fence_id)
+        ? Buffer.from(bytesFromBase64(object.fence_id))
+        : Buffer.alloc(0),
+      epochNumber: isSet(object.epochNumber)
+        ? BigInt(object.epochNumber)
+        : isSet(object.epoch_number)
+        ? BigInt(object.epoch_number)
+        : 0n,
+      sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
+    };
+  },
+
+  toJSON(message: FencePosition): unknown {
+    const obj: any = {};
+    if (message.database !== "") {
+      obj.database = message.database;
+    }
+    if (message.fenceId.length !== 0) {
+      obj.fenceId = base64FromBytes(message.fenceId);
+    }
+    if (message.epochNumber !== 0n) {
+      obj.epochNumber = message.epochNumber.toString();
+    }
+    if (message.sequence !== 0n) {
+      obj.sequence = message.sequence.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FencePosition>, I>>(base?: I): FencePosition {
+    return FencePosition.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FencePosition>, I>>(object: I): FencePosition {
+    const message = createBaseFencePosition();
+    message.database = object.database ?? "";
+    message.fenceId = object.fenceId ?? Buffer.alloc(0);
+    message.epochNumber = (object.epochNumber !== undefined && object.epochNumber !== null)
+      ? BigInt(object.epochNumber)
+      : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    return message;
+  },
+};
+
 function createBaseSyncRequest(): SyncRequest {
   return {
     service: "",
@@ -3409,6 +3843,7 @@ function createBaseSyncRequest(): SyncRequest {
     entryIdAtApplied: Buffer.alloc(0),
     keySetVersion: Buffer.alloc(0),
     seen: [],
+    fences: [],
   };
 }
 
@@ -3437,6 +3872,9 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     }
     for (const v of message.seen) {
       writer.uint32(58).bytes(v!);
+    }
+    for (const v of message.fences) {
+      FencePosition.encode(v!, writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -3510,6 +3948,14 @@ export const SyncRequest: MessageFns<SyncRequest> = {
             message.seen.push(Buffer.from(reader.bytes()));
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.fences.push(FencePosition.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3539,6 +3985,7 @@ export const SyncRequest: MessageFns<SyncRequest> = {
         ? Buffer.from(bytesFromBase64(object.key_set_version))
         : Buffer.alloc(0),
       seen: globalThis.Array.isArray(object?.seen) ? object.seen.map((e: any) => Buffer.from(bytesFromBase64(e))) : [],
+      fences: globalThis.Array.isArray(object?.fences) ? object.fences.map((e: any) => FencePosition.fromJSON(e)) : [],
     };
   },
 
@@ -3565,6 +4012,9 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     if (message.seen?.length) {
       obj.seen = message.seen.map((e) => base64FromBytes(e));
     }
+    if (message.fences?.length) {
+      obj.fences = message.fences.map((e) => FencePosition.toJSON(e));
+    }
     return obj;
   },
 
@@ -3580,6 +4030,7 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     message.entryIdAtApplied = object.entryIdAtApplied ?? Buffer.alloc(0);
     message.keySetVersion = object.keySetVersion ?? Buffer.alloc(0);
     message.seen = object.seen?.map((e) => e) || [];
+    message.fences = object.fences?.map((e) => FencePosition.fromPartial(e)) || [];
     return message;
   },
 };
@@ -3595,6 +4046,8 @@ function createBaseSyncResponse(): SyncResponse {
     broadcastKeys: [],
     horizon: undefined,
     leaseLength: undefined,
+    epochNumber: 0n,
+    fenceWanted: 0n,
   };
 }
 
@@ -3629,6 +4082,18 @@ export const SyncResponse: MessageFns<SyncResponse> = {
     }
     if (message.leaseLength !== undefined) {
       Duration.encode(message.leaseLength, writer.uint32(74).fork()).join();
+    }
+    if (message.epochNumber !== 0n) {
+      if (BigInt.asUintN(64, message.epochNumber) !== message.epochNumber) {
+        throw new globalThis.Error("value provided for field message.epochNumber of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.epochNumber);
+    }
+    if (message.fenceWanted !== 0n) {
+      if (BigInt.asUintN(64, message.fenceWanted) !== message.fenceWanted) {
+        throw new globalThis.Error("value provided for field message.fenceWanted of type uint64 too large");
+      }
+      writer.uint32(88).uint64(message.fenceWanted);
     }
     return writer;
   },
@@ -3718,6 +4183,22 @@ export const SyncResponse: MessageFns<SyncResponse> = {
             message.leaseLength = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.epochNumber = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.fenceWanted = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3757,6 +4238,16 @@ export const SyncResponse: MessageFns<SyncResponse> = {
         : isSet(object.lease_length)
         ? Duration.fromJSON(object.lease_length)
         : undefined,
+      epochNumber: isSet(object.epochNumber)
+        ? BigInt(object.epochNumber)
+        : isSet(object.epoch_number)
+        ? BigInt(object.epoch_number)
+        : 0n,
+      fenceWanted: isSet(object.fenceWanted)
+        ? BigInt(object.fenceWanted)
+        : isSet(object.fence_wanted)
+        ? BigInt(object.fence_wanted)
+        : 0n,
     };
   },
 
@@ -3789,6 +4280,12 @@ export const SyncResponse: MessageFns<SyncResponse> = {
     if (message.leaseLength !== undefined) {
       obj.leaseLength = Duration.toJSON(message.leaseLength);
     }
+    if (message.epochNumber !== 0n) {
+      obj.epochNumber = message.epochNumber.toString();
+    }
+    if (message.fenceWanted !== 0n) {
+      obj.fenceWanted = message.fenceWanted.toString();
+    }
     return obj;
   },
 
@@ -3810,6 +4307,12 @@ export const SyncResponse: MessageFns<SyncResponse> = {
     message.leaseLength = (object.leaseLength !== undefined && object.leaseLength !== null)
       ? Duration.fromPartial(object.leaseLength)
       : undefined;
+    message.epochNumber = (object.epochNumber !== undefined && object.epochNumber !== null)
+      ? BigInt(object.epochNumber)
+      : 0n;
+    message.fenceWanted = (object.fenceWanted !== undefined && object.fenceWanted !== null)
+      ? BigInt(object.fenceWanted)
+      : 0n;
     return message;
   },
 };
@@ -5227,6 +5730,7 @@ export const protoMetadata: ProtoMetadata = {
   references: {
     ".portcullis.revocation.v1.EntryKind": EntryKind,
     ".portcullis.revocation.v1.RevokeWait": RevokeWait,
+    ".portcullis.revocation.v1.FenceState": FenceState,
     ".portcullis.revocation.v1.EnforcementState": EnforcementState,
     ".portcullis.revocation.v1.Entry": Entry,
     ".portcullis.revocation.v1.Broadcast": Broadcast,
@@ -5246,6 +5750,8 @@ export const protoMetadata: ProtoMetadata = {
     ".portcullis.revocation.v1.GetRevocationResponse": GetRevocationResponse,
     ".portcullis.revocation.v1.RevocationAtInstance": RevocationAtInstance,
     ".portcullis.revocation.v1.InstanceReceipt": InstanceReceipt,
+    ".portcullis.revocation.v1.FenceReceipt": FenceReceipt,
+    ".portcullis.revocation.v1.FencePosition": FencePosition,
     ".portcullis.revocation.v1.SyncRequest": SyncRequest,
     ".portcullis.revocation.v1.SyncResponse": SyncResponse,
     ".portcullis.revocation.v1.PullRequest": PullRequest,
