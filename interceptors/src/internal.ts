@@ -21,8 +21,8 @@ export {
   type SyncOutcome,
   type SyncTicket,
 } from './revocation/feed.js';
-export { Fences } from './revocation/fences.js';
 export { FeedRunner } from './revocation/feed-runner.js';
+export { Fences } from './revocation/fences.js';
 export { RevocationList, uuidOf } from './revocation/list.js';
 export { createRemoteSource } from './revocation/source.js';
 export { type LiveCall, VerifiedToken } from './revocation/verified-tokens.js';
