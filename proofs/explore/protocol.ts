@@ -10,6 +10,7 @@ import type { Enforcement, Feed, Moment, RevocationList, VerifiedToken } from '@
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import type { LogEntry, LogState } from '../../services/auth/records/revocations.js';
 import type * as Watch from '../../services/auth/revocation/enforcement-watch.js';
+import type * as FenceWatch from '../../services/auth/revocation/fence-watch.js';
 import type * as Records from '../../services/auth/revocation/instance-records.js';
 import type * as AuthLog from '../../services/auth/revocation/log.js';
 
@@ -18,11 +19,13 @@ const MODULES = {
   'id-table': 'interceptors/dist/src/revocation/id-table.js',
   'clock-rises': 'interceptors/dist/src/revocation/clock-rises.js',
   list: 'interceptors/dist/src/revocation/list.js',
+  fence: 'interceptors/dist/src/revocation/fence.js',
   feed: 'interceptors/dist/src/revocation/feed.js',
   admission: 'interceptors/dist/src/server/admission.js',
   enforcement: 'interceptors/dist/src/server/enforcement.js',
   log: 'dist/services/auth/revocation/log.js',
   'log-tail': 'dist/services/auth/revocation/log-tail.js',
+  'fence-watch': 'dist/services/auth/revocation/fence-watch.js',
   watch: 'dist/services/auth/revocation/enforcement-watch.js',
   records: 'dist/services/auth/revocation/instance-records.js',
 } as const;
@@ -30,7 +33,7 @@ const MODULES = {
 export type ModuleName = keyof typeof MODULES;
 
 /** Modules that wait for the database. Here it answers at once, so they are loaded without waiting. */
-const WAITING: readonly string[] = ['log-tail'];
+const WAITING: readonly string[] = ['log-tail', 'fence'];
 
 /** A change of a module's compiled text. */
 export interface Edit {
@@ -110,6 +113,16 @@ export interface ExposedTail {
   ): readonly LogEntry[];
 }
 
+/** The statements of a fence; they are loaded without waiting. */
+export interface ExposedFence {
+  passesFence(list: { readonly place: LogPlace }, fence: LogPlace): boolean;
+  lockFence(query: FenceStatement): LogPlace;
+  raiseFence(query: FenceStatement, to: LogPlace): LogPlace;
+}
+
+type LogPlace = ExposedFeed['place'];
+type FenceStatement = (text: string, values?: readonly unknown[]) => { readonly rows: readonly object[] };
+
 /** The protocol's code. */
 export interface Protocol {
   readonly Feed: new (...options: ConstructorParameters<typeof Feed>) => ExposedFeed;
@@ -120,6 +133,8 @@ export interface Protocol {
   readonly foreignKey: (kind: 1, issuer: string, text: string) => string;
   readonly Enforcement: new (options: object) => ExposedEnforcement;
   readonly Admissions: new (options: object) => ExposedAdmissions;
+  readonly fence: ExposedFence;
+  readonly fenceWatch: typeof FenceWatch;
   readonly log: typeof AuthLog;
   readonly LogTail: new () => ExposedTail;
   readonly watch: typeof Watch;
@@ -153,6 +168,8 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
     ...loaded['admission'],
     ...loaded['enforcement'],
     ...loaded['log-tail'],
+    fence: loaded['fence'],
+    fenceWatch: loaded['fence-watch'],
     log: loaded['log'],
     watch: loaded['watch'],
     records: loaded['records'],

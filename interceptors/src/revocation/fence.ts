@@ -71,6 +71,11 @@ export function isBefore(one: LogPlace, other: LogPlace): boolean {
   return one.sequence < other.sequence;
 }
 
+/** Whether a list has everything up to a fence. */
+export function passesFence({ place }: { readonly place: LogPlace }, fence: LogPlace): boolean {
+  return !isBefore(place, fence);
+}
+
 /**
  * Locks the fence in the transaction of `query`, until that transaction ends, and reads it.
  *

@@ -4,7 +4,7 @@ import type { FencePosition } from '../../gen/portcullis/revocation/v1/revocatio
 import type { Timers } from '../clock.js';
 import type { GuardLog } from '../log.js';
 import type { Feed } from './feed.js';
-import { type FencePlace, type FenceQuery, isBefore, lockFence, raiseFence } from './fence.js';
+import { type FencePlace, type FenceQuery, isBefore, lockFence, passesFence, raiseFence } from './fence.js';
 
 /** Pause before a fence is raised again that could not be raised, in milliseconds. */
 const RETRY_MS = 100;
@@ -81,11 +81,6 @@ export class Fences {
       this.#waiting.add(check);
     });
   }
-}
-
-/** Whether a list has everything up to a fence. */
-export function passesFence({ place }: Pick<Feed, 'place'>, fence: FencePlace): boolean {
-  return !isBefore(place, fence);
 }
 
 /** Raises the fence of one database, one transaction at a time. */

@@ -4,7 +4,7 @@ import { invalidField } from '@portcullis/guard/errors';
 import { ID_BYTES } from '@portcullis/guard/limits';
 
 /** Maximum number of fences of one service in a report, and of names in a request. */
-export const FENCES_MAX = 16;
+const FENCES_MAX = 16;
 
 /** A place in the logs of all epochs. */
 interface FencePlace {

@@ -34,7 +34,7 @@ export interface FenceStore {
 }
 
 /** An entry whose fences a call waits for. */
-export interface FencedEntry {
+interface FencedEntry {
   readonly epochNumber: bigint;
   readonly sequence: bigint;
   /** Monotonic time at which the commit was confirmed. */
