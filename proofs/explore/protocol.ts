@@ -114,7 +114,7 @@ export interface ExposedTail {
 }
 
 /** The statements of a fence; they are loaded without waiting. */
-export interface ExposedFence {
+interface ExposedFence {
   passesFence(list: { readonly place: LogPlace }, fence: LogPlace): boolean;
   lockFence(query: FenceStatement): LogPlace;
   raiseFence(query: FenceStatement, to: LogPlace): LogPlace;

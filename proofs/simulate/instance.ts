@@ -10,6 +10,7 @@ import {
   type CompactToken,
   Enforcement,
   FeedRunner,
+  Fences,
   type LiveCall,
   parseCompactToken,
   parseJsonObject,
@@ -24,6 +25,7 @@ import type {
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { Broker } from './broker.js';
 import { createFeed, OnceCheckedFeed, type WatchedFeed } from './guards.js';
+import type { Money } from './money.js';
 import type { RecordedToken } from './oracle.js';
 import type { AuthService } from './replica.js';
 import { ListedKeys } from './signatures.js';
@@ -68,6 +70,8 @@ export interface InstanceOptions {
   readonly world: World;
   readonly process: Process;
   readonly broker: Broker;
+  /** The database of the service; undefined without fences. */
+  readonly money: Money | undefined;
   /** The replicas of auth, as they are now. */
   readonly replicas: () => readonly Reachable[];
   /** How long a verification takes at this moment, in milliseconds. */
@@ -84,6 +88,7 @@ export class Instance {
   readonly #feed: WatchedFeed;
   readonly #enforcement: Enforcement;
   readonly #runner: FeedRunner;
+  readonly #fences: Fences | undefined;
   /** Its random identifier at auth. */
   readonly id: Buffer;
   /** What it must refuse because it has acknowledged the revocation. */
@@ -125,6 +130,15 @@ export class Instance {
     });
     if (feed === undefined) throw new TypeError('the guard made no feed');
     this.#feed = feed;
+    this.#fences =
+      options.money &&
+      new Fences({
+        databases: [options.money.fenceFor(process)],
+        feed,
+        syncNow: () => this.#runner.syncNow(),
+        timers: process,
+        log: { info: () => {}, warn: () => {}, error: () => {} },
+      });
     this.#runner = new FeedRunner({
       feed,
       source: this.#source(),
@@ -144,6 +158,7 @@ export class Instance {
         warn: (fields, message) => world.tell(process.name, () => `${message}: ${JSON.stringify(fields)}`),
         error: () => {},
       },
+      fences: this.#fences,
       onKeys: (keys) => this.#enforcement.replaceKeys(keys),
       onCurrentChange: (isCurrent) => {
         world.tell(process.name, () => (isCurrent ? 'is current' : 'is stale'));
@@ -190,6 +205,44 @@ export class Instance {
     };
     if (decision instanceof Promise) void decision.then(decided);
     else decided(decision);
+  }
+
+  /** A call whose handler commits a transaction, some time after the call was admitted. */
+  pay(token: RecordedToken): void {
+    this.call(token, {
+      told: (_outcome, call) => {
+        if (call === undefined) return;
+        void this.#pay(token, call.token)
+          .catch(() => undefined)
+          .finally(() => call.end());
+      },
+    });
+  }
+
+  /** @throws Error when the transaction must not be committed */
+  async #pay(token: RecordedToken, verified: VerifiedToken): Promise<void> {
+    const { money, process, world } = this.#options;
+    if (money === undefined) throw new TypeError('there is no database');
+    const { measures, oracle, random, scheduler, violations, without } = world;
+    const pause = () => new Promise<void>((resolve) => process.after(random.exponential(30), resolve));
+    const check = (): void => {
+      const objection = this.#enforcement.admissions.denialReason(verified, false);
+      if (objection !== undefined) throw new Error(objection);
+    };
+    await money.transaction(process, async ({ query, onDurable }) => {
+      if (without === 'fence-list') check();
+      const passes = await this.#fences?.pass(query);
+      if (passes !== true && without !== 'fence-position') throw new Error('behind the fence');
+      if (without !== 'fence-list') check();
+      onDurable(() => {
+        measures.commits += 1;
+        const by = oracle.fencedOf(token);
+        if (by === undefined) return;
+        const what = `${process.name} committed a transaction with ${token.label} after ${by} had returned FENCED`;
+        violations.push({ oracle: 'late', atMs: scheduler.nowMs, what });
+      });
+      await pause();
+    });
   }
 
   /** Whether an admitted call may continue; the oracles check each message that passes. */
@@ -344,6 +397,10 @@ export class Call implements LiveCall {
 
   get isOpen(): boolean {
     return this.#open;
+  }
+
+  get token(): VerifiedToken {
+    return this.#token;
   }
 
   /** A message passes, in either direction. */

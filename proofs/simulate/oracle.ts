@@ -18,6 +18,8 @@ export interface RecordedRevocation {
   readonly olderLeasesEndMs: number;
   /** When Revoke returned OK; undefined before that. */
   confirmedAtMs: number | undefined;
+  /** Revoke has returned FENCED. */
+  isFenced: boolean;
   /** When the database lost it. */
   lostAtMs: number | undefined;
 }
@@ -229,6 +231,21 @@ export class Oracle {
     if (isEverywhere) revocation.boundMs = 0;
   }
 
+  /** Revoke has returned FENCED. While the log may lack commits, nothing is promised. */
+  fenced(label: string): void {
+    const revocation = this.#revocations.get(label);
+    if (revocation === undefined || this.isUnsettled(this.epoch)) return;
+    revocation.isFenced = true;
+  }
+
+  /** A fenced revocation that hits the token; undefined when there is none. */
+  fencedOf(token: RecordedToken): string | undefined {
+    for (const revocation of this.revocationsOf(token)) {
+      if (revocation.isFenced && counts(revocation, token)) return revocation.label;
+    }
+    return undefined;
+  }
+
   /** Whether this revokes the token and the promise applies. */
   isHitBy(token: RecordedToken, label: string): boolean {
     for (const revocation of this.revocationsOf(token)) {
@@ -312,6 +329,7 @@ export class Oracle {
       boundMs: enforcementBoundMs(leaseMs),
       olderLeasesEndMs: Math.max(olderLeasesEndMs, this.#restoredLeasesEndMs),
       confirmedAtMs: undefined,
+      isFenced: false,
       lostAtMs: undefined,
     };
     this.#revocations.set(label, revocation);

@@ -9,6 +9,8 @@ export interface Tally {
   seeds: number;
   revocations: number;
   checks: number;
+  commits: number;
+  fenced: number;
   maxLateMs: number;
   readonly violations: { readonly seed: number; readonly first: Violation }[];
   readonly revokeToRefusedMs: number[];
@@ -24,6 +26,9 @@ export interface Figures {
   readonly without: string | null;
   readonly revocations: number;
   readonly checks: number;
+  /** Transactions behind the fence, and revocations whose fence stood when Revoke returned. */
+  readonly commits: number;
+  readonly fenced: number;
   readonly violations: number;
   readonly violating_seeds: readonly number[];
   /** Latest admission of a revoked token after Revoke returned, in milliseconds; within the bound unless it is a violation. */
@@ -43,6 +48,8 @@ export function createTally(): Tally {
     seeds: 0,
     revocations: 0,
     checks: 0,
+    commits: 0,
+    fenced: 0,
     maxLateMs: 0,
     violations: [],
     revokeToRefusedMs: [],
@@ -58,6 +65,8 @@ export function addRun(tally: Tally, { seed, violations, measures }: RunResult):
   tally.seeds += 1;
   tally.revocations += measures.revocations;
   tally.checks += measures.checks;
+  tally.commits += measures.commits;
+  tally.fenced += measures.fenced;
   tally.maxLateMs = Math.max(tally.maxLateMs, measures.maxLateMs);
   if (first !== undefined) tally.violations.push({ seed, first });
   tally.revokeToRefusedMs.push(...measures.revokeToRefusedMs);
@@ -71,6 +80,8 @@ export function addTally(tally: Tally, other: Tally): void {
   tally.seeds += other.seeds;
   tally.revocations += other.revocations;
   tally.checks += other.checks;
+  tally.commits += other.commits;
+  tally.fenced += other.fenced;
   tally.maxLateMs = Math.max(tally.maxLateMs, other.maxLateMs);
   tally.violations.push(...other.violations);
   tally.revokeToRefusedMs.push(...other.revokeToRefusedMs);
@@ -90,6 +101,8 @@ export function figuresOf(
     without: run.without ?? null,
     revocations: tally.revocations,
     checks: tally.checks,
+    commits: tally.commits,
+    fenced: tally.fenced,
     violations: tally.violations.length,
     violating_seeds: tally.violations.map(({ seed }) => seed).sort((a, b) => a - b),
     max_late_ms: roundTo(tally.maxLateMs, 1),
@@ -109,6 +122,7 @@ export function summaryOf(figures: Figures): string {
     ['schedules', `${figures.seeds} in ${figures.seconds} s, ${figures.seeds_per_second} a second`],
     ['revocations', String(figures.revocations)],
     ['checks', String(figures.checks)],
+    ['commits', `${figures.commits}, with ${figures.fenced} revocations that were fenced`],
     ['violations', String(figures.violations)],
     ['latest admission', `${figures.max_late_ms} ms after Revoke had returned`],
     ['revoked to refused', spread(figures.revoke_to_refused_ms)],

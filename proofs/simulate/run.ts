@@ -19,6 +19,10 @@ const RECOVERY_LEASES_MAX = 3;
 /** Decorrelates neighbouring seeds, whose first draws are similar. */
 const DISCARDED_DRAWS = 4;
 
+/** Three of eleven seeds have fences. Not drawn, so that the schedules of the other seeds stay what they are. */
+const FENCED_SEEDS_OF = 11;
+const FENCED_SEEDS: readonly number[] = [1, 5, 8];
+
 /** Result of a run. */
 export interface RunResult {
   readonly seed: number;
@@ -38,7 +42,7 @@ export function runSeed(
   const random = createRandom(seed, { discard: DISCARDED_DRAWS });
   const scheduler = new Scheduler();
   const trace: string[] = [];
-  const settings = settingsOf(random);
+  const settings = { ...settingsOf(random), fences: FENCED_SEEDS.includes(seed % FENCED_SEEDS_OF) };
   const world: World = {
     scheduler,
     random,
@@ -84,7 +88,7 @@ export function runSeedSoon(...run: Parameters<typeof runSeed>): Promise<RunResu
   });
 }
 
-function settingsOf(random: Random): Settings {
+function settingsOf(random: Random): Omit<Settings, 'fences'> {
   const leaseMs = random.pick([2000, 3000, 5000]);
   const accessTokenSeconds = Math.ceil((leaseMs / 1000) * random.real(1.5, 6)) + 1;
   return {

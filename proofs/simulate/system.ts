@@ -5,6 +5,7 @@ import { Broker } from './broker.js';
 import { Cluster, type Node, type Tables } from './database.js';
 import type { Reachable } from './instance.js';
 import { Instance } from './instance.js';
+import { Money } from './money.js';
 import { type AuthService, startReplica } from './replica.js';
 import { MachineClock, Process } from './time.js';
 import { START_MS, type World } from './world.js';
@@ -143,6 +144,7 @@ export class Host {
       world,
       process,
       broker,
+      money: this.#system.money,
       replicas: () => this.#system.replicas,
       verifyMs: () => world.random.exponential(this.#system.verifyMs),
       onEntry: ({ entryId }) => this.#system.entryArrived(process.name, entryId.toString('hex')),
@@ -155,6 +157,8 @@ export class System {
   readonly world: World;
   readonly cluster: Cluster;
   readonly broker: Broker;
+  /** The database of the service; undefined without fences. */
+  readonly money: Money | undefined;
   readonly replicas: readonly Replica[];
   readonly hosts: readonly Host[];
   readonly userIds: readonly string[];
@@ -172,6 +176,7 @@ export class System {
     this.world = world;
     this.cluster = new Cluster(scheduler, network, random, START_MS);
     this.broker = new Broker(scheduler, network);
+    this.money = settings.fences ? new Money(world) : undefined;
     this.userIds = [random.uuid(), random.uuid(), random.uuid()];
     seedTables(world, this.cluster, {
       users: this.userIds.map((userId, index) => userRow(userId, `user-${index + 1}`)),

@@ -47,6 +47,9 @@ export class Workload {
     });
     this.#repeat(activeMs / 24, () => this.#act());
     this.#repeat(activeMs / 90, () => this.#call(this.#pickToken(), this.#pickHost()));
+    if (settings.fences) {
+      this.#repeat(activeMs / 60, () => this.#pay(this.#pickToken(), this.#pickHost()));
+    }
     this.#repeat(Math.max(activeMs / 8, leaseMs / 2), () => this.revokeSomething());
     this.#repeat(settings.accessTokenSeconds * 500, () => this.#renewServiceToken());
   }
@@ -203,6 +206,23 @@ export class Workload {
     );
   }
 
+  /** A call that moves money. */
+  #pay(token: RecordedToken | undefined, { instance }: Host): void {
+    if (token === undefined || !token.audiences.includes(AUDIENCE)) return;
+    instance.process.run(() => instance.pay(token));
+  }
+
+  /** Moves money with tokens around the moment at which they are revoked. */
+  #payAround(hit: readonly RecordedToken[]): void {
+    for (const token of hit) {
+      for (const host of this.#system.hosts) {
+        for (let count = 0; count < 6; count += 1) {
+          this.#scheduler.after(this.#random.exponential(150), () => this.#pay(token, host));
+        }
+      }
+    }
+  }
+
   /** A live call with occasional messages. */
   #stream(token: RecordedToken, host: Host): void {
     if (!token.audiences.includes(AUDIENCE)) return;
@@ -351,9 +371,13 @@ export class Workload {
         this.#scheduler.after(this.#random.next() * 12, () => this.#call(token, this.#pickHost()));
       }
     }
-    const wait = this.#world.settings.waits
-      ? this.#random.pick(['KNOWN_INSTANCES', 'EVERYWHERE', 'NONE'] as const)
-      : 'NONE';
+    const isFenced = this.#world.settings.fences && this.#random.chance(0.6);
+    const wait = isFenced
+      ? 'FENCED'
+      : this.#world.settings.waits
+        ? this.#random.pick(['KNOWN_INSTANCES', 'EVERYWHERE', 'NONE'] as const)
+        : 'NONE';
+    if (this.#world.settings.fences) this.#payAround(hit);
     this.#onRevoke();
     this.#atReplica(async ({ process, service }) => {
       this.#world.tell(
@@ -365,9 +389,15 @@ export class Workload {
         reason: '',
         actor: label,
         wait,
+        fences: isFenced ? [AUDIENCE] : [],
         signal: new AbortController().signal,
       });
       this.#world.oracle.confirmed(label, wait === 'EVERYWHERE');
+      if (receipt.fences.some(({ state }) => state === 'FENCED')) {
+        this.#world.oracle.fenced(label);
+        this.#world.measures.fenced += 1;
+        this.#payAround(hit);
+      }
       this.#noteReceipts(receipt.instances, label, hit);
       this.#world.measures.revocations += 1;
       this.#world.tell(process.name, () => `${label} has returned OK`);

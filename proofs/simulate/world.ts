@@ -17,6 +17,8 @@ export interface Settings {
   readonly instances: number;
   /** Whether some revocations wait for instances, for which the replicas exchange instance states. */
   readonly waits: boolean;
+  /** Whether calls run transactions behind a fence, and some revocations wait for it. */
+  readonly fences: boolean;
   /** Faults occur and clients call until then; afterwards everything heals. */
   readonly activeMs: number;
 }
@@ -59,6 +61,9 @@ export interface World {
 export interface Measures {
   checks: number;
   revocations: number;
+  /** Transactions that were committed, and revocations whose fence stood when Revoke returned. */
+  commits: number;
+  fenced: number;
   /** Latest admission of a revoked token after Revoke returned, in milliseconds. */
   maxLateMs: number;
   /** Times from Revoke's return until the entry was in the list of a running instance, in milliseconds. */
@@ -74,6 +79,8 @@ export function createMeasures(): Measures {
   return {
     checks: 0,
     revocations: 0,
+    commits: 0,
+    fenced: 0,
     maxLateMs: 0,
     revokeToRefusedMs: [],
     unavailableMs: [],

@@ -66,6 +66,7 @@ function createWorld(): World {
       replicas: 1,
       instances: 0,
       waits: true,
+      fences: false,
       activeMs: 0,
     },
     without: undefined,

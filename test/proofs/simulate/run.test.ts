@@ -29,6 +29,9 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'same-list': 5217,
   'known-epochs': 36,
   'clock-rises': 66,
+  'fence-lock': 1,
+  'fence-position': 1,
+  'fence-list': 1,
 };
 
 describe('a simulated run', function () {
@@ -49,17 +52,23 @@ describe('a simulated run', function () {
     const faults = new Set<string>();
     let revocations = 0;
     let checks = 0;
+    let commits = 0;
+    let fenced = 0;
     for (let seed = 1; seed <= SEEDS; seed += 1) {
       const { violations, measures } = await runSeedSoon(seed);
       expect(violations, `npm run simulate -- --seed ${seed}`).to.deep.equal([]);
       for (const fault of measures.faults.keys()) faults.add(fault);
       revocations += measures.revocations;
       checks += measures.checks;
+      commits += measures.commits;
+      fenced += measures.fenced;
     }
     // A simulation without events would pass, too.
     expect(faults.size).to.be.greaterThan(20);
     expect(revocations).to.be.greaterThan(3 * SEEDS);
     expect(checks).to.be.greaterThan(50 * SEEDS);
+    expect(commits).to.be.greaterThan(SEEDS);
+    expect(fenced).to.be.greaterThan(SEEDS / 4);
   });
 
   for (const guard of GUARDS) {
