@@ -56,6 +56,8 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly onLogChanged: (question: SyncPosition) => void;
   /** See {@link RevocationGroupsDeps.onGroup}. */
   readonly onGroup?: RevocationGroupsDeps['onGroup'];
+  /** See {@link RevocationGroupsDeps.onGroupRefused}. */
+  readonly onGroupRefused?: RevocationGroupsDeps['onGroupRefused'];
   /** What writes revocations of sessions and tokens; by default groups of its own. */
   readonly groups?: RevocationGroups;
 }
