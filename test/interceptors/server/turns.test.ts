@@ -85,6 +85,19 @@ describe('turns', () => {
     expect(turn()).to.deep.equal(new Array<string>(8).fill('patient'));
   });
 
+  it('go on with the others after an arrival that throws', () => {
+    const peer = { network: 'broken', connection: 'broken:1', isKnown: false };
+    arriveOften(6, 'first');
+    turns.arrive(peer, {
+      begin: () => {
+        throw new TypeError('a listener failed');
+      },
+    });
+    arriveOften(2, 'patient');
+    expect(turn).to.throw('a listener failed');
+    expect(turn()).to.deep.equal(['patient', 'patient']);
+  });
+
   it('count the arrivals of several quiet turns together, and begin all of them at once', () => {
     for (let count = 0; count < 100; count += 1) {
       arrive('quiet');
