@@ -81,7 +81,8 @@ export class Turns {
     try {
       while (this.#begun < this.#max) {
         this.#place = (this.#place + 1) % TURNS;
-        const [first, second] = this.#place === 0 ? [this.#unknown, this.#known] : [this.#known, this.#unknown];
+        const [first, second] =
+          this.#place === 0 ? [this.#unknown, this.#known] : [this.#known, this.#unknown];
         const arrival = first.shift() ?? second.shift();
         if (arrival === undefined) return;
         if (arrival.begin()) this.#begun += 1;
