@@ -277,6 +277,15 @@ const FAULTS: { readonly [name: string]: Fault } = {
     });
     return () => {};
   },
+  'lifetime-change': ({ system, random }) => {
+    const replica = system.anyReplica();
+    const { accessTokenSecondsMax } = system.world.settings;
+    replica?.process.run(() => {
+      const seconds = Math.ceil(accessTokenSecondsMax * random.real(0.1, 1));
+      replica.service.setTokenSeconds(seconds).catch(() => undefined);
+    });
+    return () => {};
+  },
   'slow-verification': ({ system, random }) => {
     system.verifyMs = random.real(5, 300);
     return () => {

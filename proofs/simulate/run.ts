@@ -90,8 +90,9 @@ function settingsOf(random: Random): Settings {
   return {
     leaseMs,
     accessTokenSeconds,
-    // As in production: maximum lifetime, clock skew and clock steps.
-    keepSeconds: accessTokenSeconds + CLOCK_SKEW_SECONDS + DATABASE_STEP_MS / 1000,
+    accessTokenSecondsMax: 2 * accessTokenSeconds,
+    // As in production: clock skew and clock steps.
+    keepMarginSeconds: CLOCK_SKEW_SECONDS + DATABASE_STEP_MS / 1000,
     replicas: random.pick([1, 2, 2, 3]),
     instances: random.pick([1, 2, 2, 3]),
     waits: random.chance(0.1),
