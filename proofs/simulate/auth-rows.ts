@@ -482,21 +482,17 @@ async function append(
   return { epoch: log.epoch, entries: written, ...lock };
 }
 
-/** The order of the statements is a guard: the lifetime must be in force after the time that the token begins with. */
+/** The lifetime is read after the time, as in production. */
 async function mintingTimes(
   { world, configured }: Connection,
   transaction: Transaction,
 ): Promise<MintingTimes> {
-  const readClock = () => transaction.statement(() => timeOf(transaction));
-  const readLifetime = () =>
-    world.without === 'stored-lifetime'
-      ? configured.accessTokenSeconds
-      : transaction.statement(() => logOf(transaction).tokenSeconds);
-  if (world.without === 'lifetime-after-clock') {
-    const lifetimeSeconds = await readLifetime();
-    return { now: await readClock(), lifetimeSeconds };
-  }
-  return { now: await readClock(), lifetimeSeconds: await readLifetime() };
+  const now = await transaction.statement(() => timeOf(transaction));
+  const stored = await transaction.statement(() => logOf(transaction).tokenSeconds);
+  return {
+    now,
+    lifetimeSeconds: world.without === 'stored-lifetime' ? configured.accessTokenSeconds : stored,
+  };
 }
 
 /** As the statement of the store in PostgreSQL. */

@@ -34,7 +34,6 @@ export const GUARDS = [
   'clock-rises',
   'stored-lifetime',
   'older-lifetimes',
-  'lifetime-after-clock',
 ] as const;
 
 export type GuardName = (typeof GUARDS)[number];
@@ -59,7 +58,6 @@ export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unn
   'clock-rises': 'late',
   'stored-lifetime': 'late',
   'older-lifetimes': 'late',
-  'lifetime-after-clock': 'late',
 };
 
 type FeedOptions = ConstructorParameters<typeof Feed>[0];

@@ -145,11 +145,7 @@ export function startReplica({
     refreshKey: Buffer.alloc(32, 7),
     refreshRetrySeconds: 10,
   });
-  startPurging(
-    process,
-    revocations,
-    (world.settings.accessTokenSeconds + world.settings.keepMarginSeconds) * 200,
-  );
+  startPurging(process, revocations, world.settings.keepMarginSeconds * 200);
   return {
     sessions,
     exchange,

@@ -34,7 +34,7 @@ export const MIGRATIONS = new URL('./migrations/', import.meta.url);
 const EVENTS_DROPPED_MAX = 5000;
 
 /** Pause between two rounds that drop expired entries, in milliseconds: until then instances keep them, too. */
-const PURGE_INTERVAL_MS = 10_000;
+const PURGE_INTERVAL_MS = 5000;
 
 /** Runs auth until a signal stops it. */
 export async function runAuth(config: Config): Promise<void> {

@@ -31,7 +31,6 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'clock-rises': 66,
   'stored-lifetime': 0,
   'older-lifetimes': 0,
-  'lifetime-after-clock': 0,
 };
 
 describe('a simulated run', function () {
