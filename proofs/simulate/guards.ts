@@ -35,6 +35,8 @@ export const GUARDS = [
   'fence-lock',
   'fence-position',
   'fence-list',
+  'stored-lifetime',
+  'older-lifetimes',
 ] as const;
 
 export type GuardName = (typeof GUARDS)[number];
@@ -60,6 +62,8 @@ export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unn
   'fence-lock': 'late',
   'fence-position': 'late',
   'fence-list': 'late',
+  'stored-lifetime': 'late',
+  'older-lifetimes': 'late',
 };
 
 type FeedOptions = ConstructorParameters<typeof Feed>[0];

@@ -32,6 +32,8 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'fence-lock': 1,
   'fence-position': 1,
   'fence-list': 1,
+  'stored-lifetime': 0,
+  'older-lifetimes': 0,
 };
 
 describe('a simulated run', function () {

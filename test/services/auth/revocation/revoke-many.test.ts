@@ -24,7 +24,12 @@ function written(sequence: bigint, committedAtMs: number, epoch = Buffer.alloc(1
     acknowledge: false,
   };
   const lock = { lockedTime: new Date(committedAtMs), leaseMs: 5000, olderLeasesEndBy: new Date(0) };
-  return { appended: { epoch, epochNumber: 1n, entries: [entry], ...lock }, entry, committedAtMs, elapsedMs: 1 };
+  return {
+    appended: { epoch, epochNumber: 1n, entries: [entry], ...lock },
+    entry,
+    committedAtMs,
+    elapsedMs: 1,
+  };
 }
 
 describe('the receipt of many revocations', () => {
@@ -47,7 +52,7 @@ describe('the receipt of many revocations', () => {
         clock: systemClock,
         issuer: 'https://auth.test',
         foreignIssuers: [],
-        tokenIdOf: () => Promise.reject(new TypeError('not expected')),
+        identify: () => Promise.reject(new TypeError('not expected')),
         sessionIdOf: () => Promise.resolve(undefined),
         onKeyRevoked: () => undefined,
       },
