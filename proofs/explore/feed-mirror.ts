@@ -19,15 +19,7 @@ import {
   wordOf,
 } from './identifiers.js';
 import type { ExposedFeed, ExposedList, Protocol } from './protocol.js';
-import {
-  emptyList,
-  type FeedState,
-  indexesIn,
-  type Lease,
-  type List,
-  type Question,
-  type State,
-} from './state.js';
+import { indexesIn, type Lease, type List, type Question, type State } from './state.js';
 import type { World } from './world.js';
 
 /** What becomes of a field: `state` is a part of the state; any other text is the reason why it is not. */
@@ -160,7 +152,9 @@ export class FeedMirror {
     const { _lease: lease, _rises: rises } = feed;
     const differenceMs = present.wallMs - present.monotonicMs;
     const sumMs = rises._endedMs + rises._riseMs;
-    const saved: FeedState = {
+    let unacknowledged = 0;
+    for (const id of feed._unacknowledged.values()) unacknowledged |= 1 << (entryIndexOf(id) - 1);
+    state.feed = {
       epoch: epochIndexOf(feed._epoch),
       sequence: Number(feed._applied),
       entry: entryIndexOf(feed._entryIdAtApplied),
@@ -180,12 +174,10 @@ export class FeedMirror {
           }
         : undefined,
       hydrated: feed._hydrated,
-      unacknowledged: 0,
+      unacknowledged,
       list: this.#saveList(feed._list, state, present),
       staged: feed._staged && this.#saveList(feed._staged, state, present),
     };
-    for (const id of feed._unacknowledged.values()) saved.unacknowledged |= 1 << (entryIndexOf(id) - 1);
-    state.feed = saved;
   }
 
   /** Whether the last response that the feed has taken is the one to this request. */
@@ -212,12 +204,15 @@ export class FeedMirror {
     };
   }
 
-  /** Updates what an open request has in common with the feed. */
-  refresh(question: Question, ticket: SyncTicket, feed: ExposedFeed, present: Present): void {
+  /** An open request, with what it has in common with the feed as it is now. */
+  refreshed(question: Question, ticket: SyncTicket, feed: ExposedFeed, present: Present): Question {
     const { _rises: rises } = feed;
-    Object.assign(question, this.#agesOf(ticket.sentAt, present));
-    question.ofList = ticket.list === feed.list;
-    question.rises = Math.min(this.#world.lease, ticks(rises._endedMs + rises._riseMs - ticket.risesMs));
+    return {
+      ...question,
+      ...this.#agesOf(ticket.sentAt, present),
+      ofList: ticket.list === feed.list,
+      rises: Math.min(this.#world.lease, ticks(rises._endedMs + rises._riseMs - ticket.risesMs)),
+    };
   }
 
   #agesOf(sentAt: Moment, present: Present): Pick<Lease, 'monotonic' | 'wall'> {
@@ -256,7 +251,7 @@ export class FeedMirror {
   }
 
   #saveList(list: ExposedList, state: State, present: Present): List {
-    const saved = emptyList();
+    let [tokens, keys, foreign] = [0, 0, 0];
     for (const [span, table] of list._tokens) {
       let count = 0;
       for (let index = 0; index < state.entries.length; index += 1) {
@@ -265,21 +260,23 @@ export class FeedMirror {
         const keepUntilMs = this.#entries.keepUntilMs(state, index, present);
         if (Math.ceil(keepUntilMs / TICK_MS) !== span)
           throw new RangeError('an entry is in the table of another span');
-        saved.tokens |= 1 << index;
+        tokens |= 1 << index;
         count += 1;
       }
       if (count !== table.size) throw new RangeError('the list contains a token that was never revoked');
     }
-    const floor = list._users.get(USER);
-    if (floor !== undefined) {
-      saved.floor = Number(floor.minGeneration);
-      saved.floorKeep = this.#entries.entryOfHorizon(state, floor.keepUntilMs, present);
-    }
     for (let index = 0; index < state.entries.length; index += 1) {
-      if (list._keys.has(this.#entries.keyTextOf(state, index))) saved.keys |= 1 << index;
-      if (list._foreignIds.has(this.#entries.foreignKeyOf(index))) saved.foreign |= 1 << index;
+      if (list._keys.has(this.#entries.keyTextOf(state, index))) keys |= 1 << index;
+      if (list._foreignIds.has(this.#entries.foreignKeyOf(index))) foreign |= 1 << index;
     }
-    return saved;
+    const floor = list._users.get(USER);
+    return {
+      tokens,
+      keys,
+      foreign,
+      floor: floor === undefined ? 0 : Number(floor.minGeneration),
+      floorKeep: floor === undefined ? 0 : this.#entries.entryOfHorizon(state, floor.keepUntilMs, present),
+    };
   }
 }
 
