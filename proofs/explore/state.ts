@@ -54,7 +54,7 @@ export interface Entry {
 }
 
 /** What the oracle knows of an entry. */
-export interface Due {
+interface Due {
   /** Until no instance may admit what it revokes; 0 from then on. */
   readonly dueIn: number;
   /** The database has lost it. */
@@ -267,7 +267,7 @@ export interface State {
   faults: number;
 }
 
-export function emptyList(): List {
+function emptyList(): List {
   return { tokens: 0, floor: 0, floorKeep: 0, keys: 0, foreign: 0 };
 }
 
