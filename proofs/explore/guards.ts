@@ -38,12 +38,6 @@ function edit(module: ModuleName, find: string, replace: string): Edit {
 const NO_CLOCK_RISES = edit('feed', 'awakeMs + (risesMs - lease.risesMs)', 'awakeMs');
 const NO_WALL_CLOCK = edit('feed', ', wallMs - lease.sentAt.wallMs);', ', 0);');
 
-const NO_HIDDEN_LEASE = edit(
-  'watch',
-  'requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs',
-  'requestedBeforeMs: isBefore ? requestedAtMs : 0',
-);
-const NO_REQUESTED_SINCE = edit('watch', 'one.requestedSince || nowMs', 'nowMs');
 const NO_FORGETTING = edit('enforcement', 'epochChanged: () => this.#forgetOwn()', 'epochChanged: () => {}');
 const NO_KEY_FLAGS = edit(
   'enforcement',
@@ -328,23 +322,9 @@ export const GUARDS: readonly Guard[] = [
     worlds: ['receipts'],
   },
   {
-    name: 'overwritten-record',
-    about: 'a later request may have hidden an earlier one, whose lease still runs',
-    edits: [NO_HIDDEN_LEASE],
-    worlds: ['receipts'],
-    redundant: 'an instance that has asked since the commit is waited for',
-  },
-  {
     name: 'requested-since',
-    about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
-    edits: [NO_REQUESTED_SINCE],
-    worlds: ['receipts'],
-    redundant: 'its earlier leases are waited for, and a later one came with the entry',
-  },
-  {
-    name: 'hidden-lease',
-    about: 'a call waits for an instance whose earlier lease is hidden by a later request',
-    edits: [NO_HIDDEN_LEASE, NO_REQUESTED_SINCE],
+    about: 'an instance that has asked since the commit is waited for: its record may hide an earlier lease',
+    edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
     worlds: ['receipts'],
   },
   {

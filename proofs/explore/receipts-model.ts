@@ -201,7 +201,8 @@ export class ReceiptsModel {
     if (others.length > 0) throw new RangeError('the watch knows an instance twice');
     if (known !== undefined) {
       const saved = {
-        age: this.#ageOf(known.requestedBeforeMs),
+        // None is known, or its lease is over: both are the same.
+        age: Math.min(this.#ageOf(known.requestedBeforeMs), this.#boundTicks + from.age),
         isBefore: true,
         isSince: known.requestedSince,
         isEnforced: known.enforcedAtMs !== undefined,
