@@ -81,6 +81,7 @@ interface Surroundings {
 export function possibleEvents(state: State, surroundings: Surroundings): EventCode[] {
   const { world, environment } = surroundings;
   const { database, past, questions, pull } = state;
+  const replicas = world.oneReplica === true ? 1 : REPLICAS;
   const codes: EventCode[] = [];
   const add = (condition: boolean, kind: EventKind, number = 0): void => {
     if (condition) codes.push(eventCode(kind, number));
@@ -95,7 +96,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add(questions.length < world.questions, 'ask');
   for (const [number, { answer, arrival }] of questions.entries()) {
     const hasArrived = world.receipts === undefined || arrival !== undefined;
-    for (let replica = 0; replica < REPLICAS; replica += 1) {
+    for (let replica = 0; replica < replicas; replica += 1) {
       add(!hasArrived, 'arrive', number * REPLICAS + replica);
     }
     add(answer === undefined && hasArrived, 'read', number);
@@ -130,7 +131,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add(state.tail !== undefined && state.tail.epoch > 0, 'restart-auth');
   if (state.receipts === undefined) return codes;
   const { watch, records } = state.receipts;
-  for (let replica = 0; replica < REPLICAS; replica += 1) {
+  for (let replica = 0; replica < replicas; replica += 1) {
     add(originals < world.entries.length && watch === undefined, 'commit-and-wait', replica);
     add(world.receipts === 'SLOW' && records[replica] !== undefined, 'share', replica);
   }

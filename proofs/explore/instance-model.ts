@@ -243,6 +243,8 @@ export class InstanceModel {
     const { answer } = question;
     if (answer === undefined) throw new RangeError('the request has no response');
     let isLast = false;
+    const { lease } = state.feed;
+    let isGranted = false;
     const text = this.#withFeed(state, (feed, present) => {
       const ticket = this.#answeredTicket(question, feed, present);
       state.questions = state.questions.toSpliced(number, 1);
@@ -267,11 +269,16 @@ export class InstanceModel {
         }),
       );
       isLast = this.mirror.isLast(feed, ticket.sentAt);
-      if (outcome === 'granted' && state.installed !== answer.keysRead) state.faults |= FAULTS.otherKeys;
+      isGranted = outcome === 'granted';
+      if (isGranted && state.installed !== answer.keysRead) state.faults |= FAULTS.otherKeys;
       if (outcome === 'pull') state.pullWanted = true;
       if (outcome === 'pull' || outcome === 'granted') state.followed |= 1 << (answer.epoch - 1);
       return `the response to request ${number + 1} arrives (${answerText(answer)}): ${outcome}`;
     });
+    const granted = isGranted ? state.feed.lease : undefined;
+    if (granted !== undefined && lease !== undefined && granted.monotonic > lease.monotonic) {
+      state.faults |= FAULTS.olderLease;
+    }
     if (isLast) {
       const isLatest = this.environment.leaseFromAnswer === true;
       state.feed = { ...state.feed, lastRank: isLatest ? this.#nextRank(state) : question.rank };

@@ -230,6 +230,7 @@ function readScope(from: (state: State) => Partial<State>, numbers = 1): Scope {
       ...emptyState(),
       ...from(state),
       entries: state.entries,
+      dues: state.dues.some(({ lost }) => lost) ? state.dues.map(({ lost }) => ({ dueIn: 0, lost })) : [],
       receipts: state.receipts,
       questions: [questionAt(state, questionOf(number))].map(withoutAges),
     }),

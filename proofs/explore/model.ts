@@ -301,6 +301,8 @@ export class Model {
         horizon: database.horizon,
         lease: result.leaseMs / TICK_MS,
       };
+      const isLost = question.at.entry > 0 && state.dues[question.at.entry - 1]?.lost === true;
+      if (isLost && question.at.epoch === answer.epoch) state.faults |= FAULTS.noAlarm;
       state.questions = state.questions.with(number, { ...question, answer });
       if (question.arrival !== undefined) this.receipts.answered(state, asked, question.arrival, result);
       return `auth reads ${from} for request ${number + 1}: ${answerText(answer)}`;

@@ -177,5 +177,9 @@ function faultOf({ faults }: State): string | undefined {
   if ((faults & FAULTS.otherKeys) !== 0)
     return 'keys: a lease was granted with another key set than the log had';
   if ((faults & FAULTS.falseAlarm) !== 0) return 'alarm: LOG_CHANGED, although the database has lost nothing';
+  if ((faults & FAULTS.olderLease) !== 0)
+    return 'lease: a response that was overtaken has replaced the lease by an older one';
+  if ((faults & FAULTS.noAlarm) !== 0)
+    return 'unnoticed: a request whose position is that of a lost entry was answered without LOG_CHANGED';
   return undefined;
 }

@@ -229,6 +229,10 @@ export const FAULTS = {
   otherKeys: 1,
   /** LOG_CHANGED, although the database has lost nothing. */
   falseAlarm: 2,
+  /** A response was granted an older lease than the instance had. */
+  olderLease: 4,
+  /** The position of a request is that of an entry that the database has lost, and there was no LOG_CHANGED. */
+  noAlarm: 8,
 } as const;
 
 /** A state of a world. */
