@@ -1,10 +1,8 @@
-/**
- * The real feed from a state, and back. Every field of its classes is declared here with what becomes of it; a field that
- * is missing, or that the class does not have, is an error at the start.
- */
+/** The real feed from a state, and back. */
 
 import type { Moment, RevocationList, SyncTicket } from '@portcullis/guard/internal';
 import type { Entries } from './entries.js';
+import { checkFields } from './fields.js';
 import {
   entryIdOf,
   entryIndexOf,
@@ -21,47 +19,6 @@ import {
 import type { ExposedFeed, ExposedList, Protocol } from './protocol.js';
 import { indexesIn, type Lease, type List, type Question, type State } from './state.js';
 import type { World } from './world.js';
-
-/** What becomes of a field: `state` is a part of the state; any other text is the reason why it is not. */
-const FIELDS = {
-  Feed: {
-    service: 'constant',
-    instance: 'constant',
-    listener: 'constant',
-    listEntriesMax: 'constant',
-    list: 'state',
-    staged: 'state',
-    epoch: 'state',
-    applied: 'state',
-    entryIdAtApplied: 'state',
-    highestSeen: 'only decides whether a sync is due, and here a sync may begin at any time',
-    keySetVersion: 'state',
-    horizonMs: 'state',
-    lastAppliedMonotonicMs: 'state: its place among the open requests, with which alone it is compared',
-    lease: 'state',
-    rises: 'state',
-    hydrated: 'state',
-    unacknowledged: 'state; the order only decides which one beyond a hundred is dropped',
-  },
-  RevocationList: {
-    tokens: 'state',
-    sessions: 'no world revokes sessions: they are treated as tokens are',
-    users: 'state',
-    clients: 'no world revokes clients: they are treated as users are',
-    keys: 'state',
-    foreignIds: 'state',
-    foreignUsers: 'no world revokes users of other issuers',
-    packed: 'the number of tokens',
-    max: 'constant',
-  },
-  ClockRises: {
-    endedMs: 'state: its difference to the sums in requests and lease',
-    lowestMs: 'state',
-    highestMs: 'state',
-    riseMs: 'state',
-  },
-  IdTable: { directory: 'the tokens', depth: 'the tokens', size: 'the tokens' },
-} as const;
 
 /** The sum of ended segments in a feed made from a state; only its difference to other sums matters. */
 const ENDED_MS = 100 * TICK_MS;
@@ -277,36 +234,6 @@ export class FeedMirror {
       floor: floor === undefined ? 0 : Number(floor.minGeneration),
       floorKeep: floor === undefined ? 0 : this.#entries.entryOfHorizon(state, floor.keepUntilMs, present),
     };
-  }
-}
-
-/**
- * Compares the fields of the classes with those declared here.
- *
- * @throws Error naming the fields that are missing on either side
- */
-export function checkFields(protocol: Protocol): void {
-  const { Feed, RevocationList, ClockRises, IdTable } = protocol;
-  const feed = new Feed({
-    service: SERVICE,
-    instance: INSTANCE,
-    listener: { entryAdded: () => {}, listFilled: () => {}, epochChanged: () => {} },
-  });
-  const samples = {
-    Feed: feed,
-    RevocationList: new RevocationList(),
-    ClockRises: new ClockRises(),
-    IdTable: new IdTable(),
-  };
-  for (const [name, sample] of Object.entries(samples)) {
-    const declared = Object.keys(FIELDS[name as keyof typeof FIELDS]);
-    const found = Object.keys(sample).map((field) => field.replace(/^_/, ''));
-    const unknown = found.filter((field) => !declared.includes(field));
-    const gone = declared.filter((field) => !found.includes(field));
-    if (unknown.length + gone.length === 0) continue;
-    throw new Error(
-      `the fields of ${name} have changed: declare in proofs/explore/feed-mirror.ts what becomes of ${[...unknown, ...gone].join(', ')}`,
-    );
   }
 }
 

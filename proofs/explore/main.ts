@@ -183,9 +183,7 @@ async function leaveOut(name: string): Promise<GuardFigures> {
     return { found: true, steps, world, outside, ok: !outside };
   }
   const ok = outside && isSearchedToTheEnd;
-  console.log(
-    `without ${name}: no violation${outside ? ` was expected (${guard.outside})` : ' was found'}`,
-  );
+  console.log(`without ${name}: no violation${outside ? ` was expected (${guard.outside})` : ' was found'}`);
   return { found: false, steps: null, world: last, outside, ok };
 }
 

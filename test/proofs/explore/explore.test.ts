@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { eventOf, eventsOf } from '../../../proofs/explore/events.js';
 import { createModel } from '../../../proofs/explore/expander.js';
-import { checkFields } from '../../../proofs/explore/feed-mirror.js';
+import { checkFields } from '../../../proofs/explore/fields.js';
 import { GUARDS, SIMULATED_ONLY } from '../../../proofs/explore/guards.js';
 import { Oracle } from '../../../proofs/explore/oracle.js';
 import { loadProtocol } from '../../../proofs/explore/protocol.js';
@@ -62,7 +62,7 @@ describe('the explorer', function () {
     expect((await replay(SMALL, undefined, events)).violation).to.equal(undefined);
   });
 
-  it('names a field of the feed that it does not save', async () => {
+  it('names a field of the feed or of the enforcement that it does not save', async () => {
     const protocol = await loadProtocol([
       {
         module: 'feed',
@@ -71,6 +71,14 @@ describe('the explorer', function () {
       },
     ]);
     expect(() => checkFields(protocol)).to.throw(/fields of Feed .* what becomes of novelty/);
+    const other = await loadProtocol([
+      {
+        module: 'enforcement',
+        find: '#decisionsSeen = 0;',
+        replace: '#decisionsSeen = 0;\n    #novelty = 0;',
+      },
+    ]);
+    expect(() => checkFields(other)).to.throw(/fields of Enforcement .* what becomes of novelty/);
     checkFields(await loadProtocol());
   });
 
