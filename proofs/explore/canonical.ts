@@ -26,13 +26,29 @@ function rerank(state: State): void {
     if (lastRank > 1) state.feed = { ...feed, lastRank: 1 };
     return;
   }
+  if (isRanked(questions, lastRank)) return;
   const places = questions.map(({ rank }) => rank);
   if (lastRank > 0 && !places.includes(lastRank)) places.push(lastRank);
   places.sort((left, right) => left - right);
-  if (places.every((place, index) => place === index + 1)) return;
   const placeOf = (rank: number): number => places.indexOf(rank) + 1;
   state.questions = questions.map((question) => ({ ...question, rank: placeOf(question.rank) }));
   if (lastRank > 0) state.feed = { ...feed, lastRank: placeOf(lastRank) };
+}
+
+/** Whether the places, that of the last response included, are 1, 2, 3 … already. */
+function isRanked(questions: readonly Question[], lastRank: number): boolean {
+  let place = 0;
+  let isFound = lastRank === 0;
+  for (const { rank } of questions) {
+    place += 1;
+    if (!isFound && rank > lastRank) {
+      if (lastRank !== place) return false;
+      place += 1;
+    }
+    isFound ||= rank >= lastRank;
+    if (rank !== place) return false;
+  }
+  return isFound || lastRank === place + 1;
 }
 
 function dropWhatIsOver(state: State, world: World): void {

@@ -24,6 +24,8 @@ interface Scope {
   readonly merge: (state: State, part: State, number: number) => void;
 }
 
+const BLANK: State = emptyState();
+
 /** Makes texts of parts of states: equal parts have equal texts. */
 class Keys {
   readonly #packing: Packing;
@@ -32,10 +34,9 @@ class Keys {
 
   constructor(packing: Packing) {
     this.#packing = packing;
-    const state = emptyState();
     const bytes = new Uint8Array(packing.length);
-    packing.write(state, bytes);
-    this.#blank = { state, bytes };
+    packing.write(BLANK, bytes);
+    this.#blank = { state: BLANK, bytes };
     this.#scratch = Buffer.alloc(packing.length + 2);
   }
 
@@ -137,10 +138,9 @@ export class Approved {
 /** What the oracle looks at. */
 function partForOracle(state: State): State {
   const { epoch, keys, generation, lease } = state.database;
-  const blank = emptyState();
   return {
-    ...blank,
-    database: { ...blank.database, epoch, keys, generation, lease },
+    ...BLANK,
+    database: { ...BLANK.database, epoch, keys, generation, lease },
     entries: state.entries,
     dues: state.dues,
     epochs: state.epochs,
@@ -184,7 +184,7 @@ function scopesOf(world: World): { readonly [K in EventKind]?: Scope } {
 function feedScope({ cached = false, stale = false }: World, takes: 'NOTHING' | 'ANSWER' | 'PULL'): Scope {
   return {
     cut: (state, number) => ({
-      ...emptyState(),
+      ...BLANK,
       feed: state.feed,
       entries: state.entries,
       keys: cached || stale ? state.keys : [],
@@ -227,7 +227,7 @@ function readScope(from: (state: State) => Partial<State>, numbers = 1): Scope {
   const questionOf = (number: number): number => Math.floor(number / numbers);
   return {
     cut: (state, number) => ({
-      ...emptyState(),
+      ...BLANK,
       ...from(state),
       entries: state.entries,
       dues: state.dues.some(({ lost }) => lost) ? state.dues.map(({ lost }) => ({ dueIn: 0, lost })) : [],
@@ -253,7 +253,7 @@ function readScope(from: (state: State) => Partial<State>, numbers = 1): Scope {
 /** A request arrives at a replica. */
 const ARRIVE: Scope = {
   cut: (state, number) => ({
-    ...emptyState(),
+    ...BLANK,
     database: state.database,
     entries: state.entries,
     receipts: state.receipts,
@@ -271,7 +271,7 @@ const ARRIVE: Scope = {
 /** The waiting replica reads the record of the other one. */
 const READ_OTHERS: Scope = {
   cut: (state) => ({
-    ...emptyState(),
+    ...BLANK,
     database: state.database,
     entries: state.entries,
     receipts: state.receipts,

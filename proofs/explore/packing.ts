@@ -41,20 +41,12 @@ export class Packing {
   readonly #world: World;
   readonly #epochs: number;
   readonly #sections: readonly Section[];
-  /** Where each section begins. */
-  readonly #offsets: readonly number[];
 
   constructor(world: World) {
     this.#world = world;
     this.#epochs = 1 + (world.epochs ?? 0);
     this.#sections = this.#createSections();
-    const offsets: number[] = [];
-    let length = 0;
-    for (const { bytes } of this.#sections) {
-      offsets.push(length);
-      length += bytes;
-    }
-    this.#offsets = offsets;
+    const length = this.#sections.reduce((sum, { bytes }) => sum + bytes, 0);
     this.length = Math.ceil(length / 4) * 4;
   }
 
@@ -71,12 +63,14 @@ export class Packing {
   /** Packs a state as it is. */
   write(state: State, bytes: Uint8Array, before?: Packed): void {
     if (before !== undefined) bytes.set(before.bytes);
-    for (const [index, section] of this.#sections.entries()) {
+    const to = new Cursor(bytes, 0);
+    let end = 0;
+    for (const section of this.#sections) {
+      const offset = end;
+      end += section.bytes;
       if (before !== undefined && section.isSame(state, before.state)) continue;
-      const offset = this.#offsets[index] ?? 0;
-      const end = offset + section.bytes;
       bytes.fill(0, offset, end);
-      const to = new Cursor(bytes, offset);
+      to.at = offset;
       section.put(to, state);
       if (to.at > end) throw new RangeError(`a part of a state has ${to.at - end} bytes too many`);
     }
@@ -85,8 +79,10 @@ export class Packing {
   /** Unpacks a state. */
   unpack(bytes: Uint8Array): State {
     const state = emptyState();
-    for (const [index, section] of this.#sections.entries()) {
-      section.get(new Cursor(bytes, this.#offsets[index] ?? 0), state);
+    let offset = 0;
+    for (const section of this.#sections) {
+      section.get(new Cursor(bytes, offset), state);
+      offset += section.bytes;
     }
     return state;
   }
