@@ -23,6 +23,9 @@ const BAR_INTERVAL_MS = 200;
 /** The shortest time between two lines of progress without a terminal, in milliseconds. */
 const LINE_INTERVAL_MS = 5_000;
 
+/** The figures of a run that leaves the fence out. */
+const NO_FENCE: FenceFigures = { worlds: {}, without: {}, ok: true };
+
 /** The names of all worlds, or of all guards. */
 const ALL = 'all';
 
@@ -131,8 +134,6 @@ async function main(): Promise<number> {
   );
   return isHolding && isNeeded && fence.ok ? 0 : 1;
 }
-
-const NO_FENCE: FenceFigures = { worlds: {}, without: {}, ok: true };
 
 function chosenWorlds(): string[] {
   if (flags.fence === true) return [];
