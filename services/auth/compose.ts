@@ -30,9 +30,6 @@ import { deleteExpired } from './store.js';
 /** The migrations of auth's database. */
 export const MIGRATIONS = new URL('./migrations/', import.meta.url);
 
-/** Maximum number of security events that one round of housekeeping deletes. */
-const EVENTS_DROPPED_MAX = 5000;
-
 /** Runs auth until a signal stops it. */
 export async function runAuth(config: Config): Promise<void> {
   await runService({
@@ -190,7 +187,7 @@ function startBackgroundWork(
         await reEncrypt(log, parts);
         await signingTimes.refresh();
       },
-      events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
+      events: () => securityStore.keepPartitions(),
       accounts: () => deleteExpired(database),
     },
   });

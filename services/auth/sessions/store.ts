@@ -150,16 +150,28 @@ async function endEachSession(sql: Sql, endings: Parameters<SessionRows['endEach
   );
 }
 
-/** For {@link parametersOf}: $1 to $5. Events are found by the session's id, for which they have an index. */
+/** The event of a session's login, found by the session's id, for which placed events have an index. */
+const IS_LOGIN_FROM_NETWORK = `event.subjects && ARRAY[sessions.session_id::text]
+  AND event.type = 'session-established' AND event.network = $4`;
+
+/**
+ * For {@link parametersOf}: $1 to $5. The positions around the time of the login let the database leave out partitions.
+ */
 const MATCHES = `${IS_OPEN}
   AND ($1::text IS NULL OR EXISTS (
     SELECT FROM user_roles WHERE user_roles.user_id = sessions.user_id AND user_roles.role = $1))
   AND ($2::text IS NULL OR sessions.client_id = $2)
   AND ($3::timestamptz IS NULL OR sessions.create_time < $3)
   AND ($4::text IS NULL OR EXISTS (
-    SELECT FROM security_events AS event
-    WHERE event.subjects && ARRAY[sessions.session_id::text] AND event.type = 'session-established'
-      AND event.network = $4))
+    SELECT FROM security_events_unplaced AS event
+    WHERE ${IS_LOGIN_FROM_NETWORK}
+  ) OR EXISTS (
+    SELECT FROM security_events_routine AS event
+    WHERE ${IS_LOGIN_FROM_NETWORK}
+      AND position BETWEEN security_position(sessions.create_time - interval '1 minute')
+                           - (SELECT early_us FROM security_stream)
+                       AND security_position(sessions.create_time + interval '1 minute')
+                           + (SELECT late_us FROM security_stream)))
   AND ($5::uuid IS NULL OR sessions.user_id = $5)`;
 
 function parametersOf({

@@ -285,9 +285,10 @@ describe('RevocationService', () => {
     const [alice, bob] = [await log.addUser(), await log.addUser()];
     const [first, second] = [await log.addSession(alice), await log.addSession(bob)];
     await log.database.query(
-      `INSERT INTO security_events
-         (event_id, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
-       VALUES (gen_random_uuid(), 'session-established', now(), '{}', ARRAY[$1], '', '', '192.0.2.7', 'auth', '{}', now())`,
+      `INSERT INTO security_events_unplaced
+         (event_id, life, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
+       VALUES (gen_random_uuid(), 'routine', 'session-established', now(), '{}', ARRAY[$1], '', '', '192.0.2.7', 'auth',
+               '{}', now())`,
       [first],
     );
     const none = { role: '', clientId: '', loggedInBeforeTime: undefined, network: '', userId: '' };
@@ -302,6 +303,8 @@ describe('RevocationService', () => {
       second,
     ]);
     expect(await matching({ loggedInBeforeTime: new Date(0) })).to.deep.equal([]);
+    expect(await matching({ network: '192.0.2.7' })).to.deep.equal([first]);
+    await log.database.query('SELECT place_security_events(10)');
     expect(await matching({ network: '192.0.2.7' })).to.deep.equal([first]);
     expect(await matching({ userId: bob.toUpperCase() })).to.deep.equal([second]);
     expect(await matching({ userId: bob, network: '192.0.2.7' })).to.deep.equal([]);
