@@ -369,6 +369,9 @@ CREATE FUNCTION move_security_events(base bigint, events_max integer, OUT moved 
   ) SELECT count(*) FROM fresh
 $$;
 
+-- The security event that many revocations of one transaction share.
+ALTER TABLE revocation_entries ADD COLUMN event_id uuid;
+
 -- All events in one place, for people; auth reads the tables.
 CREATE VIEW security_events AS
   SELECT position, event_id, event_time, keep_until, type, subject, subjects, actor, reason, network, source, details

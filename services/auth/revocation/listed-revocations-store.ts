@@ -1,12 +1,12 @@
 /** What operators ask of the log, in PostgreSQL. */
 
 import type { DatabaseLane, Sql } from '../../common/database/database.js';
-import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { AuthError } from '../errors.js';
 import type { EntryKind } from '../records/revocations.js';
 import { INSTANCE_KEPT_SECONDS } from './instance-records.js';
 import type { ListedRevocation, RevocationAtInstance, RevocationRecords } from './listed-revocations.js';
+import { keysOf } from './log.js';
 
 /** Most instances that one answer lists. */
 const INSTANCES_LISTED_MAX = 1000;
@@ -19,13 +19,14 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
       const { rows } = await database.query<EntryRow>(
         `SELECT ${COLUMNS} FROM revocation_entries AS entry JOIN log_state USING (epoch)
          WHERE ($1::bigint IS NULL OR entry.seq < $1) AND ($2::bytea[] IS NULL OR key = ANY($2))
-           AND ($3::text IS NULL OR actor = $3)
+           AND ($3::text IS NULL OR actor = $3) AND ($5::uuid IS NULL OR event_id = $5)
          ORDER BY entry.seq DESC LIMIT $4`,
         [
           after?.[0] ?? null,
           request.target === '' ? null : keysOf(request.target),
           request.actor === '' ? null : request.actor,
           limit + 1,
+          request.eventId === '' ? null : request.eventId,
         ],
       );
       const page = rows.slice(0, limit);
@@ -50,7 +51,8 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
 
 const SEQUENCE_MAX = 2n ** 63n - 1n;
 
-const COLUMNS = 'entry.seq, kind, key, issuer, min_generation, revoke_time, keep_until, reason, actor';
+const COLUMNS =
+  'entry.seq, kind, key, issuer, min_generation, revoke_time, keep_until, reason, actor, event_id';
 
 interface EntryRow {
   readonly seq: bigint;
@@ -62,13 +64,7 @@ interface EntryRow {
   readonly keep_until: Date;
   readonly reason: string;
   readonly actor: string;
-}
-
-/** An identifier as entries hold it: text, or the 16 bytes of a UUID. */
-function keysOf(target: string): readonly Buffer[] {
-  const uuid = parseUuid(target);
-  const text = Buffer.from(uuid ?? target, 'utf8');
-  return uuid === undefined ? [text] : [text, Buffer.from(uuid.replaceAll('-', ''), 'hex')];
+  readonly event_id: string | null;
 }
 
 function revocationOf(row: EntryRow): ListedRevocation {
@@ -83,6 +79,7 @@ function revocationOf(row: EntryRow): ListedRevocation {
     keepUntil: row.keep_until,
     reason: row.reason,
     actor: row.actor,
+    eventId: row.event_id ?? '',
   };
 }
 

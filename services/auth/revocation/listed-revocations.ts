@@ -16,6 +16,8 @@ export interface ListedRevocation {
   readonly keepUntil: Date;
   readonly reason: string;
   readonly actor: string;
+  /** The security event that it shares with other revocations; empty when it has its own. */
+  readonly eventId: string;
 }
 
 /** A page of revocations, newest first. */
@@ -47,6 +49,8 @@ export interface RevocationRecords {
     readonly target: string;
     /** Only entries of this actor; empty for all. */
     readonly actor: string;
+    /** Only entries that share this security event; empty for all. */
+    readonly eventId: string;
   }): Promise<RevocationPage>;
   /**
    * Returns one entry of the present epoch.

@@ -150,11 +150,11 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        FROM locked
      ), written AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, event_id)
        SELECT epoch, before + ordinal, entry_id, kind, issuer, key, min_generation,
-              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END, keep_until, reason, actor
-       FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
-         WITH ORDINALITY AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, ordinal)
+              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END, keep_until, reason, actor, event_id
+       FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[], $11::uuid[])
+         WITH ORDINALITY AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, event_id, ordinal)
      )
      SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until, cut_off_time FROM kept`,
     [
@@ -168,6 +168,7 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       CLOCK_SKEW_SECONDS,
       entries.map(({ issuer }) => issuer),
       `${LOG_LOCK_MS_MAX}ms`,
+      entries.map(({ eventId }) => eventId ?? null),
     ],
   );
   const row = theOnly(rows);
@@ -213,9 +214,10 @@ async function openEpoch(
   await sql.query(
     `WITH carried AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, revoke_time)
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, revoke_time,
+          event_id)
        SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, key, min_generation,
-              cut_off_time, keep_until, reason, actor, revoke_time
+              cut_off_time, keep_until, reason, actor, revoke_time, event_id
        FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
        RETURNING seq, entry_id
      )

@@ -2,7 +2,6 @@
 
 import { randomUUID } from 'node:crypto';
 import { asCaller, type Database, type Sql } from '../../common/database/database.js';
-import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type {
   NewSecurityEvent,
@@ -13,7 +12,7 @@ import type {
   StreamPart,
 } from '../records/security-events.js';
 import type { ServiceReport } from '../records/service-reports.js';
-import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js';
+import type { PlacedEvent, SecurityStore } from './event-access.js';
 import type { EventObserver } from './event-recorder.js';
 import {
   EVENT_KEPT_DAYS,
@@ -24,6 +23,7 @@ import {
   ROUTINE_EVENT_KEPT_DAYS,
   sanitizeText,
 } from './events.js';
+import { type EventRow, PlacedSelect, STREAM_TABLES, tablesOf } from './placed-events.js';
 
 /** Maximum number of events that get their position in one transaction. */
 const PLACED_MAX = 5000;
@@ -105,6 +105,7 @@ export function createSecurityStore(database: Database, eventDays = EVENT_KEPT_D
       const select = new PlacedSelect([limit + 1]);
       select.matching(filter);
       await select.between(sql, filter);
+      await select.orShared(sql, filter);
       if (after !== undefined) select.where('position <', BigInt(after[0] ?? 0));
       const { rows } = await select.run(sql, tablesOf(filter), 'DESC');
       const events = rows.slice(0, limit).flatMap(placedOf);
@@ -150,83 +151,6 @@ export function createSecurityStore(database: Database, eventDays = EVENT_KEPT_D
       return rows[0]?.dropped ?? 0;
     },
   };
-}
-
-/** The placed events that a filter selects, in the order of their positions. The first parameter is the limit. */
-class PlacedSelect {
-  readonly #conditions: string[] = [];
-  readonly #parameters: unknown[];
-
-  constructor(parameters: readonly [limit: number]) {
-    this.#parameters = [...parameters];
-  }
-
-  where(comparison: string, parameter: unknown): void {
-    this.#parameters.push(parameter);
-    this.#conditions.push(`${comparison} ($${this.#parameters.length})`);
-  }
-
-  /** Events of the filter's types and subject that have not expired: a partition is dropped once its last one has. */
-  matching({ types, subject }: EventFilter): void {
-    this.#conditions.push('keep_until > statement_timestamp()');
-    // One type has an index in the order of positions.
-    if (types?.length === 1) this.where('type =', types[0]);
-    else if (types !== undefined) this.where('type = ANY', types);
-    if (subject !== undefined) this.where('subjects &&', spellingsOf(subject));
-  }
-
-  /** Events of a time. Bounds of their positions, which are times, too, let the database leave out partitions. */
-  async between(sql: Sql, { beginTime, endTime }: Pick<EventFilter, 'beginTime' | 'endTime'>): Promise<void> {
-    if (beginTime === undefined && endTime === undefined) return;
-    const { rows } = await sql.query<{ late_us: bigint; early_us: bigint }>(
-      'SELECT late_us, early_us FROM security_stream',
-    );
-    const { late_us: late, early_us: early } = rows[0] ?? { late_us: 0n, early_us: 0n };
-    if (beginTime !== undefined) {
-      this.where('event_time >=', beginTime);
-      this.where('position >=', positionOf(beginTime) - early);
-    }
-    if (endTime !== undefined) {
-      this.where('event_time <', endTime);
-      this.where('position <=', positionOf(endTime) + late);
-    }
-  }
-
-  run(sql: Sql, tables: readonly string[], order: 'ASC' | 'DESC'): Promise<{ rows: EventRow[] }> {
-    return sql.query<EventRow>(selectPlaced(tables, this.#conditions, order), this.#parameters);
-  }
-}
-
-/** The tables of placed events. Each is ordered by itself, so that partitions beyond the limit are not read. */
-const EVENT_TABLES = ['security_events_lasting', 'security_events_routine'] as const;
-
-/** The tables of everything that the rules read. */
-const STREAM_TABLES = [...EVENT_TABLES, 'security_reports'] as const;
-
-function tablesOf({ types }: EventFilter): readonly string[] {
-  if (types === undefined) return EVENT_TABLES;
-  const wanted = new Set(types.map((type) => EVENT_TABLES[isRoutine(type) ? 1 : 0]));
-  return EVENT_TABLES.filter((table) => wanted.has(table));
-}
-
-function selectPlaced(
-  tables: readonly string[],
-  conditions: readonly string[],
-  order: 'ASC' | 'DESC',
-): string {
-  const where = conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`;
-  const parts = tables.map(
-    (table) =>
-      `(SELECT ${COLUMNS}, '${table}' AS "table" FROM ${table} ${where} ORDER BY position ${order} LIMIT $1)`,
-  );
-  return parts.length === 1
-    ? parts.join('')
-    : `${parts.join(' UNION ALL ')} ORDER BY position ${order} LIMIT $1`;
-}
-
-/** The position of an event that is placed at this time. */
-function positionOf(time: Date): bigint {
-  return BigInt(time.getTime()) * 1000n;
 }
 
 async function recordReport(
@@ -319,27 +243,6 @@ async function place(
     processed: end.processed,
     count: Number(placed.rows[0]?.count ?? 0n),
   };
-}
-
-const COLUMNS = 'event_id, position, type, event_time, subject, actor, reason, network, source, details';
-
-/** Identifiers of this system are recorded in lower case, those of other issuers as they are. */
-function spellingsOf(subject: string): readonly string[] {
-  return [...new Set([subject, parseUuid(subject) ?? subject])];
-}
-
-interface EventRow {
-  readonly event_id: string;
-  readonly position: bigint;
-  readonly type: string;
-  readonly event_time: Date;
-  readonly subject: SecurityEvent['subject'];
-  readonly actor: string;
-  readonly reason: string;
-  readonly network: string;
-  readonly source: string;
-  readonly details: object;
-  readonly table: string;
 }
 
 function eventOf(row: EventRow): SecurityEvent | undefined {

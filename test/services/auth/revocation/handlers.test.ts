@@ -331,7 +331,7 @@ describe('RevocationService', () => {
     await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'one' });
     await revoke({ target: { $case: 'sessionId', value: sessionId }, reason: 'two' });
     await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'three' });
-    const all = { pageSize: 2, pageToken: '', target: '', actor: '' };
+    const all = { pageSize: 2, pageToken: '', target: '', actor: '', eventId: '' };
     const first = await listRevocations(all);
     expect(first.revocations.map(({ reason }) => reason)).to.deep.equal(['three', 'two']);
     expect(first.revocations[1]).to.deep.include({

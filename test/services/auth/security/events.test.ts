@@ -9,6 +9,7 @@ import type {
   SecurityEvent,
   SecurityEventType,
 } from '../../../../services/auth/records/security-events.js';
+import { ROLLED_UP_MIN } from '../../../../services/auth/revocation/rolled-up-events.js';
 import type { EventFilter } from '../../../../services/auth/security/event-access.js';
 import { EVENTS_WAITING_MAX } from '../../../../services/auth/security/event-recorder.js';
 import {
@@ -276,6 +277,35 @@ describe('security events', () => {
         emergency: true,
       });
       expect(events[5]?.subject).to.deep.equal({ keyId: signingKey.kid });
+    });
+
+    it('once for many sessions that are revoked at once, and found by each of them while its tokens live', async () => {
+      const user = await addUser(auth);
+      const sessions: string[] = [];
+      for (let count = 0; count <= ROLLED_UP_MIN; count += 1) {
+        sessions.push((await logIn(auth, user)).session.sessionId);
+      }
+      const targets = sessions.map((sessionId) => ({ kind: 'session', sessionId }) as const);
+      await auth.revocations.revokeMany({ targets, reason: 'stolen laptop', actor: 'olga' });
+      const revoked = await eventsOf({ types: ['session-revoked'] });
+      // The first waits for no other, so it may have been written alone.
+      const shared = revoked.find(({ details }) => 'revocations' in details);
+      expect(revoked).to.have.length.at.most(2);
+      expect(shared).to.deep.include({
+        actor: 'olga',
+        reason: 'stolen laptop',
+        subject: { userId: user.userId },
+      });
+      const listed = await auth.revocationRecords.list({
+        ...{ pageSize: 100, pageToken: '', target: '', actor: '', eventId: shared?.eventId ?? '' },
+      });
+      expect(shared?.details).to.include({ revocations: listed.revocations.length });
+      expect(listed.revocations).to.have.length.at.least(ROLLED_UP_MIN - 1);
+      for (const { target } of listed.revocations) {
+        const about = await eventsOf({ subject: target, types: ['session-revoked'] });
+        expect(about.map(({ eventId }) => eventId)).to.deep.equal([shared?.eventId]);
+      }
+      expect(await eventsOf({ subject: randomUUID() })).to.be.empty;
     });
 
     it('together with the change that they report, or not at all', async () => {

@@ -511,6 +511,8 @@ export interface ListRevocationsRequest {
   target: string;
   /** Only entries of this actor; empty for all. */
   actor: string;
+  /** Only entries that share this security event, a UUID; empty for all. */
+  eventId: string;
 }
 
 /** A page of revocations, newest first. */
@@ -548,6 +550,11 @@ export interface Revocation {
   reason: string;
   /** The subject of the caller, or the part of auth that revoked. */
   actor: string;
+  /**
+   * The security event that it shares with others, because many were revoked at
+   * once; empty when it has an event of its own.
+   */
+  eventId: string;
 }
 
 /** Asks for one revocation. */
@@ -2559,7 +2566,7 @@ export const MatchedSession: MessageFns<MatchedSession> = {
 };
 
 function createBaseListRevocationsRequest(): ListRevocationsRequest {
-  return { pageSize: 0, pageToken: "", target: "", actor: "" };
+  return { pageSize: 0, pageToken: "", target: "", actor: "", eventId: "" };
 }
 
 export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
@@ -2575,6 +2582,9 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
     }
     if (message.actor !== "") {
       writer.uint32(34).string(message.actor);
+    }
+    if (message.eventId !== "") {
+      writer.uint32(42).string(message.eventId);
     }
     return writer;
   },
@@ -2624,6 +2634,14 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
             message.actor = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.eventId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2650,6 +2668,11 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
         : "",
       target: isSet(object.target) ? globalThis.String(object.target) : "",
       actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      eventId: isSet(object.eventId)
+        ? globalThis.String(object.eventId)
+        : isSet(object.event_id)
+        ? globalThis.String(object.event_id)
+        : "",
     };
   },
 
@@ -2667,6 +2690,9 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
     if (message.actor !== "") {
       obj.actor = message.actor;
     }
+    if (message.eventId !== "") {
+      obj.eventId = message.eventId;
+    }
     return obj;
   },
 
@@ -2679,6 +2705,7 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
     message.pageToken = object.pageToken ?? "";
     message.target = object.target ?? "";
     message.actor = object.actor ?? "";
+    message.eventId = object.eventId ?? "";
     return message;
   },
 };
@@ -2785,6 +2812,7 @@ function createBaseRevocation(): Revocation {
     keepUntil: undefined,
     reason: "",
     actor: "",
+    eventId: "",
   };
 }
 
@@ -2822,6 +2850,9 @@ export const Revocation: MessageFns<Revocation> = {
     }
     if (message.actor !== "") {
       writer.uint32(74).string(message.actor);
+    }
+    if (message.eventId !== "") {
+      writer.uint32(82).string(message.eventId);
     }
     return writer;
   },
@@ -2911,6 +2942,14 @@ export const Revocation: MessageFns<Revocation> = {
             message.actor = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.eventId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2946,6 +2985,11 @@ export const Revocation: MessageFns<Revocation> = {
         : undefined,
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      eventId: isSet(object.eventId)
+        ? globalThis.String(object.eventId)
+        : isSet(object.event_id)
+        ? globalThis.String(object.event_id)
+        : "",
     };
   },
 
@@ -2978,6 +3022,9 @@ export const Revocation: MessageFns<Revocation> = {
     if (message.actor !== "") {
       obj.actor = message.actor;
     }
+    if (message.eventId !== "") {
+      obj.eventId = message.eventId;
+    }
     return obj;
   },
 
@@ -2997,6 +3044,7 @@ export const Revocation: MessageFns<Revocation> = {
     message.keepUntil = object.keepUntil ?? undefined;
     message.reason = object.reason ?? "";
     message.actor = object.actor ?? "";
+    message.eventId = object.eventId ?? "";
     return message;
   },
 };
