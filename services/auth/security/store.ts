@@ -23,7 +23,7 @@ import {
   ROUTINE_EVENT_KEPT_DAYS,
   sanitizeText,
 } from './events.js';
-import { type EventRow, PlacedSelect, STREAM_TABLES, tablesOf } from './placed-events.js';
+import { type EventRow, PlacedSelect, STREAM_TABLES, tablesOf } from './placed-events-store.js';
 
 /** Maximum number of events that get their position in one transaction. */
 const PLACED_MAX = 5000;
