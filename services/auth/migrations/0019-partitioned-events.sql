@@ -372,6 +372,28 @@ $$;
 -- The security event that many revocations of one transaction share.
 ALTER TABLE revocation_entries ADD COLUMN event_id uuid;
 
+-- When auth knew which entries an instance had, for as long as the entries are listed. Unlike `instances`, it survives a
+-- crash of the database: it is evidence.
+CREATE TABLE instance_names (
+  -- Of service, instance and epoch: see follower_id.
+  follower   uuid PRIMARY KEY,
+  service    text NOT NULL,
+  instance   bytea NOT NULL CHECK (octet_length(instance) = 16),
+  begin_time timestamptz NOT NULL
+);
+CREATE TABLE instance_positions (
+  follower   uuid NOT NULL,
+  sequence   bigint NOT NULL CHECK (sequence > 0),
+  -- It had all entries up to this one; otherwise this one alone.
+  up_to      boolean NOT NULL,
+  known_time timestamptz NOT NULL,
+  PRIMARY KEY (follower, sequence, up_to)
+);
+CREATE INDEX instance_positions_known_time ON instance_positions USING brin (known_time) WITH (autosummarize = on);
+CREATE FUNCTION follower_id(service text, instance bytea, epoch bytea) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+  SELECT encode(substring(sha256(convert_to(service, 'UTF8') || '\x00'::bytea || instance || epoch) FOR 16), 'hex')::uuid
+$$;
+
 -- All events in one place, for people; auth reads the tables.
 CREATE VIEW security_events AS
   SELECT position, event_id, event_time, keep_until, type, subject, subjects, actor, reason, network, source, details

@@ -103,7 +103,7 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
         instances: enforcing.map(({ state, lastSyncAgeMs, ...instance }) => ({
           ...instance,
           state: STATES[state],
-          lastSyncAge: durationOf(lastSyncAgeMs),
+          lastSyncAge: lastSyncAgeMs === undefined ? undefined : durationOf(lastSyncAgeMs),
         })),
       };
     }),

@@ -26,13 +26,20 @@ interface RevocationPage {
   readonly nextPageToken: string;
 }
 
-/** A revocation at one instance, as of its last sync. */
+/** A revocation at one instance, as far as auth knows. */
 export interface RevocationAtInstance {
   readonly service: string;
   readonly instance: Buffer;
   /** `UNKNOWN`: it did not have the entry, and its lease has ended. */
   readonly state: 'ENFORCED' | 'PENDING' | 'UNKNOWN';
-  readonly lastSyncAgeMs: number;
+  /**
+   * Database time of the sync by which auth first knew that the instance had the entry. Undefined unless `ENFORCED`, and
+   * for the moment until the history is written.
+   */
+  readonly enforcedTime: Date | undefined;
+  /** Database time at which its last lease ends. Undefined after a crash of the database, until it syncs again. */
+  readonly leaseEndTime: Date | undefined;
+  readonly lastSyncAgeMs: number | undefined;
 }
 
 /** What an operator asks of the log. */

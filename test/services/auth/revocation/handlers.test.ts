@@ -363,10 +363,16 @@ describe('RevocationService', () => {
     expect(pending.revocation).to.include({ reason: 'lost laptop', target: TOKEN_ID });
     const states = EnforcementState;
     expect(pending.instances.map(({ state }) => state)).to.deep.equal([states.ENFORCEMENT_STATE_PENDING]);
+    const beforeSync = Date.now();
     await log.revocations.sync(following(before));
     await log.instances.list({ pageSize: 1, pageToken: '' });
     const enforced = await getRevocation(1n);
     expect(enforced.instances).to.have.length(1);
+    const enforcedMs = enforced.instances[0]?.enforcedTime?.getTime() ?? 0;
+    expect(enforcedMs).to.be.within(beforeSync - 1000, Date.now() + 1000);
+    await log.revocations.sync(following(before));
+    await log.instances.list({ pageSize: 1, pageToken: '' });
+    expect((await getRevocation(1n)).instances[0]?.enforcedTime?.getTime()).to.equal(enforcedMs);
     expect(enforced.instances[0]).to.include({
       service: 'inventory',
       state: states.ENFORCEMENT_STATE_ENFORCED,

@@ -569,24 +569,41 @@ export interface GetRevocationResponse {
   revocation:
     | Revocation
     | undefined;
-  /** The instances that have synced within the last minutes. */
+  /** The instances that have synced, or held a lease, since the revocation. */
   instances: RevocationAtInstance[];
 }
 
-/** A revocation at one instance, as of the instance's last Sync. */
+/**
+ * A revocation at one instance, as far as auth knows from the instance's Syncs. It is
+ * kept for as long as the revocation is in the log.
+ */
 export interface RevocationAtInstance {
   /** The service the instance belongs to, by its client id; `auth` for auth itself. */
   service: string;
   /** Identifier of the instance, 16 bytes. */
   instance: Buffer;
   /**
-   * ENFORCED: the entry was in its list at its last Sync. PENDING: it was not, and
-   * the instance may still trust its list. UNKNOWN: it was not, and the lease has
+   * ENFORCED: a Sync stated that the entry was in its list. PENDING: none did, and
+   * the instance may still trust its list. UNKNOWN: none did, and its lease has
    * ended, so the instance refuses all calls that need the list.
    */
   state: EnforcementState;
-  /** Time since its last Sync arrived. */
-  lastSyncAge: Duration | undefined;
+  /** Time since its last Sync arrived. Unset when the database has crashed since. */
+  lastSyncAge:
+    | Duration
+    | undefined;
+  /**
+   * With ENFORCED: the database time of the Sync by which auth first knew. The entry
+   * may have been in the list earlier, by the broadcast.
+   */
+  enforcedTime:
+    | Date
+    | undefined;
+  /**
+   * When its last lease ends or has ended, by database time. Unset when the database
+   * has crashed since its last Sync.
+   */
+  leaseEndTime: Date | undefined;
 }
 
 /** The state of a revocation at one instance. */
@@ -3209,7 +3226,14 @@ export const GetRevocationResponse: MessageFns<GetRevocationResponse> = {
 };
 
 function createBaseRevocationAtInstance(): RevocationAtInstance {
-  return { service: "", instance: Buffer.alloc(0), state: 0, lastSyncAge: undefined };
+  return {
+    service: "",
+    instance: Buffer.alloc(0),
+    state: 0,
+    lastSyncAge: undefined,
+    enforcedTime: undefined,
+    leaseEndTime: undefined,
+  };
 }
 
 export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
@@ -3225,6 +3249,12 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     }
     if (message.lastSyncAge !== undefined) {
       Duration.encode(message.lastSyncAge, writer.uint32(34).fork()).join();
+    }
+    if (message.enforcedTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedTime), writer.uint32(42).fork()).join();
+    }
+    if (message.leaseEndTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.leaseEndTime), writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -3274,6 +3304,22 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
             message.lastSyncAge = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.enforcedTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.leaseEndTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3296,6 +3342,16 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
         : isSet(object.last_sync_age)
         ? Duration.fromJSON(object.last_sync_age)
         : undefined,
+      enforcedTime: isSet(object.enforcedTime)
+        ? fromJsonTimestamp(object.enforcedTime)
+        : isSet(object.enforced_time)
+        ? fromJsonTimestamp(object.enforced_time)
+        : undefined,
+      leaseEndTime: isSet(object.leaseEndTime)
+        ? fromJsonTimestamp(object.leaseEndTime)
+        : isSet(object.lease_end_time)
+        ? fromJsonTimestamp(object.lease_end_time)
+        : undefined,
     };
   },
 
@@ -3313,6 +3369,12 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     if (message.lastSyncAge !== undefined) {
       obj.lastSyncAge = Duration.toJSON(message.lastSyncAge);
     }
+    if (message.enforcedTime !== undefined) {
+      obj.enforcedTime = message.enforcedTime.toISOString();
+    }
+    if (message.leaseEndTime !== undefined) {
+      obj.leaseEndTime = message.leaseEndTime.toISOString();
+    }
     return obj;
   },
 
@@ -3327,6 +3389,8 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     message.lastSyncAge = (object.lastSyncAge !== undefined && object.lastSyncAge !== null)
       ? Duration.fromPartial(object.lastSyncAge)
       : undefined;
+    message.enforcedTime = object.enforcedTime ?? undefined;
+    message.leaseEndTime = object.leaseEndTime ?? undefined;
     return message;
   },
 };
