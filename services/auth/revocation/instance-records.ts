@@ -1,13 +1,13 @@
 /** What auth keeps of the instances that follow the log. */
 
 import type { PageRequest } from '../records/page.js';
-import { KEEP_SECONDS, type SyncPosition, type SyncResult } from './log.js';
+import { KEEP_SECONDS_MAX, type SyncPosition, type SyncResult } from './log.js';
 
 /** How long a silent instance is listed, in seconds. */
 export const INSTANCE_KEPT_SECONDS = 600;
 
 /** How long it is known what an instance had, in seconds: for as long as any entry is in the log, and a round more. */
-export const HISTORY_KEPT_SECONDS = KEEP_SECONDS + 600;
+export const HISTORY_KEPT_SECONDS = KEEP_SECONDS_MAX + 600;
 
 /** An instance as of its last sync request. */
 export interface InstanceRecord {

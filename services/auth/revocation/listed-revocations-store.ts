@@ -5,7 +5,7 @@ import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/pag
 import { AuthError } from '../errors.js';
 import type { EntryKind } from '../records/revocations.js';
 import type { ListedRevocation, RevocationAtInstance, RevocationRecords } from './listed-revocations.js';
-import { KEEP_SECONDS, keysOf } from './log.js';
+import { KEEP_SECONDS_MAX, keysOf } from './log.js';
 
 /** Maximum number of instances that one answer lists: as many as one replica of auth serves. */
 const INSTANCES_LISTED_MAX = 10_000;
@@ -135,7 +135,7 @@ async function instancesWith(
        ) AS times
      ) AS history
      ORDER BY service, instance LIMIT $3`,
-    [sequence, revokeTime ?? new Date(keepUntil.getTime() - KEEP_SECONDS * 1000), INSTANCES_LISTED_MAX],
+    [sequence, revokeTime ?? new Date(keepUntil.getTime() - KEEP_SECONDS_MAX * 1000), INSTANCES_LISTED_MAX],
   );
   return rows.map((row) => {
     const isEnforced = row.known_time !== null || row.enforced;
