@@ -412,6 +412,8 @@ export const SIMULATED_ONLY: { readonly [G in GuardName]?: string } = {
   'session-generation': 'there are no sessions here',
   signature: 'messages cannot be forged here',
   generation: 'tokens are not minted here',
+  'stored-lifetime': 'the search of lifetimes leaves it out',
+  'older-lifetimes': 'the search of lifetimes leaves it out',
 };
 
 /** @throws RangeError when there is no such guard */

@@ -10,6 +10,7 @@ import { createProgress, tableText, writeFigures } from '../shared/reporting.js'
 import { roundTo } from '../shared/statistics.js';
 import { eventsOf } from './events.js';
 import { GUARDS, guardOf } from './guards.js';
+import { LIFETIME_GUARD_NAMES, searchLifetimes } from './lifetimes.js';
 import { replay, type Trace, traceOf } from './replay.js';
 import { type Found, search } from './search.js';
 import { WORLDS, worldOf } from './worlds.js';
@@ -111,6 +112,7 @@ async function main(): Promise<number> {
   const withoutGuards: Record<string, GuardFigures> = {};
   for (const world of worlds) inWorlds[world] = await exploreWorld(world);
   for (const guard of guards) withoutGuards[guard] = await leaveOut(guard);
+  const isKept = exploresAll() ? exploreLifetimes() : true;
   await writeFigures(flags.json, { worlds: inWorlds, without: withoutGuards, workers });
   showSummary(inWorlds, withoutGuards);
   if (flags.record === true) await record(inWorlds);
@@ -121,11 +123,28 @@ async function main(): Promise<number> {
   );
   const isNeeded = Object.values(withoutGuards).every(({ ok }) => ok);
   console.log(
-    isHolding && isNeeded
+    isHolding && isNeeded && isKept
       ? '\nThe protocol holds.'
       : '\nThe protocol does not hold, the time was too short, or a world has changed.',
   );
-  return isHolding && isNeeded ? 0 : 1;
+  return isHolding && isNeeded && isKept ? 0 : 1;
+}
+
+function exploresAll(): boolean {
+  return [flags.worlds, flags.without].every((chosen) => chosen === undefined || chosen === ALL);
+}
+
+/** Searches how long entries are kept. @returns whether the rules hold, and each is needed */
+function exploreLifetimes(): boolean {
+  const { states, violation } = searchLifetimes();
+  console.log(
+    `lifetimes of tokens: ${states.toLocaleString('en-US')} states, ${violation === undefined ? 'every' : 'not every'} entry outlives its tokens`,
+  );
+  for (const step of violation ?? []) console.log(`      ${step}`);
+  const unneeded = LIFETIME_GUARD_NAMES.filter((guard) => searchLifetimes(guard).violation === undefined);
+  if (unneeded.length > 0)
+    console.log(`      no history shows that these are missing: ${unneeded.join(', ')}`);
+  return violation === undefined && unneeded.length === 0;
 }
 
 function chosenWorlds(): string[] {
