@@ -33,7 +33,7 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'fence-position': 1,
   'fence-list': 1,
   'stored-lifetime': 0,
-  'older-lifetimes': 0,
+  'older-lifetimes': 22,
 };
 
 describe('a simulated run', function () {
