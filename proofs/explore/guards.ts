@@ -412,14 +412,11 @@ export const SIMULATED_ONLY: { readonly [G in GuardName]?: string } = {
   'session-generation': 'there are no sessions here',
   signature: 'messages cannot be forged here',
   generation: 'tokens are not minted here',
-<<<<<<< HEAD
   'fence-lock': 'the worlds of the fence are explored by themselves',
   'fence-position': 'the worlds of the fence are explored by themselves',
   'fence-list': 'the worlds of the fence are explored by themselves',
-=======
   'stored-lifetime': 'the search of lifetimes leaves it out',
   'older-lifetimes': 'the search of lifetimes leaves it out',
->>>>>>> integration
 };
 
 /** @throws RangeError when there is no such guard */

@@ -30,13 +30,10 @@ export interface NewEntry extends TimedRevocation {
   readonly actor: string;
   /** Asks every instance that receives the broadcast to acknowledge it at once. */
   readonly acknowledge?: boolean;
-<<<<<<< HEAD
   /** Asks every service to raise its fences to this entry. */
   readonly fence?: boolean;
-=======
   /** The security event that it shares with other revocations; undefined when it has its own. */
   readonly eventId?: string | undefined;
->>>>>>> integration
 }
 
 /** An entry as it stands in the log. */

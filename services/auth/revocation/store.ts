@@ -160,7 +160,7 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
               || ${DURABLE_COMMIT} AS settings
      ), locked AS (
        UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])],
-         fence_wanted = CASE WHEN $14::bigint > 0 THEN seq + $14 ELSE fence_wanted END
+         fence_wanted = CASE WHEN $15::bigint > 0 THEN seq + $15 ELSE fence_wanted END
        FROM bound WHERE bound.settings <> ''
        RETURNING epoch, epoch_number, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
                  greatest(lease_ms, older_lease_ms) AS lease_ms, older_tokens_end_by,
@@ -198,11 +198,8 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       ends.map((end) => end === 'ANY'),
       ends.map((end) => (end instanceof Date ? end : null)),
       KEEP_SECONDS_MAX,
-<<<<<<< HEAD
-      entries.findLastIndex(({ fence = false }) => fence) + 1,
-=======
       entries.map(({ eventId }) => eventId ?? null),
->>>>>>> integration
+      entries.findLastIndex(({ fence = false }) => fence) + 1,
     ],
   );
   const row = theOnly(rows);
