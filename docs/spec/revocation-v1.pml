@@ -43,7 +43,7 @@ typedef Request {
   bit open; bit latest; bit ofList; byte age; byte epoch; byte applied; byte appliedId; byte keys;
   bit answered; byte toEpoch; byte head; byte headId; byte toKeys; bit pull; bit victim
 };
-Request q[2], none;
+Request q[2];
 bit newer;
 hidden byte k, flag;
 
@@ -87,11 +87,10 @@ inline openEpoch() {
 #endif
 }
 
-inline copyRequest(to, from) {
-  to.open = from.open; to.latest = from.latest; to.ofList = from.ofList; to.age = from.age; to.epoch = from.epoch;
-  to.applied = from.applied; to.appliedId = from.appliedId; to.keys = from.keys; to.answered = from.answered;
-  to.toEpoch = from.toEpoch; to.head = from.head; to.headId = from.headId; to.toKeys = from.toKeys;
-  to.pull = from.pull; to.victim = from.victim
+inline clear(i) {
+  q[i].open = 0; q[i].latest = 0; q[i].ofList = 0; q[i].age = 0; q[i].epoch = 0; q[i].applied = 0; q[i].appliedId = 0;
+  q[i].keys = 0; q[i].answered = 0; q[i].toEpoch = 0; q[i].head = 0; q[i].headId = 0; q[i].toKeys = 0;
+  q[i].pull = 0; q[i].victim = 0
 }
 inline ask(i) {
   q[i].open = 1; q[i].latest = 1; q[i].ofList = 1; newer = i;
@@ -103,11 +102,11 @@ inline answer(i, from) {
   q[i].toKeys = (q[i].keys == from.keys -> 0 : from.keys);
   if
   :: q[i].epoch < from.epoch -> q[i].pull = 1
-  :: q[i].epoch > from.epoch || (q[i].epoch == from.epoch && q[i].applied > from.head) -> copyRequest(q[i], none)
+  :: q[i].epoch > from.epoch || (q[i].epoch == from.epoch && q[i].applied > from.head) -> clear(i)
   :: q[i].epoch == from.epoch && q[i].applied <= from.head ->
     q[i].victim = (from.victim > q[i].applied);
 #ifndef WITHOUT_ENTRY_ID
-    if :: from.id[q[i].applied] != q[i].appliedId -> copyRequest(q[i], none) :: else fi
+    if :: from.id[q[i].applied] != q[i].appliedId -> clear(i) :: else fi
 #endif
   fi
 }
@@ -147,9 +146,9 @@ inline apply(i) {
     fi
   :: else
   fi;
-  copyRequest(q[i], none)
+  clear(i)
 }
-inline hear(sent) {
+inline broadcast(sent) {
   hasVictim = hasVictim || sentVictim[sent];
 #ifdef WITHOUT_APPLIED
   advance(sentSequence[sent], sent)
@@ -161,7 +160,7 @@ inline later(ticks, counts) { ticks = (counts && ticks < L -> ticks + 1 : ticks)
   :: d_step { !q[i].open -> ask(i) } \
   :: d_step { q[i].open && !q[i].answered -> answer(i, log) } \
   :: d_step { q[i].answered -> apply(i) } \
-  :: d_step { q[i].open -> copyRequest(q[i], none) }
+  :: d_step { q[i].open -> clear(i) }
 
 active proctype world() {
   d_step { log.epoch = 1; changeKeys() }
@@ -179,9 +178,9 @@ active proctype world() {
 #ifdef WITHOUT_FENCE
   :: d_step { hasBackup && q[0].open && !q[0].answered -> answer(0, backup) }
 #endif
-  :: d_step { ids >= 1 && sentEpoch[1] == epoch -> hear(1) }
+  :: d_step { ids >= 1 && sentEpoch[1] == epoch -> broadcast(1) }
 #if ENTRIES + EPOCHS > 1
-  :: d_step { ids >= 2 && sentEpoch[2] == epoch -> hear(2) }
+  :: d_step { ids >= 2 && sentEpoch[2] == epoch -> broadcast(2) }
 #endif
   :: d_step { epoch != 0 && !pull.open -> pull.open = 1; pull.victim = (log.victim != 0);
       pull.epoch = log.epoch; pull.head = log.head; pull.headId = log.id[log.head] }
