@@ -29,6 +29,8 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'same-list': 5217,
   'known-epochs': 36,
   'clock-rises': 66,
+  'stored-lifetime': 0,
+  'older-lifetimes': 0,
 };
 
 /** Guards of the feed, and the first schedule in which the tables of the specification notice that they are missing. */
