@@ -19,7 +19,7 @@ import type {
 const ACKNOWLEDGEMENTS_MAX = 1000;
 
 /** A larger fall of (wall − monotonic) ends a segment, in milliseconds. */
-const CLOCK_JITTER_MS = 10;
+export const CLOCK_JITTER_MS = 10;
 
 /** A request that was made, and what its response is judged by. */
 export interface Ticket {
