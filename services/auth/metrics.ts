@@ -55,6 +55,8 @@ export interface AuthCounts {
   instanceRefused(limit: InstanceLimit): void;
   /** Revocations were written together, this many. */
   revocationsGrouped(members: number): void;
+  /** A revocation was refused because too many wait to be written. */
+  revocationRefused(): void;
   queueRefused(queue: QueueName, importance: CallerClass, limit: QueueLimit): void;
   /** The metrics of these counters. */
   metrics(): readonly AuthMetric[];
@@ -71,11 +73,14 @@ export function createAuthCounts(): AuthCounts {
       ),
     ),
   );
-  const groups = { transactions: 0, members: 0 };
+  const groups = { transactions: 0, members: 0, refused: 0 };
   return {
     revocationsGrouped: (members) => {
       groups.transactions += 1;
       groups.members += members;
+    },
+    revocationRefused: () => {
+      groups.refused += 1;
     },
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
@@ -111,6 +116,12 @@ export function createAuthCounts(): AuthCounts {
         help: 'Revocations of sessions and tokens that were written by such transactions.',
         kind: 'counter',
         read: () => [[groups.members]],
+      },
+      {
+        name: 'revocations_refused_total',
+        help: 'Revocations of sessions and tokens that were refused because too many wait to be written.',
+        kind: 'counter',
+        read: () => [[groups.refused]],
       },
       {
         name: 'anomalies_total',

@@ -239,6 +239,7 @@ function createRevocationParts(
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
     onGroup: base.counts.revocationsGrouped,
+    onGroupRefused: base.counts.revocationRefused,
   });
   return { instances, revocationLog, revocations, revocationRecords: createRevocationRecords(database) };
 }
@@ -298,6 +299,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       turns: createLoginTurns(clock),
       places: createRefreshPlaces(config.refreshesPerToken),
       onGroup: counts.revocationsGrouped,
+      onGroupRefused: counts.revocationRefused,
       onRefresh: counts.refreshed,
       refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,
