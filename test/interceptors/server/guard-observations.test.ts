@@ -3,8 +3,18 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { credentials, Metadata, Server } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { createGuard, type Guard, type GuardOptions, signalOf } from '../../../interceptors/src/index.js';
+import { connect } from 'nats';
+import {
+  createGuard,
+  type Guard,
+  type GuardOptions,
+  signalOf,
+  stillAllowed,
+} from '../../../interceptors/src/index.js';
+import { BROADCAST_SUBJECT } from '../../../interceptors/src/revocation/broadcasts.js';
 import { stateOf } from '../../../interceptors/src/server/call-state.js';
+import { startNats } from '../../../scripts/system/nats.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { MovableClock } from '../../support/clock.js';
 import { bearer, ECHO, ECHO_RULES, echoHandlers, echoSchema, Trace } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
@@ -290,6 +300,15 @@ describe('a guard, as its operators see it', () => {
       expect(limited).to.deep.equal(new Array(4).fill('calls_per_user'));
     });
 
+    it('lets a handler rely on the lease, and on the expiry of the token', async () => {
+      await start();
+      const started = await call(
+        'Unary',
+        bearer(await issuer.token({ exp: Math.floor(clock.wallMs() / 1000) + 60 })),
+      );
+      expect(stillAllowed(started)).to.be.within(55_000, 65_000);
+    });
+
     it('logs what a handler throws while its call is cut, and what a handler reports', async () => {
       await start();
       const claims = issuer.claims();
@@ -303,6 +322,7 @@ describe('a guard, as its operators see it', () => {
       await until(() => lines.length > 0);
       expect(lines).to.deep.equal([{ event: 'cut_failed', err: fault }]);
       expect(signalOf(started).aborted).to.equal(true);
+      expect(() => stillAllowed(started)).to.throw('the access token has been revoked');
       lines = [];
       stateOf(started)?.reportFailure(fault);
       expect(lines).to.deep.equal([
@@ -346,6 +366,37 @@ describe('a guard, as its operators see it', () => {
       expect(await guard.authenticateToken(token, AUDIENCE)).to.include({ tokenId: claims['jti'] });
       expect(await codeOf(guard.authenticateToken(token, 'other'))).to.equal('TOKEN_INVALID');
       expect(await codeOf(guard.authenticateToken('x'))).to.equal('TOKEN_INVALID');
+    });
+  });
+
+  describe('on the broker', () => {
+    it('reports a broadcast that its issuer has not signed', async () => {
+      const folder = await makeTemporaryFolder();
+      const nats = await startNats({ dataDir: folder.path, port: 0 });
+      const { username: user, password: pass, host: servers } = new URL(nats.url('auth'));
+      const sender = await connect({ servers, user, pass });
+      try {
+        let forged = 0;
+        const observer = { broadcastForged: () => (forged += 1) };
+        await start({ nats: { url: nats.url('inventory') }, observer });
+        await until(() => guard.state().broker.some(({ state }) => state === 'connected'));
+        sender.publish(BROADCAST_SUBJECT, 'no broadcast');
+        await until(() => forged === 1);
+        // Without an observer of this, nothing else happens.
+        const [watched] = guards;
+        await watched?.close();
+        await start({ nats: { url: nats.url('inventory') }, observer: {} });
+        await until(() => guard.state().broker.some(({ state }) => state === 'connected'));
+        sender.publish(BROADCAST_SUBJECT, 'no broadcast');
+        await sender.flush();
+        expect(guard.state().current).to.equal(true);
+        expect(forged).to.equal(1);
+      } finally {
+        await sender.close();
+        await Promise.all(guards.map((each) => each.close()));
+        await nats.stop();
+        await folder.remove();
+      }
     });
   });
 
