@@ -157,6 +157,19 @@ describe('a guard, as its operators see it', () => {
       expect(guard.state()).to.include({ leaseMs: 0, current: false, ready: true });
     });
 
+    it('is up to date at once when it is told to sync', async () => {
+      await start();
+      let asked: number;
+      do {
+        asked = issuer.asked;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      } while (issuer.asked !== asked);
+      issuer.revokeSession('00000000-0000-4000-8000-000000000000');
+      guard.syncNow();
+      await until(() => guard.state().applied === 1n);
+      expect(issuer.asked).to.equal(asked + 1);
+    });
+
     it('is neither ready nor current before the first sync', async () => {
       issuer.answers = false;
       await create();

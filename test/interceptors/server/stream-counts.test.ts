@@ -101,11 +101,12 @@ describe('the counts of streams', () => {
     expect(limited).to.deep.equal([]);
   });
 
-  it('close the newest connection when others have as many open streams, and do not begin its stream', () => {
+  it('close the connection of the newest stream when others have as many, and do not begin that stream', () => {
     start(STREAMS_MAX);
     const [first, second] = [connect('192.0.2.1'), connect('192.0.2.1')];
+    openMany(second, 1);
     openMany(first, 3);
-    openMany(second, 2);
+    openMany(second, 1);
     expect([open(second), first.destroyed, second.destroyed]).to.deep.equal([false, false, true]);
     expect(limited).to.deep.equal(['new_streams_per_address']);
     expect(limits.open).to.equal(3);
