@@ -91,7 +91,10 @@ describe('a kept connection to a broker that fails', () => {
         changes.map((change) => change.state),
         message,
       ).to.deep.equal([state]);
-      expect(kept.status().problem.toLowerCase(), message).to.contain(message.toLowerCase());
+      const { problem } = kept.status();
+      expect(problem.toLowerCase(), message).to.contain(message.toLowerCase());
+      // Not twice, where the error of the client is that of the broker.
+      expect(problem.split(': '), message).to.deep.equal([...new Set(problem.split(': '))]);
       expect(kept.connection()).to.equal(undefined);
       await kept.close();
     }
