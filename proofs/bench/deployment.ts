@@ -27,7 +27,10 @@ const DEPLOYMENTS: readonly Deployment[] = [
 /** The defaults of the system. */
 const LEASE_SECONDS = 5;
 const QUESTIONS_PER_LEASE = 5;
-const KEEP_SECONDS = 3_665;
+/** The default lifetime of tokens, 5 s for clocks that differ, and 60 s for a step of the database's clock. */
+const KEEP_SECONDS = 365;
+/** How long an instance holds an entry beyond that: half the span of a table, and until auth drops it. */
+const HELD_LONGER_SECONDS = 20;
 const SYNC_ENTRIES_MAX = 1_000;
 const LIST_ENTRIES_MAX = 20e6;
 const BROADCAST_ENTRIES_MAX = 500;
@@ -118,7 +121,7 @@ function needsOf(
   entryBytes: { readonly single: number; readonly batched: number; readonly plain: number },
 ) {
   const intervalSeconds = LEASE_SECONDS / QUESTIONS_PER_LEASE;
-  const entries = Math.round(revocationsPerSecond * KEEP_SECONDS);
+  const entries = Math.round(revocationsPerSecond * (KEEP_SECONDS + HELD_LONGER_SECONDS));
   const batches = simulateBroadcasts(revocationsPerSecond, costs.signSeconds);
   const syncs = instances / (intervalSeconds * 0.95);
   const entriesPerSync = revocationsPerSecond * intervalSeconds;

@@ -6,6 +6,7 @@ import { BROADCAST_TYPE } from '../../services/auth/keys/keys.js';
 import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation/log.js';
 import type { Random } from '../shared/random.js';
 import type { Link } from './network.js';
+import type { RecordedToken } from './oracle.js';
 import type { Host, System } from './system.js';
 import type { World } from './world.js';
 
@@ -277,6 +278,34 @@ const FAULTS: { readonly [name: string]: Fault } = {
     });
     return () => {};
   },
+  'lifetime-change': ({ system, random }) => {
+    const { accessTokenSecondsMax } = system.world.settings;
+    setLifetime(system, Math.ceil(accessTokenSecondsMax * random.real(0.1, 1)));
+    return () => {};
+  },
+  'shorter-lifetime-then-restart': ({ system, host, random, later, callers }) => {
+    const struck = host();
+    const { accessTokenSecondsMax, keepMarginSeconds } = system.world.settings;
+    setLifetime(system, accessTokenSecondsMax);
+    const loweredMs = random.real(500, 3000);
+    later(loweredMs, () => setLifetime(system, 1));
+    const revokedMs = loweredMs + random.real(100, 2000);
+    for (let count = 0; count < 3; count += 1) {
+      later(revokedMs + random.real(0, 500), () => callers.revokeSomething());
+    }
+    let suspects: readonly RecordedToken[] = [];
+    later(revokedMs + 1000, () => {
+      suspects = callers.suspects();
+    });
+    // By then an entry would have been dropped that is kept for the short lifetime alone.
+    later(revokedMs + (keepMarginSeconds + 5) * 1000, () => {
+      struck.restart();
+      for (let call = 1; call < 8; call += 1) {
+        later(call * 400, () => callers.present(suspects, struck));
+      }
+    });
+    return () => {};
+  },
   'slow-verification': ({ system, random }) => {
     system.verifyMs = random.real(5, 300);
     return () => {
@@ -284,6 +313,12 @@ const FAULTS: { readonly [name: string]: Fault } = {
     };
   },
 };
+
+/** Sets the lifetime of tokens at one replica, which the others do not learn. */
+function setLifetime(system: System, seconds: number): void {
+  const replica = system.anyReplica();
+  replica?.process.run(() => void replica.service.setTokenSeconds(seconds).catch(() => undefined));
+}
 
 /** The largest difference between two readings of the database's clock that time does not explain, in milliseconds. */
 export const DATABASE_STEP_MS = 4000;
@@ -296,6 +331,9 @@ export interface Callers {
   revokeSomething(): void;
   revokeNextKey(): void;
   presentSuspects(host: Host): void;
+  /** The tokens that were revoked last. */
+  suspects(): readonly RecordedToken[];
+  present(tokens: readonly RecordedToken[], host: Host): void;
 }
 
 /** The faults of one run. */

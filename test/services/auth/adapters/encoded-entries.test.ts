@@ -77,10 +77,13 @@ describe('the encoding of sync responses', () => {
         },
       });
     }
-    const second = answer(poisoned, 3n);
-    const other = syncResponseOf(second);
-    shareEntries(other, second);
-    encodeSyncResponse(other);
+    // Of the same read, and of a later one that begins with the same entries.
+    for (const later of [poisoned, [...poisoned, entry(11n)]]) {
+      const second = answer(later, 3n);
+      const other = syncResponseOf(second);
+      shareEntries(other, second);
+      encodeSyncResponse(other);
+    }
     expect(translated).to.equal(0);
   });
 });
