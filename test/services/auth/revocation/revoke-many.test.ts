@@ -46,7 +46,7 @@ describe('the receipt of many revocations', () => {
         clock: systemClock,
         issuer: 'https://auth.test',
         foreignIssuers: [],
-        tokenIdOf: () => Promise.reject(new TypeError('not expected')),
+        identify: () => Promise.reject(new TypeError('not expected')),
         sessionIdOf: () => Promise.resolve(undefined),
         onKeyRevoked: () => undefined,
       },
