@@ -283,22 +283,28 @@ const FAULTS: { readonly [name: string]: Fault } = {
     setLifetime(system, Math.ceil(accessTokenSecondsMax * random.real(0.1, 1)));
     return () => {};
   },
-  'shorter-lifetime-then-restart': ({ system, host, random, later, callers }) => {
+  'long-lifetime-then-restart': ({ system, host, random, later, callers }) => {
+    const { scheduler, settings } = system.world;
+    const { accessTokenSeconds, accessTokenSecondsMax, keepMarginSeconds, activeMs } = settings;
     const struck = host();
-    const { accessTokenSecondsMax, keepMarginSeconds } = system.world.settings;
-    setLifetime(system, accessTokenSecondsMax);
-    const loweredMs = random.real(500, 3000);
-    later(loweredMs, () => setLifetime(system, 1));
-    const revokedMs = loweredMs + random.real(100, 2000);
-    for (let count = 0; count < 3; count += 1) {
-      later(revokedMs + random.real(0, 500), () => callers.revokeSomething());
-    }
-    let suspects: readonly RecordedToken[] = [];
-    later(revokedMs + 1000, () => {
-      suspects = callers.suspects();
-    });
+    // A replica may be configured with the long lifetime and not have written it.
+    const isWritten = random.chance(0.5);
+    const loweredMs = random.real(300, 1500);
+    const revokedMs = loweredMs + random.real(100, 1500);
     // By then an entry would have been dropped that is kept for the short lifetime alone.
-    later(revokedMs + (keepMarginSeconds + 5) * 1000, () => {
+    const droppedMs = revokedMs + (keepMarginSeconds + (isWritten ? 4 : accessTokenSeconds + 3)) * 1000;
+    if (scheduler.nowMs + droppedMs + 3000 > activeMs) return undefined;
+    const suspects: RecordedToken[] = [];
+    const mint = (): void => callers.freshToken((token) => suspects.push(token));
+    if (isWritten) setLifetime(system, accessTokenSecondsMax);
+    else for (const { service } of system.replicas) service.configureTokenSeconds(accessTokenSecondsMax);
+    later(random.next() * loweredMs, mint);
+    if (isWritten) later(loweredMs, () => setLifetime(system, 1));
+    later(loweredMs + random.next() * (revokedMs - loweredMs), mint);
+    later(revokedMs, () => {
+      for (const token of suspects) callers.revokeToken(token);
+    });
+    later(droppedMs, () => {
       struck.restart();
       for (let call = 1; call < 8; call += 1) {
         later(call * 400, () => callers.present(suspects, struck));
@@ -331,8 +337,8 @@ export interface Callers {
   revokeSomething(): void;
   revokeNextKey(): void;
   presentSuspects(host: Host): void;
-  /** The tokens that were revoked last. */
-  suspects(): readonly RecordedToken[];
+  freshToken(then: (token: RecordedToken) => void): void;
+  revokeToken(token: RecordedToken): void;
   present(tokens: readonly RecordedToken[], host: Host): void;
 }
 

@@ -52,6 +52,8 @@ export interface AuthService {
   readonly accountChanges: AccountChanges;
   /** Sets how long leases are. */
   setLeaseMs(leaseMs: number): Promise<void>;
+  /** Another configured lifetime of tokens, which this process has not written to the log. */
+  configureTokenSeconds(seconds: number): void;
   /** Sets how long tokens live that are minted from now on. */
   setTokenSeconds(seconds: number): Promise<void>;
   /** A token of the service that acts for users. */
@@ -161,6 +163,9 @@ export function startReplica({
       resetSeconds: 3600,
     }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
+    configureTokenSeconds: (seconds) => {
+      connection.configured.accessTokenSeconds = seconds;
+    },
     setTokenSeconds: (seconds) => {
       connection.configured.accessTokenSeconds = seconds;
       return log.setTokenSeconds(seconds);

@@ -270,11 +270,11 @@ export class Workload {
 
   /** Calls one instance with recently revoked tokens. */
   presentSuspects(host: Host): void {
-    this.present(this.suspects(), host);
+    this.present(this.#suspects.slice(-8), host);
   }
 
-  suspects(): readonly RecordedToken[] {
-    return this.#suspects.slice(-8);
+  revokeToken(token: RecordedToken): void {
+    this.#revoke({ kind: 'token-id', tokenId: token.tokenId }, [token]);
   }
 
   present(tokens: readonly RecordedToken[], host: Host): void {
