@@ -168,7 +168,7 @@ export function requestStep(request: SyncRequest): RequestStep {
   };
 }
 
-export function responseStep(response: SyncResponse): ResponseStep {
+function responseStep(response: SyncResponse): ResponseStep {
   const { leaseLength } = response;
   return {
     epoch: hexOf(response.epoch),
