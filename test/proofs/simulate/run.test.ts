@@ -29,7 +29,7 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'same-list': 5217,
   'known-epochs': 36,
   'clock-rises': 66,
-  'stored-lifetime': 0,
+  'stored-lifetime': 360,
   'older-lifetimes': 22,
 };
 
