@@ -70,7 +70,7 @@ describe('npm run drill', function () {
       ...rounds,
     ]);
     expect(code).to.equal(1);
-    expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE');
+    expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE', 'OTHER_DECISION');
   });
 
   it('lists the drills when it is asked for an unknown one', async () => {
