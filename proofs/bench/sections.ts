@@ -12,6 +12,7 @@ import { revoke } from './revoke.js';
 import { scale } from './scale.js';
 import type { Section } from './section.js';
 import { storm } from './storm.js';
+import { sync } from './sync.js';
 import { throughput } from './throughput.js';
 import { warm } from './warm.js';
 
@@ -26,6 +27,7 @@ export const SECTIONS: readonly Section[] = [
   scale,
   revoke,
   throughput,
+  sync,
   login,
   domain,
   deployment,
