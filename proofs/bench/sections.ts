@@ -7,6 +7,7 @@ import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
 import { login } from './login.js';
+import { longLists } from './long-lists.js';
 import { peers } from './peers.js';
 import { revoke } from './revoke.js';
 import { scale } from './scale.js';
@@ -24,6 +25,7 @@ export const SECTIONS: readonly Section[] = [
   list,
   hydrate,
   live,
+  longLists,
   scale,
   revoke,
   throughput,

@@ -20,8 +20,10 @@ import { executeCommands } from './worker.js';
 
 const READY_MS = 60_000;
 const CALL_MS_MAX = 30_000;
-/** How often the writer appends, in milliseconds. */
-const APPEND_EVERY_MS = 50;
+/** Entries of one transaction of the writer. */
+const APPENDED_TOGETHER = 50;
+/** Syncs under way at once; with more to send, a run takes longer. */
+const IN_FLIGHT_MAX = 32;
 const { path, requestSerialize } = RevocationServiceService.sync;
 
 let database: Database | undefined;
@@ -81,25 +83,36 @@ const commands = {
     fleets.set(options.port, instances);
   },
 
-  /** Syncs at a fixed rate: an instance does not wait for its response before it sends the next request. */
+  /**
+   * Syncs at a fixed rate. Where the machine is too busy for it, the entries become fewer with the syncs, so that each Sync
+   * finds as many new entries.
+   */
   run: async (run: SyncRun): Promise<SyncFigures> => {
     const place = await placeBefore(run.lag === 'follow' ? 0 : run.lag);
     const instances = fleets.get(run.port) ?? [];
     for (const instance of instances) instance.begin(place, run.lag === 'follow');
-    const ended = new AbortController();
-    const writing = appendUntil(ended.signal, run.entriesPerSecond);
     const startedMs = performance.now();
-    const open: Promise<void>[] = [];
+    const open = new Set<Promise<void>>();
     const total = Math.round((run.seconds * 1000 * instances.length) / run.everyMs);
+    const perSync = (run.entriesPerSecond * run.everyMs) / 1000 / instances.length;
+    let appended = 0;
+    let appending = Promise.resolve();
     for (let sync = 0; sync < total; sync += 1) {
       const waitMs = startedMs + (sync * run.everyMs) / instances.length - performance.now();
       if (waitMs > 0) await sleep(waitMs);
-      const instance = instances[sync % instances.length];
-      if (instance !== undefined) open.push(instance.sync());
+      if (open.size >= IN_FLIGHT_MAX) await Promise.race(open);
+      const due = Math.floor(sync * perSync) - appended;
+      if (due >= APPENDED_TOGETHER) {
+        appended += due;
+        await appending;
+        appending = append(due);
+      }
+      const one: Promise<void> | undefined = instances[sync % instances.length]
+        ?.sync()
+        .finally(() => void (one !== undefined && open.delete(one)));
+      if (one !== undefined) open.add(one);
     }
-    await Promise.all(open);
-    ended.abort();
-    await writing;
+    await Promise.all([...open, appending]);
     const callMs = instances.flatMap((instance) => instance.callMs);
     const sum = (read: (instance: Instance) => number): number =>
       instances.reduce((total, instance) => total + read(instance), 0);
@@ -249,18 +262,6 @@ async function append(count: number): Promise<void> {
     }),
   );
   await openedDatabase().transaction((sql) => createRevocationRows(sql, () => undefined).append(entries));
-}
-
-async function appendUntil(signal: AbortSignal, perSecond: number): Promise<void> {
-  const startedMs = performance.now();
-  let appended = 0;
-  while (!signal.aborted && perSecond > 0) {
-    const due = Math.floor(((performance.now() - startedMs) / 1000) * perSecond) - appended;
-    // A busy machine may exceed the time for which a transaction may hold the lock of the log.
-    await append(due).catch(() => undefined);
-    appended += due;
-    await sleep(APPEND_EVERY_MS);
-  }
 }
 
 /** The place of an entry so many before the head. */
