@@ -11,7 +11,7 @@ import { ID_BYTES } from './issuer.js';
 import { executeCommands } from './worker.js';
 
 const POLL_MS = 20;
-const READY_MS_MAX = 120_000;
+const READY_MS_MAX = 300_000;
 /** Instances that connect at the same time: more would wait for each other beyond their timeouts. */
 const STARTING_MAX = 20;
 /** Entries of one run whose arrivals are recorded. */

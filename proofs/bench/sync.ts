@@ -14,9 +14,9 @@ import type { SyncCommands } from './sync-process.js';
 import type { SyncerCommands, SyncRun } from './syncer-process.js';
 import { startWorker, type Worker } from './worker.js';
 
-const ROUNDS = 7;
+const ROUNDS = 5;
 const ROUNDS_SHORT = 2;
-const RUN_SECONDS = 6;
+const RUN_SECONDS = 4;
 const RUN_SECONDS_SHORT = 2;
 const INSTANCES = 400;
 const INSTANCES_SHORT = 100;

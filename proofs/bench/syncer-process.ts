@@ -22,6 +22,7 @@ const READY_MS = 60_000;
 const CALL_MS_MAX = 30_000;
 /** Entries of one transaction of the writer. */
 const APPENDED_TOGETHER = 50;
+const APPEND_ATTEMPTS_MAX = 10;
 /** Syncs under way at once; with more to send, a run takes longer. */
 const IN_FLIGHT_MAX = 32;
 const { path, requestSerialize } = RevocationServiceService.sync;
@@ -261,7 +262,15 @@ async function append(count: number): Promise<void> {
       actor: 'bench',
     }),
   );
-  await openedDatabase().transaction((sql) => createRevocationRows(sql, () => undefined).append(entries));
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await openedDatabase().transaction((sql) => createRevocationRows(sql, () => undefined).append(entries));
+      return;
+    } catch (error) {
+      // On a busy machine, the transaction may exceed the time for which it may hold the lock of the log.
+      if (attempt === APPEND_ATTEMPTS_MAX) throw error;
+    }
+  }
 }
 
 /** The place of an entry so many before the head. */
