@@ -41,8 +41,8 @@ const ACCESS_TOKEN_SECONDS = 300;
 /** The share of sessions that are in use at one time and refresh their tokens. */
 const ACTIVE_PART = 0.05;
 const ID_BYTES = 16;
-/** The run of section `scale` with the most entries for each instance that no pull replaced. */
-const ENTRIES_STAGE = '200x1000';
+/** The run of section `scale` that shows what an entry costs an instance. */
+const ENTRIES_STAGE = '100x1000';
 const SEED = 7;
 const REVOCATIONS_SIMULATED = 200_000;
 const SYNCS_SIMULATED = 20_000;
