@@ -13,7 +13,7 @@ import { executeCommands } from './worker.js';
 const POLL_MS = 20;
 const READY_MS_MAX = 300_000;
 /** Instances that connect at the same time: more would wait for each other beyond their timeouts. */
-const STARTING_MAX = 20;
+const STARTING_MAX = 10;
 /** Entries of one run whose arrivals are recorded. */
 const ENTRIES_MAX = 200_000;
 const IGNORE = (): void => {};

@@ -36,7 +36,49 @@ interface Held {
   purge(minute: number): void;
 }
 
+/** A list under a steady rate of revocations, in virtual time. */
+export interface Turnover {
+  readonly perSecond: number;
+  /** How long the log keeps an entry, in seconds. */
+  readonly keptSeconds: number;
+  /** How often auth drops what has expired, in seconds. */
+  readonly purgeSeconds: number;
+  readonly seconds: number;
+}
+
+export interface TurnoverFigures {
+  readonly entriesMax: number;
+  /** Largest memory of the list's own arrays, in bytes. */
+  readonly listBytesMax: number;
+  /** Largest resident memory of the process above that before the first entry, in bytes. */
+  readonly residentBytesMax: number;
+  readonly longestPauseMs: number;
+}
+
 const commands = {
+  turnover: ({ perSecond, keptSeconds, purgeSeconds, seconds }: Turnover): TurnoverFigures => {
+    const list = new RevocationList();
+    memory();
+    const before = process.memoryUsage.rss();
+    const most = { entriesMax: 0, listBytesMax: 0, residentBytesMax: 0, longestPauseMs: 0 };
+    for (let second = 0; second < seconds; second += 1) {
+      const ids = randomBytes(perSecond * ID_BYTES);
+      let lastMs = performance.now();
+      for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
+        const keepUntilMs = (second + keptSeconds) * 1000 + Math.floor((at / ids.byteLength) * 1000);
+        list.addIds(EntryKind.ENTRY_KIND_SESSION, ids.subarray(at, at + ID_BYTES), keepUntilMs);
+        const nowMs = performance.now();
+        most.longestPauseMs = Math.max(most.longestPauseMs, nowMs - lastMs);
+        lastMs = nowMs;
+      }
+      most.entriesMax = Math.max(most.entriesMax, list.size);
+      most.listBytesMax = Math.max(most.listBytesMax, list.bytes);
+      // Not after a collection: what the process holds is what a machine must have.
+      most.residentBytesMax = Math.max(most.residentBytesMax, process.memoryUsage.rss() - before);
+      if (second % purgeSeconds === 0) list.dropUntil(second * 1000);
+    }
+    return most;
+  },
   measure: ({ holder, entries }: { holder: Holder; entries: number }): HolderFigures => {
     const before = memory();
     const held = HOLDERS[holder]();

@@ -84,7 +84,7 @@ function serve(opened: Database, groups: RevocationGroups): Promise<number> {
     store: createAuthStore({ database: opened, importance: 'promise', onRevoked: () => undefined }),
     groups,
     log: createRevocationStore({ database: lane, publishedKeys: () => Promise.resolve(NO_KEYS) }),
-    tokenIdOf: () => Promise.reject(new TypeError('no token is revoked here')),
+    identify: () => Promise.reject(new TypeError('no token is revoked here')),
     sessionIdOf: () => Promise.resolve(undefined),
     issuer: 'https://bench.test',
     foreignIssuers: [],

@@ -99,7 +99,7 @@ function partsOver(database: Database): Parts {
   const revocations = createRevocations({
     store: createAuthStore({ database, importance: 'promise', onRevoked: () => undefined }),
     log,
-    tokenIdOf: () => Promise.reject(new TypeError('the bench revokes no token here')),
+    identify: () => Promise.reject(new TypeError('the bench revokes no token here')),
     sessionIdOf: () => Promise.resolve(undefined),
     issuer: BENCH_ISSUER,
     foreignIssuers: [],

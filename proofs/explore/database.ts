@@ -13,7 +13,7 @@ import {
   TICK_MS,
 } from './identifiers.js';
 import type { ExposedTail, Protocol } from './protocol.js';
-import { bitsOf, type Copy, type Database, indexesIn, type State } from './state.js';
+import { bitsOf, type Database, indexesIn, type PastDatabase, type State } from './state.js';
 import type { World } from './world.js';
 
 type Log = Protocol['log'];
@@ -55,61 +55,63 @@ export class DatabaseModel {
 
   /** Appends an entry of the next kind. */
   commit(state: State, present: Present): number {
-    const { database, entries } = state;
-    const index = entries.length;
+    this.#remember(state);
+    const { database } = state;
+    const index = state.entries.length;
+    const kind = this.#entries.nextKind(state);
+    const generation = database.generation + (kind === 'USER' ? 1 : 0);
     const entry = {
       epoch: database.epoch,
       sequence: database.head + 1,
       target: index,
-      value: state.keys[database.keys]?.signer ?? 0,
+      value: kind === 'USER' ? generation : (state.keys[database.keys]?.signer ?? 0),
       age: 0,
-      dueIn: this.#dueIn(state, present),
-      lost: false,
     };
-    entries.push(entry);
-    const kind = this.#entries.kindOf(state, index);
-    if (kind === 'USER') {
-      database.generation += 1;
-      entry.value = database.generation;
-    }
-    if (kind === 'KEY') {
-      // In the same transaction the key leaves the key set, and another one signs.
-      state.keys.push({ epoch: database.epoch, signer: state.keys.length });
-      database.keys = state.keys.length - 1;
-    }
-    append(database, index);
+    state.entries = [...state.entries, entry];
+    state.dues = [...state.dues, { dueIn: this.#dueIn(state, present), lost: false }];
+    // In the same transaction the key leaves the key set, and another one signs.
+    const keys = kind === 'KEY' ? addKeys(state, database.epoch, state.keys.length) : database.keys;
+    state.database = append({ ...database, generation, keys }, index);
     this.#entries.keptUntilMs?.push(present.databaseMs + (this.#world.keep ?? 0) * TICK_MS);
     return index;
   }
 
   openEpoch(state: State, present: Present): void {
-    const { database, entries, epochs, keys } = state;
-    const former = database.epoch;
-    epochs.push({ dueIn: this.#dueIn(state, present), lost: 0, lossDueIn: 0 });
-    database.epoch = epochs.length - 1;
-    database.epochRows |= 1 << database.epoch;
-    database.head = 0;
-    database.headEntry = 0;
-    keys.push({ epoch: database.epoch, signer: keys.length });
-    database.keys = keys.length - 1;
-    for (const [index, entry] of [...entries.entries()]) {
+    this.#remember(state);
+    const { entries } = state;
+    const former = state.database.epoch;
+    const epoch = state.epochs.length;
+    state.epochs = [...state.epochs, { dueIn: this.#dueIn(state, present), lost: 0, lossDueIn: 0 }];
+    let database: Database = {
+      ...state.database,
+      epoch,
+      epochRows: state.database.epochRows | (1 << epoch),
+      head: 0,
+      headEntry: 0,
+      keys: addKeys(state, epoch, state.keys.length),
+    };
+    for (const [index, entry] of entries.entries()) {
       const isCarried =
         entry.epoch === former &&
         (database.rows & (1 << index)) !== 0 &&
         this.#entries.kindOf(state, index) === 'FOREIGN' &&
         this.#entries.keepUntilMs(state, index, present) > present.databaseMs;
       if (!isCarried) continue;
-      entries.push({ ...entry, epoch: database.epoch, sequence: database.head + 1, target: entry.target });
-      append(database, entries.length - 1);
+      const { dueIn = 0, lost = false } = state.dues[index] ?? {};
+      state.entries = [...state.entries, { ...entry, epoch, sequence: database.head + 1 }];
+      state.dues = [...state.dues, { dueIn, lost }];
+      database = append(database, state.entries.length - 1);
       this.#entries.keptUntilMs?.push(0);
     }
+    state.database = database;
   }
 
   /** The key set changes, and the key that signs stays. */
   changeKeys(state: State): void {
-    const signer = state.keys[state.database.keys]?.signer ?? 0;
-    state.keys.push({ epoch: state.database.epoch, signer });
-    state.database.keys = state.keys.length - 1;
+    this.#remember(state);
+    const { epoch, keys } = state.database;
+    const signer = state.keys[keys]?.signer ?? 0;
+    state.database = { ...state.database, keys: addKeys(state, epoch, signer) };
   }
 
   /** The rows that may be dropped now. */
@@ -125,39 +127,36 @@ export class DatabaseModel {
   }
 
   purge(state: State, present: Present): void {
-    const { database } = state;
     const dropped = this.expired(state);
-    database.rows &= ~dropped;
+    const database = { ...state.database, rows: state.database.rows & ~dropped };
+    state.database = database;
     if (this.#environment.earlyPurge === true) return;
     let horizonMs = this.#entries.horizonMs(state, database.horizon, present);
     for (let index = 0; index < state.entries.length; index += 1) {
       if ((dropped & (1 << index)) === 0) continue;
       horizonMs = Math.max(horizonMs, this.#entries.keepUntilMs(state, index, present));
     }
-    database.horizon = this.#entries.entryOfHorizon(state, horizonMs, present);
+    state.database = { ...database, horizon: this.#entries.entryOfHorizon(state, horizonMs, present) };
   }
 
-  copy({ database, entries, epochs }: State): Copy {
-    return {
-      ...database,
-      foundUnder: [...database.foundUnder],
-      entries: entries.length,
-      epochs: epochs.length,
-    };
+  /** Before a change: a backup may have the present state, and in some worlds another server may keep it. */
+  #remember(state: State): void {
+    const { database, entries, epochs } = state;
+    if (state.restoresLeft === 0 && this.#world.oldStates !== true) return;
+    state.past = [...state.past, { ...database, entries: entries.length, epochs: epochs.length }];
   }
 
-  /** The database returns to the copy; what was committed since is lost. */
-  restore(state: State, copy: Copy): void {
-    const { entries, epochs, ...database } = copy;
-    state.database = { ...database, foundUnder: [...database.foundUnder] };
-    state.copy = undefined;
+  /** The database returns to a former state; what was committed since is lost. */
+  restore(state: State, number: number): void {
+    const { entries, epochs, ...database } = pastOf(state, number);
+    state.database = database;
     state.restoresLeft -= 1;
-    for (const entry of state.entries.slice(entries)) entry.lost = true;
-    for (const epoch of state.epochs.slice(epochs)) {
-      if (epoch.lost > 0) continue;
-      epoch.lost = state.epochs.length + 1;
-      epoch.lossDueIn = this.#world.lease;
-    }
+    state.past = state.restoresLeft > 0 ? state.past.slice(0, number) : [];
+    state.dues = state.dues.map((due, index) => (index < entries ? due : { ...due, lost: true }));
+    const lost = state.epochs.length + 1;
+    state.epochs = state.epochs.map((epoch, index) =>
+      index < epochs || epoch.lost > 0 ? epoch : { ...epoch, lost, lossDueIn: this.#world.lease },
+    );
   }
 
   /** What auth reads for one request. */
@@ -284,8 +283,24 @@ export class DatabaseModel {
   }
 }
 
-function append(database: Database, index: number): void {
-  database.head += 1;
-  database.headEntry = index + 1;
-  database.rows |= 1 << index;
+/** @throws RangeError when there is no such former state */
+export function pastOf({ past }: State, number: number): PastDatabase {
+  const former = past[number];
+  if (former === undefined) throw new RangeError(`there is no former state ${number} of the database`);
+  return former;
+}
+
+function append(database: Database, index: number): Database {
+  return {
+    ...database,
+    head: database.head + 1,
+    headEntry: index + 1,
+    rows: database.rows | (1 << index),
+  };
+}
+
+/** Adds a version of the key set. @returns its number */
+function addKeys(state: State, epoch: number, signer: number): number {
+  state.keys = [...state.keys, { epoch, signer }];
+  return state.keys.length - 1;
 }

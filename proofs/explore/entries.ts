@@ -31,9 +31,18 @@ export class Entries {
 
   kindOf(state: State, index: number): Kind {
     if (state.entries[index]?.target !== index) return 'FOREIGN';
+    return this.#kindAfter(state, index);
+  }
+
+  /** The kind of the next entry. */
+  nextKind(state: State): Kind {
+    return this.#kindAfter(state, state.entries.length);
+  }
+
+  #kindAfter({ entries }: State, index: number): Kind {
     let originals = 0;
     for (let before = 0; before < index; before += 1) {
-      if (state.entries[before]?.target === before) originals += 1;
+      if (entries[before]?.target === before) originals += 1;
     }
     return this.#world.entries[originals] ?? 'TOKEN';
   }

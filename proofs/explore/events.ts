@@ -12,7 +12,6 @@ export const EVENTS = [
   'open-epoch',
   'change-keys',
   'purge',
-  'copy',
   'restore',
   'ask',
   'read',
@@ -49,6 +48,9 @@ export type EventCode = number;
 
 const NUMBERS = 16;
 
+/** Maximum number of former states of the database. */
+export const PAST_MAX = NUMBERS / 2;
+
 export function eventCode(kind: EventKind, number = 0): EventCode {
   return EVENTS.indexOf(kind) * NUMBERS + number;
 }
@@ -78,8 +80,8 @@ interface Surroundings {
 /** The events that can happen in a state. */
 export function possibleEvents(state: State, surroundings: Surroundings): EventCode[] {
   const { world, environment } = surroundings;
-  const { database, copy, questions, pull } = state;
-  const readsOld = world.oldStates === true || environment.oldReads === true;
+  const { database, past, questions, pull } = state;
+  const replicas = world.oneReplica === true ? 1 : REPLICAS;
   const codes: EventCode[] = [];
   const add = (condition: boolean, kind: EventKind, number = 0): void => {
     if (condition) codes.push(eventCode(kind, number));
@@ -90,13 +92,11 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add(state.epochs.length <= (world.epochs ?? 0), 'open-epoch');
   add(surroundings.keyChangesLeft > 0, 'change-keys');
   add(surroundings.expired !== 0, 'purge');
-  add(state.restoresLeft > 0 && copy === undefined, 'copy');
-  add(readsOld && state.restoresLeft === 0, 'copy');
-  add(state.restoresLeft > 0 && copy !== undefined, 'restore');
+  for (const number of past.keys()) add(state.restoresLeft > 0, 'restore', number);
   add(questions.length < world.questions, 'ask');
   for (const [number, { answer, arrival }] of questions.entries()) {
     const hasArrived = world.receipts === undefined || arrival !== undefined;
-    for (let replica = 0; replica < REPLICAS; replica += 1) {
+    for (let replica = 0; replica < replicas; replica += 1) {
       add(!hasArrived, 'arrive', number * REPLICAS + replica);
     }
     add(answer === undefined && hasArrived, 'read', number);
@@ -106,17 +106,18 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
       'read-without-note',
       number,
     );
-    add(answer === undefined && copy !== undefined && environment.oldReads === true, 'read-old', number);
+    for (const old of past.keys()) {
+      add(answer === undefined && environment.oldReads === true, 'read-old', number * PAST_MAX + old);
+    }
     add(answer !== undefined, 'answer', number);
     add(true, 'lose', number);
   }
   for (const [number, { target }] of state.entries.entries()) add(target === number, 'broadcast', number);
   add(state.pullWanted && pull === undefined && world.withoutPulls !== true, 'begin-pull');
   add(pull !== undefined && pull.rows === undefined, 'read-pull');
-  add(
-    pull !== undefined && pull.rows === undefined && copy !== undefined && world.oldStates === true,
-    'read-old-pull',
-  );
+  for (const old of past.keys()) {
+    add(pull !== undefined && pull.rows === undefined && world.oldStates === true, 'read-old-pull', old);
+  }
   add(pull?.rows !== undefined, 'end-pull');
   add(pull !== undefined, 'break-pull');
   add(world.crashes === true, 'crash');
@@ -130,7 +131,7 @@ export function possibleEvents(state: State, surroundings: Surroundings): EventC
   add(state.tail !== undefined && state.tail.epoch > 0, 'restart-auth');
   if (state.receipts === undefined) return codes;
   const { watch, records } = state.receipts;
-  for (let replica = 0; replica < REPLICAS; replica += 1) {
+  for (let replica = 0; replica < replicas; replica += 1) {
     add(originals < world.entries.length && watch === undefined, 'commit-and-wait', replica);
     add(world.receipts === 'SLOW' && records[replica] !== undefined, 'share', replica);
   }
@@ -149,8 +150,8 @@ export function eventsOf(world: World): EventKind[] {
   add((world.epochs ?? 0) > 0, 'open-epoch');
   add((world.keyChanges ?? 0) > 0, 'change-keys');
   add(world.keep !== undefined, 'purge');
-  add((world.restores ?? 0) > 0, 'copy', 'restore');
-  add(world.oldStates, 'copy', 'read-old-pull');
+  add((world.restores ?? 0) > 0, 'restore');
+  add(world.oldStates, 'read-old-pull');
   add(world.crashes, 'crash');
   add((world.forward ?? 0) > 0, 'clock-forward', 'look');
   add((world.back ?? 0) > 0, 'clock-back', 'look');

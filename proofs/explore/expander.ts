@@ -14,8 +14,8 @@ export interface Expansion {
   readonly next: Uint8Array;
   readonly states: number;
   readonly transitions: number;
-  /** The kinds of events that have happened, one bit each. */
-  readonly kinds: number;
+  /** The numbers of the kinds of events that have happened. */
+  readonly kinds: ReadonlySet<number>;
   readonly violation: { readonly what: string; readonly at: Fingerprint } | undefined;
 }
 
@@ -71,7 +71,7 @@ export class Expander {
     let next = new Uint8Array(states.length * 2);
     let count = 0;
     let transitions = 0;
-    let kinds = 0;
+    const kinds = new Set<number>();
     const own = { low: 0, high: 0 };
     const found = { low: 0, high: 0 };
     for (let from = 0; from < states.length; from += length) {
@@ -90,12 +90,12 @@ export class Expander {
         };
       }
       for (const code of model.events(state)) {
-        const after = model.packing.unpack(packed);
-        model.apply(after, code);
-        model.packing.pack(after, this.#bytes);
+        const after = { ...state };
+        model.step(after, code);
+        model.packing.pack(after, this.#bytes, { state, bytes: packed });
         transitions += 1;
         fingerprintOf(this.#words, found);
-        kinds |= 1 << kindNumber(code);
+        kinds.add(kindNumber(code));
         if (!table.add(found, own)) continue;
         if ((count + 1) * length > next.length) {
           const larger = new Uint8Array(next.length * 2);

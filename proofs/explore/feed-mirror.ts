@@ -1,10 +1,8 @@
-/**
- * The real feed from a state, and back. Every field of its classes is declared here with what becomes of it; a field that
- * is missing, or that the class does not have, is an error at the start.
- */
+/** The real feed from a state, and back. */
 
 import type { Moment, RevocationList, SyncTicket } from '@portcullis/guard/internal';
 import type { Entries } from './entries.js';
+import { checkFields } from './fields.js';
 import {
   entryIdOf,
   entryIndexOf,
@@ -19,57 +17,8 @@ import {
   wordOf,
 } from './identifiers.js';
 import type { ExposedFeed, ExposedList, Protocol } from './protocol.js';
-import {
-  emptyList,
-  type FeedState,
-  indexesIn,
-  type Lease,
-  type List,
-  type Question,
-  type State,
-} from './state.js';
+import { indexesIn, type Lease, type List, type Question, type State } from './state.js';
 import type { World } from './world.js';
-
-/** What becomes of a field: `state` is a part of the state; any other text is the reason why it is not. */
-const FIELDS = {
-  Feed: {
-    service: 'constant',
-    instance: 'constant',
-    listener: 'constant',
-    listEntriesMax: 'constant',
-    list: 'state',
-    staged: 'state',
-    epoch: 'state',
-    applied: 'state',
-    entryIdAtApplied: 'state',
-    highestSeen: 'only decides whether a sync is due, and here a sync may begin at any time',
-    keySetVersion: 'state',
-    horizonMs: 'state',
-    lastAppliedMonotonicMs: 'state: its place among the open requests, with which alone it is compared',
-    lease: 'state',
-    rises: 'state',
-    hydrated: 'state',
-    unacknowledged: 'state; the order only decides which one beyond a hundred is dropped',
-  },
-  RevocationList: {
-    tokens: 'state',
-    sessions: 'no world revokes sessions: they are treated as tokens are',
-    users: 'state',
-    clients: 'no world revokes clients: they are treated as users are',
-    keys: 'state',
-    foreignIds: 'state',
-    foreignUsers: 'no world revokes users of other issuers',
-    packed: 'the number of tokens',
-    max: 'constant',
-  },
-  ClockRises: {
-    endedMs: 'state: its difference to the sums in requests and lease',
-    lowestMs: 'state',
-    highestMs: 'state',
-    riseMs: 'state',
-  },
-  IdTable: { directory: 'the tokens', depth: 'the tokens', size: 'the tokens' },
-} as const;
 
 /** The sum of ended segments in a feed made from a state; only its difference to other sums matters. */
 const ENDED_MS = 100 * TICK_MS;
@@ -160,7 +109,9 @@ export class FeedMirror {
     const { _lease: lease, _rises: rises } = feed;
     const differenceMs = present.wallMs - present.monotonicMs;
     const sumMs = rises._endedMs + rises._riseMs;
-    const saved: FeedState = {
+    let unacknowledged = 0;
+    for (const id of feed._unacknowledged.values()) unacknowledged |= 1 << (entryIndexOf(id) - 1);
+    state.feed = {
       epoch: epochIndexOf(feed._epoch),
       sequence: Number(feed._applied),
       entry: entryIndexOf(feed._entryIdAtApplied),
@@ -180,12 +131,10 @@ export class FeedMirror {
           }
         : undefined,
       hydrated: feed._hydrated,
-      unacknowledged: 0,
+      unacknowledged,
       list: this.#saveList(feed._list, state, present),
       staged: feed._staged && this.#saveList(feed._staged, state, present),
     };
-    for (const id of feed._unacknowledged.values()) saved.unacknowledged |= 1 << (entryIndexOf(id) - 1);
-    state.feed = saved;
   }
 
   /** Whether the last response that the feed has taken is the one to this request. */
@@ -212,12 +161,15 @@ export class FeedMirror {
     };
   }
 
-  /** Updates what an open request has in common with the feed. */
-  refresh(question: Question, ticket: SyncTicket, feed: ExposedFeed, present: Present): void {
+  /** An open request, with what it has in common with the feed as it is now. */
+  refreshed(question: Question, ticket: SyncTicket, feed: ExposedFeed, present: Present): Question {
     const { _rises: rises } = feed;
-    Object.assign(question, this.#agesOf(ticket.sentAt, present));
-    question.ofList = ticket.list === feed.list;
-    question.rises = Math.min(this.#world.lease, ticks(rises._endedMs + rises._riseMs - ticket.risesMs));
+    return {
+      ...question,
+      ...this.#agesOf(ticket.sentAt, present),
+      ofList: ticket.list === feed.list,
+      rises: Math.min(this.#world.lease, ticks(rises._endedMs + rises._riseMs - ticket.risesMs)),
+    };
   }
 
   #agesOf(sentAt: Moment, present: Present): Pick<Lease, 'monotonic' | 'wall'> {
@@ -256,7 +208,7 @@ export class FeedMirror {
   }
 
   #saveList(list: ExposedList, state: State, present: Present): List {
-    const saved = emptyList();
+    let [tokens, keys, foreign] = [0, 0, 0];
     for (const [span, table] of list._tokens) {
       let count = 0;
       for (let index = 0; index < state.entries.length; index += 1) {
@@ -265,51 +217,23 @@ export class FeedMirror {
         const keepUntilMs = this.#entries.keepUntilMs(state, index, present);
         if (Math.ceil(keepUntilMs / TICK_MS) !== span)
           throw new RangeError('an entry is in the table of another span');
-        saved.tokens |= 1 << index;
+        tokens |= 1 << index;
         count += 1;
       }
       if (count !== table.size) throw new RangeError('the list contains a token that was never revoked');
     }
-    const floor = list._users.get(USER);
-    if (floor !== undefined) {
-      saved.floor = Number(floor.minGeneration);
-      saved.floorKeep = this.#entries.entryOfHorizon(state, floor.keepUntilMs, present);
-    }
     for (let index = 0; index < state.entries.length; index += 1) {
-      if (list._keys.has(this.#entries.keyTextOf(state, index))) saved.keys |= 1 << index;
-      if (list._foreignIds.has(this.#entries.foreignKeyOf(index))) saved.foreign |= 1 << index;
+      if (list._keys.has(this.#entries.keyTextOf(state, index))) keys |= 1 << index;
+      if (list._foreignIds.has(this.#entries.foreignKeyOf(index))) foreign |= 1 << index;
     }
-    return saved;
-  }
-}
-
-/**
- * Compares the fields of the classes with those declared here.
- *
- * @throws Error naming the fields that are missing on either side
- */
-export function checkFields(protocol: Protocol): void {
-  const { Feed, RevocationList, ClockRises, IdTable } = protocol;
-  const feed = new Feed({
-    service: SERVICE,
-    instance: INSTANCE,
-    listener: { entryAdded: () => {}, listFilled: () => {}, epochChanged: () => {} },
-  });
-  const samples = {
-    Feed: feed,
-    RevocationList: new RevocationList(),
-    ClockRises: new ClockRises(),
-    IdTable: new IdTable(),
-  };
-  for (const [name, sample] of Object.entries(samples)) {
-    const declared = Object.keys(FIELDS[name as keyof typeof FIELDS]);
-    const found = Object.keys(sample).map((field) => field.replace(/^_/, ''));
-    const unknown = found.filter((field) => !declared.includes(field));
-    const gone = declared.filter((field) => !found.includes(field));
-    if (unknown.length + gone.length === 0) continue;
-    throw new Error(
-      `the fields of ${name} have changed: declare in proofs/explore/feed-mirror.ts what becomes of ${[...unknown, ...gone].join(', ')}`,
-    );
+    const floor = list._users.get(USER);
+    return {
+      tokens,
+      keys,
+      foreign,
+      floor: floor === undefined ? 0 : Number(floor.minGeneration),
+      floorKeep: floor === undefined ? 0 : this.#entries.entryOfHorizon(state, floor.keepUntilMs, present),
+    };
   }
 }
 

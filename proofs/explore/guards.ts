@@ -27,8 +27,8 @@ export interface Guard {
   readonly environment?: Environment;
   /** The worlds that are searched until one has a violation. */
   readonly worlds: readonly string[];
-  /** Why no world has a violation without it: another guard covers for it. */
-  readonly redundant?: string;
+  /** What it is for, although no world has a violation without it: that is outside of what the worlds contain. */
+  readonly outside?: string;
 }
 
 function edit(module: ModuleName, find: string, replace: string): Edit {
@@ -38,12 +38,6 @@ function edit(module: ModuleName, find: string, replace: string): Edit {
 const NO_CLOCK_RISES = edit('feed', 'awakeMs + (risesMs - lease.risesMs)', 'awakeMs');
 const NO_WALL_CLOCK = edit('feed', ', wallMs - lease.sentAt.wallMs);', ', 0);');
 
-const NO_HIDDEN_LEASE = edit(
-  'watch',
-  'requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs',
-  'requestedBeforeMs: isBefore ? requestedAtMs : 0',
-);
-const NO_REQUESTED_SINCE = edit('watch', 'one.requestedSince || nowMs', 'nowMs');
 const NO_FORGETTING = edit('enforcement', 'epochChanged: () => this.#forgetOwn()', 'epochChanged: () => {}');
 const NO_KEY_FLAGS = edit(
   'enforcement',
@@ -81,7 +75,8 @@ export const GUARDS: readonly Guard[] = [
     about: 'the lease is over by the wall clock',
     edits: [NO_WALL_CLOCK],
     worlds: ['sleep'],
-    redundant: 'the rises of the wall clock above the monotonic one count the same time',
+    outside:
+      'steps of the wall clock of up to 10 ms, which the rises leave out as jitter: here, clocks move in whole ticks',
   },
   {
     name: 'clock-rises',
@@ -100,7 +95,8 @@ export const GUARDS: readonly Guard[] = [
     about: 'the lease is over when the wall clock is before the request',
     edits: [edit('feed', 'lease === undefined || wallMs < lease.sentAt.wallMs', 'lease === undefined')],
     worlds: ['jump-back', 'sleep-back'],
-    redundant: 'the monotonic clock and the rises count the time, whatever the wall clock shows',
+    outside:
+      'a sleep and a set-back between two readings of the clocks: where machines sleep, the worlds read them around each set-back, because the promise holds only then',
   },
   {
     name: 'applied',
@@ -134,11 +130,9 @@ export const GUARDS: readonly Guard[] = [
   },
   {
     name: 'latest',
-    about: 'a response that was overtaken grants no lease',
+    about: 'a response that was overtaken grants no lease: it would replace a newer one',
     edits: [edit('feed', 'ticket.sentAt.monotonicMs > this.#lastAppliedMonotonicMs', 'true')],
-    worlds: ['requests', 'key', 'epoch'],
-    redundant:
-      'it could only shorten the lease: the list keeps what was added, and another epoch has another list',
+    worlds: ['requests'],
   },
   {
     name: 'same-list',
@@ -182,7 +176,8 @@ export const GUARDS: readonly Guard[] = [
     about: 'a new epoch drops the parts of a pull under way',
     edits: [NO_STAGED_DROP],
     worlds: ['epoch-one'],
-    redundant: 'the end of the pull names the former epoch',
+    outside:
+      'the memory of the parts, which is freed at once: when they end, they name the former epoch and are dropped',
   },
   {
     name: 'pull-of-former-epoch',
@@ -261,7 +256,6 @@ export const GUARDS: readonly Guard[] = [
     about: 'auth compares the position with the head of the log',
     edits: [edit('log', 'if (question.applied > state.head)', 'if (false)')],
     worlds: ['restore'],
-    redundant: 'the instance is asked to pull again and again, and admits nothing; but there is no alarm',
   },
   {
     name: 'known-epochs',
@@ -318,8 +312,8 @@ export const GUARDS: readonly Guard[] = [
     about: 'a position that another replica has shared is compared with the log again',
     environment: { trustsOthers: true },
     worlds: ['receipts-restore'],
-    redundant:
-      'the times of the requests show it as well, as long as the clock of the database is not set back',
+    outside:
+      'a clock of the database that is set back: here it is the clock by which all times are told. Otherwise the times of the requests show the same',
   },
   {
     name: 'last-lease',
@@ -328,23 +322,9 @@ export const GUARDS: readonly Guard[] = [
     worlds: ['receipts'],
   },
   {
-    name: 'overwritten-record',
-    about: 'a later request may have hidden an earlier one, whose lease still runs',
-    edits: [NO_HIDDEN_LEASE],
-    worlds: ['receipts'],
-    redundant: 'an instance that has asked since the commit is waited for',
-  },
-  {
     name: 'requested-since',
-    about: 'an instance that has asked since the commit is waited for, whatever its last lease was',
-    edits: [NO_REQUESTED_SINCE],
-    worlds: ['receipts'],
-    redundant: 'its earlier leases are waited for, and a later one came with the entry',
-  },
-  {
-    name: 'hidden-lease',
-    about: 'a call waits for an instance whose earlier lease is hidden by a later request',
-    edits: [NO_HIDDEN_LEASE, NO_REQUESTED_SINCE],
+    about: 'an instance that has asked since the commit is waited for: its record may hide an earlier lease',
+    edits: [edit('watch', 'one.requestedSince || nowMs', 'nowMs')],
     worlds: ['receipts'],
   },
   {
@@ -376,14 +356,16 @@ export const GUARDS: readonly Guard[] = [
     about: 'a new epoch forgets the cached tokens of this issuer',
     edits: [NO_FORGETTING],
     worlds: ['cached-epoch'],
-    redundant: 'the new key set flags the tokens of the former one',
+    outside:
+      'the memory of the cache, which is freed at once: the new key set flags the same tokens, but they stay until they expire',
   },
   {
     name: 'key-flags',
     about: 'a token whose key has left the key set is flagged',
     edits: [NO_KEY_FLAGS],
     worlds: ['cached-key', 'cached-epoch'],
-    redundant: 'the entry of a revoked key flags its tokens, and a new epoch forgets all',
+    outside:
+      'a key that leaves the key set without an entry: here none does, because auth drops a key only when its tokens have expired',
   },
   {
     name: 'former-epoch-tokens',
@@ -430,6 +412,8 @@ export const SIMULATED_ONLY: { readonly [G in GuardName]?: string } = {
   'session-generation': 'there are no sessions here',
   signature: 'messages cannot be forged here',
   generation: 'tokens are not minted here',
+  'stored-lifetime': 'the search of lifetimes leaves it out',
+  'older-lifetimes': 'the search of lifetimes leaves it out',
 };
 
 /** @throws RangeError when there is no such guard */

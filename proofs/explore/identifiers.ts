@@ -6,7 +6,7 @@ import { ID_BYTES } from '@portcullis/guard/limits';
  * The length of a tick, in milliseconds: that of the spans by which the list groups its entries, so that each keep_until is
  * the end of a span.
  */
-export const TICK_MS = 300_000;
+export const TICK_MS = 30_000;
 
 /** The present, in ticks of the database's clock, when times are relative to it. */
 export const ORIGIN_TICK = 1000;

@@ -20,16 +20,28 @@ import {
   TICK_MS,
 } from './identifiers.js';
 import type { ExposedFeed, Protocol } from './protocol.js';
-import { bitsOf, FAULTS, indexesIn, newFeed, type Question, type State } from './state.js';
+import {
+  bitsOf,
+  FAULTS,
+  indexesIn,
+  type Lease,
+  newFeed,
+  type Position,
+  type Question,
+  type State,
+} from './state.js';
 import { answerText, entryName, positionText } from './wording.js';
 import type { World } from './world.js';
 
 /** Objects that live on between events, instead of being made from each state. */
 interface Live {
   feed: ExposedFeed;
-  readonly tickets: WeakMap<Question, SyncTicket>;
+  /** By the position that the request names: an object that a request keeps while its other parts are replaced. */
+  readonly tickets: WeakMap<Position, SyncTicket>;
   tick: number;
   slept: number;
+  /** How far the wall clock is ahead. */
+  wallAhead: number;
   /** Distinguishes requests of one tick. */
   asked: number;
 }
@@ -70,7 +82,14 @@ export class InstanceModel {
   /** From now on, feed and tickets live on between events, and clocks advance. */
   goLive(): void {
     this.entries.keptUntilMs = [];
-    this.live = { feed: this.mirror.create(), tickets: new WeakMap(), tick: ORIGIN_TICK, slept: 0, asked: 0 };
+    this.live = {
+      feed: this.mirror.create(),
+      tickets: new WeakMap(),
+      tick: ORIGIN_TICK,
+      slept: 0,
+      wallAhead: 0,
+      asked: 0,
+    };
   }
 
   /** During a replay: writes the objects that live on into the state. */
@@ -78,13 +97,17 @@ export class InstanceModel {
     const present = this.present(state);
     const feed = this.feedOf(state);
     this.mirror.save(feed, state, present);
-    for (const question of state.questions) {
-      this.mirror.refresh(question, this.#ticketOf(question, feed, present), feed, present);
-    }
+    state.questions = state.questions.map((question) =>
+      this.mirror.refreshed(question, this.#ticketOf(question, feed, present), feed, present),
+    );
   }
 
-  present({ wallAhead }: State): Present {
-    const { tick, slept } = this.live ?? { tick: ORIGIN_TICK, slept: 0 };
+  present(state: State): Present {
+    const { tick, slept, wallAhead } = this.live ?? {
+      tick: ORIGIN_TICK,
+      slept: 0,
+      wallAhead: state.wallAhead,
+    };
     return {
       databaseMs: tick * TICK_MS,
       monotonicMs: (tick - slept) * TICK_MS,
@@ -101,22 +124,22 @@ export class InstanceModel {
     const present = this.present(state);
     const feed = this.feedOf(state);
     const tickets = new Map(
-      state.questions.map((question) => [question, this.#ticketOf(question, feed, present)]),
+      state.questions.map((question) => [question.at, this.#ticketOf(question, feed, present)]),
     );
     this.cache?.load(state, feed, present);
     const result = work(feed, present);
     this.cache?.save(state);
     this.mirror.save(feed, state, present);
-    for (const question of state.questions) {
-      const ticket = tickets.get(question);
-      if (ticket !== undefined) this.mirror.refresh(question, ticket, feed, present);
-    }
+    state.questions = state.questions.map((question) => {
+      const ticket = tickets.get(question.at);
+      return ticket === undefined ? question : this.mirror.refreshed(question, ticket, feed, present);
+    });
     if (this.world.stale === true) this.#noteRejected(state, feed, present);
     return result;
   }
 
   #ticketOf(question: Question, feed: ExposedFeed, present: Present): SyncTicket {
-    return this.live?.tickets.get(question) ?? this.mirror.ticketOf(question, feed, present);
+    return this.live?.tickets.get(question.at) ?? this.mirror.ticketOf(question, feed, present);
   }
 
   /** The ticket with which a response is applied; without the guard, one of the present. */
@@ -163,13 +186,11 @@ export class InstanceModel {
   }
 
   setClock(state: State, by: 1 | -1): void {
-    const { feed, questions } = state;
     const wallMax = this.world.lease + (this.world.back ?? 0);
     state.wallAhead += by;
-    for (const ages of feed.lease === undefined ? questions : [...questions, feed.lease]) {
-      ages.wall = Math.min(ages.wall + by, wallMax);
-    }
-    if (feed.clocks !== undefined) shiftClocks(feed.clocks, -by);
+    if (this.live !== undefined) this.live.wallAhead += by;
+    changeAges(state, (ages) => ({ ...ages, wall: Math.min(ages.wall + by, wallMax) }));
+    shiftClocks(state, -by);
   }
 
   crash(state: State): string {
@@ -211,8 +232,8 @@ export class InstanceModel {
         arrival: undefined,
         answer: undefined,
       };
-      state.questions.push(question);
-      this.live?.tickets.set(question, ticket);
+      state.questions = [...state.questions, question];
+      this.live?.tickets.set(question.at, ticket);
       return `the instance asks: ${positionText(question.at)}`;
     });
   }
@@ -221,9 +242,12 @@ export class InstanceModel {
     const question = questionAt(state, number);
     const { answer } = question;
     if (answer === undefined) throw new RangeError('the request has no response');
-    return this.#withFeed(state, (feed, present) => {
+    let isLast = false;
+    const { lease } = state.feed;
+    let isGranted = false;
+    const text = this.#withFeed(state, (feed, present) => {
       const ticket = this.#answeredTicket(question, feed, present);
-      state.questions.splice(number, 1);
+      state.questions = state.questions.toSpliced(number, 1);
       const entries = indexesIn(answer.entries).map((index) =>
         this.entries.logEntryOf(state, index, present),
       );
@@ -244,15 +268,22 @@ export class InstanceModel {
           this.cache?.replaceKeys(state);
         }),
       );
-      if (this.mirror.isLast(feed, ticket.sentAt)) {
-        const isLatest = this.environment.leaseFromAnswer === true;
-        state.feed.lastRank = isLatest ? this.#nextRank(state) : question.rank;
-      }
-      if (outcome === 'granted' && state.installed !== answer.keysRead) state.faults |= FAULTS.otherKeys;
+      isLast = this.mirror.isLast(feed, ticket.sentAt);
+      isGranted = outcome === 'granted';
+      if (isGranted && state.installed !== answer.keysRead) state.faults |= FAULTS.otherKeys;
       if (outcome === 'pull') state.pullWanted = true;
       if (outcome === 'pull' || outcome === 'granted') state.followed |= 1 << (answer.epoch - 1);
       return `the response to request ${number + 1} arrives (${answerText(answer)}): ${outcome}`;
     });
+    const granted = isGranted ? state.feed.lease : undefined;
+    if (granted !== undefined && lease !== undefined && granted.monotonic > lease.monotonic) {
+      state.faults |= FAULTS.olderLease;
+    }
+    if (isLast) {
+      const isLatest = this.environment.leaseFromAnswer === true;
+      state.feed = { ...state.feed, lastRank: isLatest ? this.#nextRank(state) : question.rank };
+    }
+    return text;
   }
 
   broadcast(state: State, index: number): string {
@@ -316,13 +347,14 @@ export class InstanceModel {
   }
 
   /** Time passes for the clocks. Those of a sleeping machine's monotonic kind stand still. */
-  pass({ feed, questions }: State, { asleep }: { asleep: boolean }): void {
+  pass(state: State, { asleep }: { asleep: boolean }): void {
     const { lease, back = 0 } = this.world;
-    for (const ages of feed.lease === undefined ? questions : [...questions, feed.lease]) {
-      if (!asleep) ages.monotonic = Math.min(ages.monotonic + 1, lease);
-      ages.wall = Math.min(ages.wall + 1, lease + back);
-    }
-    if (asleep && feed.clocks !== undefined) shiftClocks(feed.clocks, -1);
+    changeAges(state, (ages) => ({
+      ...ages,
+      monotonic: asleep ? ages.monotonic : Math.min(ages.monotonic + 1, lease),
+      wall: Math.min(ages.wall + 1, lease + back),
+    }));
+    if (asleep) shiftClocks(state, -1);
     if (this.live === undefined) return;
     this.live.tick += 1;
     if (asleep) this.live.slept += 1;
@@ -341,9 +373,21 @@ const NO_ANSWER = {
   leaseMs: 0,
 };
 
-function shiftClocks(clocks: { lowest: number; highest: number }, by: number): void {
-  clocks.lowest += by;
-  clocks.highest += by;
+/** Changes the ages of the lease and of the open requests. */
+function changeAges(state: State, change: <T extends Pick<Lease, 'monotonic' | 'wall'>>(ages: T) => T): void {
+  const { feed } = state;
+  if (feed.lease !== undefined) state.feed = { ...feed, lease: change(feed.lease) };
+  if (state.questions.length > 0) state.questions = state.questions.map(change);
+}
+
+function shiftClocks(state: State, by: number): void {
+  const { feed } = state;
+  const { clocks } = feed;
+  if (clocks === undefined) return;
+  state.feed = {
+    ...feed,
+    clocks: { ...clocks, lowest: clocks.lowest + by, highest: clocks.highest + by },
+  };
 }
 
 /** @throws RangeError when there is no such request */

@@ -1,9 +1,9 @@
 /** What the events of a world do: the protocol's own code, called from a state and saved into one. */
 
 import { questionOf } from '../../services/auth/adapters/revocation-messages.js';
-import { DatabaseModel } from './database.js';
+import { DatabaseModel, pastOf } from './database.js';
 import { Entries } from './entries.js';
-import { type EventCode, type EventKind, eventOf, possibleEvents } from './events.js';
+import { type EventCode, type EventKind, eventOf, PAST_MAX, possibleEvents } from './events.js';
 import type { Environment } from './guards.js';
 import {
   entryIdOf,
@@ -17,10 +17,20 @@ import {
   TICK_MS,
 } from './identifiers.js';
 import { InstanceModel, questionAt } from './instance-model.js';
+import { Memo } from './memo.js';
 import { Packing } from './packing.js';
 import type { Protocol } from './protocol.js';
 import { REPLICAS, ReceiptsModel } from './receipts-model.js';
-import { type Answer, bitsOf, type Entry, FAULTS, indexesIn, newFeed, type State } from './state.js';
+import {
+  type Answer,
+  bitsOf,
+  type Database,
+  type Entry,
+  FAULTS,
+  indexesIn,
+  newFeed,
+  type State,
+} from './state.js';
 import { answerText, entriesText, entryName, epochName, positionText } from './wording.js';
 import type { World } from './world.js';
 
@@ -34,6 +44,7 @@ export class Model {
   readonly instance: InstanceModel;
   readonly receipts: ReceiptsModel;
   readonly environment: Environment;
+  readonly #memo: Memo;
 
   constructor(protocol: Protocol, world: World, environment: Environment = {}) {
     this.protocol = protocol;
@@ -50,6 +61,9 @@ export class Model {
     });
     this.environment = environment;
     this.receipts = new ReceiptsModel(protocol, world, environment);
+    this.#memo = new Memo(world, this.packing, (state, code) => {
+      this.apply(state, code);
+    });
   }
 
   /** Nothing has happened yet. */
@@ -57,9 +71,10 @@ export class Model {
     const { world } = this;
     return {
       database: this.database.initial(),
-      copy: undefined,
+      past: [],
       restoresLeft: world.restores ?? 0,
       entries: [],
+      dues: [],
       epochs: [{ dueIn: 0, lost: 0, lossDueIn: 0 }],
       keys: [{ epoch: 0, signer: 0 }],
       feed: newFeed(),
@@ -92,7 +107,12 @@ export class Model {
     });
   }
 
-  /** Lets an event happen. @returns what happened, in words; only during a replay */
+  /** Lets an event happen, or remembers what an equal one has done. */
+  step(state: State, code: EventCode): void {
+    this.#memo.apply(state, code);
+  }
+
+  /** Lets an event happen. @returns what happened, in words; for a replay */
   apply(state: State, code: EventCode): string {
     const { kind, number } = eventOf(code);
     switch (kind) {
@@ -123,24 +143,22 @@ export class Model {
       case 'purge':
         this.database.purge(state, this.instance.present(state));
         return 'auth drops the entries that have expired, and raises the horizon';
-      case 'copy':
-        state.copy = this.database.copy(state);
-        return state.restoresLeft > 0
-          ? 'a backup of the database is made'
-          : 'another server keeps this state of the database';
       case 'restore':
-        if (state.copy !== undefined) this.database.restore(state, state.copy);
-        return 'the database is restored from the backup';
+        this.database.restore(state, number);
+        return `the database is restored: epoch ${epochName(state.database.epoch)}, head ${state.database.head}`;
       case 'shorten-lease':
-        state.database.olderLease = Math.max(state.database.lease, state.database.olderLease);
-        state.database.lease = this.world.shorterLease ?? this.world.lease;
+        state.database = {
+          ...state.database,
+          olderLease: Math.max(state.database.lease, state.database.olderLease),
+          lease: this.world.shorterLease ?? this.world.lease,
+        };
         return `leases are set to ${state.database.lease} ticks`;
       case 'date-older-leases':
-        state.database.olderLeasesEndIn = Math.max(
-          state.database.olderLeasesEndIn,
-          state.database.olderLease,
-        );
-        state.database.olderLease = 0;
+        state.database = {
+          ...state.database,
+          olderLeasesEndIn: Math.max(state.database.olderLeasesEndIn, state.database.olderLease),
+          olderLease: 0,
+        };
         return 'auth notes when the last longer lease ends';
       case 'crash':
         return this.instance.crash(state);
@@ -154,30 +172,31 @@ export class Model {
       case 'ask':
         return this.instance.ask(state);
       case 'read':
-        return this.#read(state, number, { old: false, notes: true });
+        return this.#read(state, number, { notes: true });
       case 'read-without-note':
-        return this.#read(state, number, { old: false, notes: false });
+        return this.#read(state, number, { notes: false });
       case 'read-with-tail':
-        return this.#read(state, number, { old: false, notes: true, tail: true });
+        return this.#read(state, number, { notes: true, tail: true });
       case 'verify':
         return this.instance.verify(state, number);
       case 'restart-auth':
         if (state.tail !== undefined) state.tail = { epoch: 0, entries: 0 };
         return 'auth starts again';
       case 'read-old':
-        return this.#read(state, number, { old: true, notes: false });
+        return this.#read(state, Math.floor(number / PAST_MAX), { old: number % PAST_MAX, notes: false });
       case 'answer':
         return this.instance.answer(state, number);
       case 'lose':
-        state.questions.splice(number, 1);
+        state.questions = state.questions.toSpliced(number, 1);
         return `request ${number + 1} or its response is lost`;
       case 'broadcast':
         return this.instance.broadcast(state, number);
       case 'begin-pull':
         return this.instance.beginPull(state);
       case 'read-pull':
+        return this.#readPull(state, undefined);
       case 'read-old-pull':
-        return this.#readPull(state, kind === 'read-old-pull');
+        return this.#readPull(state, number);
       case 'end-pull':
         return this.instance.endPull(state, true);
       case 'break-pull':
@@ -188,25 +207,23 @@ export class Model {
   }
 
   #applyReceipt(state: State, kind: EventKind, number: number): string {
-    const { receipts } = state;
-    if (receipts === undefined) throw new RangeError(`there is no event ${kind}`);
     switch (kind) {
       case 'arrive': {
         const replica = number % REPLICAS;
         const question = Math.floor(number / REPLICAS);
-        this.receipts.arrive(state, receipts, question, replica);
+        this.receipts.arrive(state, question, replica);
         return `request ${question + 1} arrives at replica ${replica + 1} of auth`;
       }
       case 'commit-and-wait': {
         const text = this.#commit(state);
-        this.receipts.watch(state, receipts, state.entries.length - 1, number);
+        this.receipts.watch(state, state.entries.length - 1, number);
         return `${text}, and waits at replica ${number + 1}`;
       }
       case 'share':
-        this.receipts.share(receipts, number);
+        this.receipts.share(state, number);
         return `replica ${number + 1} shares its record of the instance`;
       case 'read-others':
-        this.receipts.readOthers(state, receipts);
+        this.receipts.readOthers(state);
         return 'the waiting call reads the record of the other replica';
       default:
         throw new RangeError(`there is no event ${kind}`);
@@ -220,23 +237,27 @@ export class Model {
 
   /** Time passes. A sleeping machine's monotonic clock stands still. */
   #pass(state: State, { asleep }: { asleep: boolean }): void {
-    const { database, copy, entries, epochs } = state;
     const { back = 0, keep } = this.world;
-    const later = (value: number): number => Math.max(0, value - 1);
-    for (const entry of entries) {
-      if (keep !== undefined) entry.age += 1;
-      entry.dueIn = later(entry.dueIn);
-    }
     // By then its token has expired on every clock, so only the order of older entries counts.
-    if (keep !== undefined) compressAges(entries, keep + 1 + back);
-    for (const epoch of epochs) {
-      epoch.dueIn = later(epoch.dueIn);
-      epoch.lossDueIn = later(epoch.lossDueIn);
+    if (keep !== undefined && state.entries.length > 0) {
+      state.entries = withAges(state.entries, keep + 1 + back);
     }
-    for (const each of [database, copy])
-      if (each !== undefined) each.olderLeasesEndIn = later(each.olderLeasesEndIn);
+    if (state.dues.some(({ dueIn }) => dueIn > 0)) {
+      state.dues = state.dues.map((due) => ({ ...due, dueIn: later(due.dueIn) }));
+    }
+    if (state.epochs.some(({ dueIn, lossDueIn }) => dueIn + lossDueIn > 0)) {
+      state.epochs = state.epochs.map((epoch) => ({
+        ...epoch,
+        dueIn: later(epoch.dueIn),
+        lossDueIn: later(epoch.lossDueIn),
+      }));
+    }
+    state.database = withOlderLeases(state.database);
+    state.past = state.past.some(({ olderLeasesEndIn }) => olderLeasesEndIn > 0)
+      ? state.past.map(withOlderLeases)
+      : state.past;
     this.instance.pass(state, { asleep });
-    if (state.receipts !== undefined) this.receipts.pass(state, state.receipts);
+    this.receipts.pass(state);
   }
 
   #commit(state: State): string {
@@ -246,9 +267,9 @@ export class Model {
     return `Revoke commits entry ${entryName(index)} (${kind}) at ${sequence} of epoch ${epochName(epoch)}`;
   }
 
-  #read(state: State, number: number, how: { old: boolean; notes: boolean; tail?: boolean }): string {
+  #read(state: State, number: number, how: { old?: number; notes: boolean; tail?: boolean }): string {
     const question = questionAt(state, number);
-    const database = how.old ? (state.copy ?? state.database) : state.database;
+    const database = how.old === undefined ? state.database : pastOf(state, how.old);
     const { syncResultFor, newlyLost } = this.protocol.log;
     const present = this.instance.present(state);
     const asked = questionOf({
@@ -261,11 +282,12 @@ export class Model {
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
     });
     const reading = this.database.read(state, { database, usesTail: how.tail === true }, asked, present);
-    const from = how.old
-      ? 'an old state of the log'
-      : how.tail === true
-        ? 'the log after what it remembers'
-        : 'the log';
+    const from =
+      how.old !== undefined
+        ? 'an old state of the log'
+        : how.tail === true
+          ? 'the log after what it remembers'
+          : 'the log';
     try {
       const result = syncResultFor(reading, asked);
       const answer: Answer = {
@@ -279,14 +301,14 @@ export class Model {
         horizon: database.horizon,
         lease: result.leaseMs / TICK_MS,
       };
-      question.answer = answer;
-      if (state.receipts !== undefined && question.arrival !== undefined) {
-        this.receipts.answered(state, state.receipts, asked, question.arrival, result);
-      }
+      const isLost = question.at.entry > 0 && state.dues[question.at.entry - 1]?.lost === true;
+      if (isLost && question.at.epoch === answer.epoch) state.faults |= FAULTS.noAlarm;
+      state.questions = state.questions.with(number, { ...question, answer });
+      if (question.arrival !== undefined) this.receipts.answered(state, asked, question.arrival, result);
       return `auth reads ${from} for request ${number + 1}: ${answerText(answer)}`;
     } catch (error) {
       if (!(error instanceof Error && 'code' in error && error.code === 'LOG_CHANGED')) throw error;
-      state.questions.splice(number, 1);
+      state.questions = state.questions.toSpliced(number, 1);
       if ((this.world.restores ?? 0) === 0) state.faults |= FAULTS.falseAlarm;
       const lost = newlyLost(reading, asked);
       if (lost !== undefined && how.notes)
@@ -295,23 +317,39 @@ export class Model {
     }
   }
 
-  #readPull(state: State, isOld: boolean): string {
-    const database = isOld ? (state.copy ?? state.database) : state.database;
+  #readPull(state: State, old: number | undefined): string {
+    const database = old === undefined ? state.database : pastOf(state, old);
     const rows = this.database.rowsOfEpoch(state, database);
     state.pull = { epoch: database.epoch + 1, sequence: database.head, entry: database.headEntry, rows };
-    return `auth reads ${isOld ? 'an old state of the list' : 'the list'} for the pull: ${positionText(state.pull)}, ${entriesText(rows)}`;
+    return `auth reads ${old !== undefined ? 'an old state of the list' : 'the list'} for the pull: ${positionText(state.pull)}, ${entriesText(rows)}`;
   }
 }
 
 /** Written in a transaction of its own, while the epoch under which the loss was found is still the present one. */
-function noteLost({ database }: State, epoch: number, foundUnder: number): void {
+function noteLost(state: State, epoch: number, foundUnder: number): void {
+  const { database } = state;
   if (database.epoch !== foundUnder || (database.epochRows & (1 << epoch)) !== 0) return;
-  if (database.foundUnder[epoch] === 0) database.foundUnder[epoch] = foundUnder + 1;
+  if (database.foundUnder[epoch] !== 0) return;
+  state.database = { ...database, foundUnder: database.foundUnder.with(epoch, foundUnder + 1) };
 }
 
-/** Ages from a limit on become the limit, the limit plus one … in their order. */
-function compressAges(entries: readonly Entry[], limit: number): void {
-  const ages = [...new Set(entries.map(({ age }) => age))].filter((age) => age >= limit);
+/** A tick less, and not less than 0. */
+function later(ticksLeft: number): number {
+  return Math.max(0, ticksLeft - 1);
+}
+
+function withOlderLeases<T extends Database>(database: T): T {
+  if (database.olderLeasesEndIn === 0) return database;
+  return { ...database, olderLeasesEndIn: later(database.olderLeasesEndIn) };
+}
+
+/** Entries a tick later. Ages from a limit on become the limit, the limit plus one … in their order. */
+function withAges(entries: readonly Entry[], limit: number): Entry[] {
+  const older = entries.map(({ age }) => age + 1);
+  const ages = [...new Set(older)].filter((age) => age >= limit);
   ages.sort((left, right) => left - right);
-  for (const entry of entries) if (entry.age >= limit) entry.age = limit + ages.indexOf(entry.age);
+  return entries.map((entry, index) => {
+    const age = older[index] ?? 0;
+    return { ...entry, age: age < limit ? age : limit + ages.indexOf(age) };
+  });
 }

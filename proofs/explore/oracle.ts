@@ -7,6 +7,7 @@ import type { Feed, VerifiedToken } from '@portcullis/guard/internal';
 import { TRUSTED } from './cache-model.js';
 import { kidOf } from './entries.js';
 import { LATER_MS, type Present } from './identifiers.js';
+import { Approved } from './memo.js';
 import type { Model } from './model.js';
 import type { ExposedAdmissions } from './protocol.js';
 import { FAULTS, type State } from './state.js';
@@ -16,10 +17,12 @@ import { entryName } from './wording.js';
 export class Oracle {
   readonly #model: Model;
   readonly #admissions: ExposedAdmissions;
+  readonly #approved: Approved;
   #present: Present = { databaseMs: 0, monotonicMs: 0, wallMs: 0 };
 
   constructor(model: Model) {
     this.#model = model;
+    this.#approved = new Approved(model.packing);
     this.#admissions = new model.protocol.Admissions({
       issuer: '',
       audience: '',
@@ -35,6 +38,10 @@ export class Oracle {
 
   /** The violation in a state; undefined when there is none. */
   violationOf(state: State): string | undefined {
+    return this.#approved.violationOf(state, (whole) => this.#judge(whole));
+  }
+
+  #judge(state: State): string | undefined {
     const fault = faultOf(state);
     if (fault !== undefined) return fault;
     if (state.installed === 0) return undefined;
@@ -70,8 +77,8 @@ export class Oracle {
 
   /** A call with a revoked token is admitted after the bound. */
   #lateEntry(state: State): string | undefined {
-    for (const [index, { target, dueIn, lost }] of state.entries.entries()) {
-      if (target !== index || dueIn > 0 || lost) continue;
+    for (const [index, { dueIn, lost }] of state.dues.entries()) {
+      if (state.entries[index]?.target !== index || dueIn > 0 || lost) continue;
       const isAdmitted =
         this.#admits(this.#model.entries.revokedToken(state, index, this.#present)) ||
         this.#model.instance.cache?.admits(state, 'ENTRY', index) === true;
@@ -84,8 +91,8 @@ export class Oracle {
   /** A call is admitted although a receipt states that the instance enforces the revocation. */
   #receipt(state: State): string | undefined {
     if (state.receipts === undefined) return undefined;
-    const confirmed = this.#model.receipts.confirmed(state, state.receipts);
-    if (confirmed === undefined || state.entries[confirmed.entry]?.lost === true) return undefined;
+    const confirmed = this.#model.receipts.confirmed(state);
+    if (confirmed === undefined || state.dues[confirmed.entry]?.lost === true) return undefined;
     const { entry, why } = confirmed;
     if (!this.#admits(this.#model.entries.revokedToken(state, entry, this.#present))) return undefined;
     return `receipt: a call with the token that ${entryName(entry)} revokes is admitted, and ${why}`;
@@ -126,7 +133,7 @@ export class Oracle {
     const { epoch } = state.database;
     if (state.feed.epoch !== epoch + 1) return undefined;
     const isUnsettled =
-      state.entries.some((entry) => entry.lost && entry.epoch === epoch) ||
+      state.entries.some((entry, index) => entry.epoch === epoch && state.dues[index]?.lost === true) ||
       state.epochs.some(({ lost }) => lost > 0 && lost - 1 > epoch);
     if (isUnsettled) return undefined;
     const signer = state.keys[state.database.keys];
@@ -140,12 +147,16 @@ export class Oracle {
 
   /** What holds for methods with ON_STALE_ALLOW: only the lease is waived. */
   #stale(state: State): string | undefined {
-    for (const [index, { target, epoch, sequence, lost }] of state.entries.entries()) {
+    for (const [index, { target, epoch, sequence }] of state.entries.entries()) {
       if (!this.#admits(this.#model.entries.revokedToken(state, index, this.#present), true)) continue;
       if (target === index && (state.rejected & (1 << index)) !== 0) {
         return `stale: a call with the token that ${entryName(index)} revokes is admitted after it was rejected once`;
       }
-      if (!lost && epoch + 1 === state.feed.epoch && sequence <= state.feed.sequence) {
+      if (
+        state.dues[index]?.lost === false &&
+        epoch + 1 === state.feed.epoch &&
+        sequence <= state.feed.sequence
+      ) {
         return `stale: a call with the token that ${entryName(index)} revokes is admitted, and the list is complete beyond it`;
       }
     }
@@ -166,5 +177,9 @@ function faultOf({ faults }: State): string | undefined {
   if ((faults & FAULTS.otherKeys) !== 0)
     return 'keys: a lease was granted with another key set than the log had';
   if ((faults & FAULTS.falseAlarm) !== 0) return 'alarm: LOG_CHANGED, although the database has lost nothing';
+  if ((faults & FAULTS.olderLease) !== 0)
+    return 'lease: a response that was overtaken has replaced the lease by an older one';
+  if ((faults & FAULTS.noAlarm) !== 0)
+    return 'unnoticed: a request whose position is that of a lost entry was answered without LOG_CHANGED';
   return undefined;
 }

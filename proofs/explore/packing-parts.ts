@@ -18,10 +18,11 @@ export const BIAS = 64;
 /** Reads or writes bytes in order. */
 export class Cursor {
   readonly bytes: Uint8Array;
-  at = 0;
+  at: number;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, at: number) {
     this.bytes = bytes;
+    this.at = at;
   }
 
   put(value: number): void {
@@ -63,6 +64,9 @@ function getList(from: Cursor): List {
     foreign: from.get(),
   };
 }
+
+/** Length of a packed feed, in bytes. */
+export const FEED_BYTES = 25;
 
 export function putFeed(to: Cursor, feed: FeedState): void {
   putPosition(to, feed);
@@ -134,6 +138,7 @@ export const RECEIPTS_BYTES = 2 * 2 * 5 + 6;
 
 export function putQuestion(to: Cursor, question: Question): void {
   const { answer } = question;
+  const end = to.at + QUESTION_BYTES;
   to.put(question.rank);
   to.put(question.monotonic);
   to.put(question.wall + BIAS);
@@ -143,13 +148,15 @@ export function putQuestion(to: Cursor, question: Question): void {
   to.put(question.keys);
   to.put(question.seen);
   putArrival(to, question.arrival);
-  if (answer === undefined) return;
-  putPosition(to, answer);
-  to.put(answer.entries);
-  to.put(answer.keys);
-  to.put(answer.horizon);
-  to.put(answer.lease);
-  to.put(answer.keysRead);
+  if (answer !== undefined) {
+    putPosition(to, answer);
+    to.put(answer.entries);
+    to.put(answer.keys);
+    to.put(answer.horizon);
+    to.put(answer.lease);
+    to.put(answer.keysRead);
+  }
+  to.at = end;
 }
 
 export function getQuestion(from: Cursor): Question {

@@ -1,8 +1,10 @@
 /** States as bytes. Equal states have equal bytes, so the order of open requests and unused numbers must not show. */
 
+import { canonical } from './canonical.js';
 import {
   BIAS,
   Cursor,
+  FEED_BYTES,
   getFeed,
   getPosition,
   getQuestion,
@@ -15,175 +17,210 @@ import {
   RECEIPTS_BYTES,
   times,
 } from './packing-parts.js';
-import type { Copy, Database, Position, Pull, State } from './state.js';
+import { type Database, emptyState, type Position, type Pull, type State } from './state.js';
 import type { World } from './world.js';
+
+/** A part of a packed state: it has its place, so that parts which an event leaves alone need not be packed again. */
+interface Section {
+  readonly bytes: number;
+  readonly isSame: (left: State, right: State) => boolean;
+  readonly put: (to: Cursor, state: State) => void;
+  readonly get: (from: Cursor, state: State) => void;
+}
+
+/** A state and its bytes. */
+export interface Packed {
+  readonly state: State;
+  readonly bytes: Uint8Array;
+}
 
 /** Packs and unpacks the states of one world. */
 export class Packing {
   /** Length of a packed state, in bytes; a multiple of four. */
   readonly length: number;
+  readonly #world: World;
   readonly #epochs: number;
-  readonly #entries: number;
-  readonly #keys: number;
-  readonly #questions: number;
-  readonly #hasCopy: boolean;
-  readonly #hasReceipts: boolean;
-  readonly #hasTail: boolean;
-  readonly #questionBytes: Uint8Array[];
+  readonly #sections: readonly Section[];
 
   constructor(world: World) {
+    this.#world = world;
     this.#epochs = 1 + (world.epochs ?? 0);
-    this.#entries = entriesMax(world);
-    this.#keys = keysMax(world);
-    this.#questions = world.questions;
-    this.#hasCopy = (world.restores ?? 0) > 0 || world.oldStates === true;
-    const database = 11 + this.#epochs;
-    const state =
-      database * (this.#hasCopy ? 2 : 1) +
-      (this.#hasCopy ? 4 : 0) +
-      7 * this.#entries +
-      3 * this.#epochs +
-      2 * this.#keys +
-      3;
-    this.#hasTail = world.tail === true;
-    this.#hasReceipts = world.receipts !== undefined;
-    this.length =
-      Math.ceil(
-        (state +
-          (this.#hasReceipts ? RECEIPTS_BYTES : 0) +
-          (this.#hasTail ? 2 : 0) +
-          3 +
-          29 +
-          this.#questions * QUESTION_BYTES +
-          16) /
-          4,
-      ) * 4;
-    this.#questionBytes = Array.from({ length: this.#questions }, () => new Uint8Array(QUESTION_BYTES));
+    this.#sections = this.#createSections();
+    const length = this.#sections.reduce((sum, { bytes }) => sum + bytes, 0);
+    this.length = Math.ceil(length / 4) * 4;
   }
 
-  /** Packs a state. Its requests are put into their canonical order. */
-  pack(state: State, bytes: Uint8Array): void {
-    rerank(state);
-    unifyHorizons(state);
-    const to = new Cursor(bytes);
-    bytes.fill(0);
-    this.#putDatabase(to, state.database);
-    if (this.#hasCopy) {
-      to.put(state.restoresLeft);
-      to.put(state.copy === undefined ? 0 : 1);
-      if (state.copy !== undefined) {
-        to.put(state.copy.entries);
-        to.put(state.copy.epochs);
-        this.#putDatabase(to, state.copy);
-      }
-    }
-    to.put(state.entries.length);
-    for (const entry of state.entries) {
-      to.put(entry.epoch);
-      to.put(entry.sequence);
-      to.put(entry.target);
-      to.put(entry.value);
-      to.put(entry.age);
-      to.put(entry.dueIn);
-      to.put(entry.lost ? 1 : 0);
-    }
-    to.put(state.epochs.length);
-    for (const epoch of state.epochs) {
-      to.put(epoch.dueIn);
-      to.put(epoch.lost);
-      to.put(epoch.lossDueIn);
-    }
-    to.put(state.keys.length);
-    for (const keys of state.keys) {
-      to.put(keys.epoch);
-      to.put(keys.signer);
-    }
-    putFeed(to, state.feed);
-    to.put(state.installed);
-    to.put(
-      (state.pullWanted ? 1 : 0) +
-        (state.pull === undefined ? 0 : 2) +
-        (state.pull?.rows === undefined ? 0 : 4),
-    );
-    if (state.pull?.rows !== undefined) {
-      putPosition(to, state.pull);
-      to.put(state.pull.rows);
-    }
-    to.put(state.rejected);
-    to.put(state.followed);
-    to.put(state.wallAhead + BIAS);
-    to.put(state.forwardLeft);
-    to.put(state.backLeft);
-    to.put(state.sleepsLeft);
-    if (state.receipts !== undefined) putReceipts(to, state.receipts);
-    if (state.tail !== undefined) {
-      to.put(state.tail.epoch);
-      to.put(state.tail.entries);
-    }
-    to.put(state.faults);
-    to.put(state.cached);
-    to.put(state.flagged);
-    this.#putQuestions(to, state);
-    if (to.at > this.length)
-      throw new RangeError(`expected a state of at most ${this.length} bytes, got ${to.at}`);
+  /**
+   * Packs a state, after bringing it into its canonical form.
+   *
+   * @param before - the state before the last event, whose parts are copied as far as they are the same
+   */
+  pack(state: State, bytes: Uint8Array, before?: Packed): void {
+    canonical(state, this.#world);
+    this.write(state, bytes, before);
   }
 
-  /** Unpacks a state into new objects. */
+  /** Packs a state as it is. */
+  write(state: State, bytes: Uint8Array, before?: Packed): void {
+    if (before !== undefined) bytes.set(before.bytes);
+    const to = new Cursor(bytes, 0);
+    let end = 0;
+    for (const section of this.#sections) {
+      const offset = end;
+      end += section.bytes;
+      if (before !== undefined && section.isSame(state, before.state)) continue;
+      bytes.fill(0, offset, end);
+      to.at = offset;
+      section.put(to, state);
+      if (to.at > end) throw new RangeError(`a part of a state has ${to.at - end} bytes too many`);
+    }
+  }
+
+  /** Unpacks a state. */
   unpack(bytes: Uint8Array): State {
-    const from = new Cursor(bytes);
-    const database = this.#getDatabase(from);
-    let restoresLeft = 0;
-    let copy: Copy | undefined;
-    if (this.#hasCopy) {
-      restoresLeft = from.get();
-      if (from.get() === 1) {
-        const entries = from.get();
-        const epochs = from.get();
-        copy = { entries, epochs, ...this.#getDatabase(from) };
-      }
+    const state = emptyState();
+    let offset = 0;
+    for (const section of this.#sections) {
+      section.get(new Cursor(bytes, offset), state);
+      offset += section.bytes;
     }
-    const entries = times(from.get(), () => ({
-      epoch: from.get(),
-      sequence: from.get(),
-      target: from.get(),
-      value: from.get(),
-      age: from.get(),
-      dueIn: from.get(),
-      lost: from.get() === 1,
-    }));
-    const epochs = times(from.get(), () => ({ dueIn: from.get(), lost: from.get(), lossDueIn: from.get() }));
-    const keys = times(from.get(), () => ({ epoch: from.get(), signer: from.get() }));
-    const feed = getFeed(from);
-    const installed = from.get();
-    const flags = from.get();
-    let pull: Pull | undefined;
-    if ((flags & 2) !== 0) {
-      pull = (flags & 4) === 0 ? { ...NOWHERE, rows: undefined } : { ...getPosition(from), rows: from.get() };
-    }
+    return state;
+  }
+
+  #createSections(): Section[] {
+    const world = this.#world;
+    const entries = entriesMax(world);
+    const sections: Section[] = [
+      {
+        bytes: this.#databaseBytes,
+        isSame: (left, right) => left.database === right.database,
+        put: (to, { database }) => this.#putDatabase(to, database),
+        get: (from, state) => {
+          state.database = this.#getDatabase(from);
+        },
+      },
+      {
+        bytes: 1 + 5 * entries,
+        isSame: (left, right) => left.entries === right.entries,
+        put: (to, state) => {
+          to.put(state.entries.length);
+          for (const entry of state.entries) {
+            to.put(entry.epoch);
+            to.put(entry.sequence);
+            to.put(entry.target);
+            to.put(entry.value);
+            to.put(entry.age);
+          }
+        },
+        get: (from, state) => {
+          state.entries = times(from.get(), () => ({
+            epoch: from.get(),
+            sequence: from.get(),
+            target: from.get(),
+            value: from.get(),
+            age: from.get(),
+          }));
+        },
+      },
+      {
+        bytes: 1 + entries,
+        isSame: (left, right) => left.dues === right.dues,
+        put: (to, { dues }) => {
+          to.put(dues.length);
+          for (const { dueIn, lost } of dues) to.put(dueIn + (lost ? LOST : 0));
+        },
+        get: (from, state) => {
+          state.dues = times(from.get(), () => {
+            const due = from.get();
+            return { dueIn: due & (LOST - 1), lost: (due & LOST) !== 0 };
+          });
+        },
+      },
+      {
+        bytes: 1 + 3 * this.#epochs,
+        isSame: (left, right) => left.epochs === right.epochs,
+        put: (to, { epochs }) => {
+          to.put(epochs.length);
+          for (const epoch of epochs) {
+            to.put(epoch.dueIn);
+            to.put(epoch.lost);
+            to.put(epoch.lossDueIn);
+          }
+        },
+        get: (from, state) => {
+          state.epochs = times(from.get(), () => ({
+            dueIn: from.get(),
+            lost: from.get(),
+            lossDueIn: from.get(),
+          }));
+        },
+      },
+      {
+        bytes: 1 + 2 * keysMax(world),
+        isSame: (left, right) => left.keys === right.keys,
+        put: (to, state) => {
+          to.put(state.keys.length);
+          for (const keys of state.keys) {
+            to.put(keys.epoch);
+            to.put(keys.signer);
+          }
+        },
+        get: (from, state) => {
+          state.keys = times(from.get(), () => ({ epoch: from.get(), signer: from.get() }));
+        },
+      },
+      {
+        bytes: FEED_BYTES,
+        isSame: (left, right) => left.feed === right.feed,
+        put: (to, { feed }) => putFeed(to, feed),
+        get: (from, state) => {
+          state.feed = getFeed(from);
+        },
+      },
+      {
+        bytes: 1 + world.questions * QUESTION_BYTES,
+        isSame: (left, right) => left.questions === right.questions,
+        put: (to, { questions }) => {
+          to.put(questions.length);
+          for (const question of questions) putQuestion(to, question);
+        },
+        get: (from, state) => {
+          state.questions = times(from.get(), () => getQuestion(from));
+        },
+      },
+      { bytes: INSTANCE_BYTES, isSame: () => false, put: putInstance, get: getInstance },
+    ];
+    if ((world.restores ?? 0) > 0 || world.oldStates === true) sections.push(this.#pastSection());
+    if (world.receipts !== undefined) sections.push(RECEIPTS);
+    if (world.tail === true) sections.push(TAIL);
+    return sections;
+  }
+
+  #pastSection(): Section {
     return {
-      database,
-      copy,
-      restoresLeft,
-      entries,
-      epochs,
-      keys,
-      feed,
-      installed,
-      pull,
-      pullWanted: (flags & 1) !== 0,
-      rejected: from.get(),
-      followed: from.get(),
-      wallAhead: from.get() - BIAS,
-      forwardLeft: from.get(),
-      backLeft: from.get(),
-      sleepsLeft: from.get(),
-      receipts: this.#hasReceipts ? getReceipts(from) : undefined,
-      tail: this.#hasTail ? { epoch: from.get(), entries: from.get() } : undefined,
-      faults: from.get(),
-      cached: from.get(),
-      flagged: from.get(),
-      questions: times(from.get(), () => getQuestion(from)),
+      bytes: 2 + pastMax(this.#world) * (2 + this.#databaseBytes),
+      isSame: (left, right) => left.past === right.past && left.restoresLeft === right.restoresLeft,
+      put: (to, { past, restoresLeft }) => {
+        to.put(restoresLeft);
+        to.put(past.length);
+        for (const former of past) {
+          to.put(former.entries);
+          to.put(former.epochs);
+          this.#putDatabase(to, former);
+        }
+      },
+      get: (from, state) => {
+        state.restoresLeft = from.get();
+        state.past = times(from.get(), () => {
+          const [entries, epochs] = [from.get(), from.get()];
+          return { entries, epochs, ...this.#getDatabase(from) };
+        });
+      },
     };
+  }
+
+  get #databaseBytes(): number {
+    return 11 + this.#epochs;
   }
 
   #putDatabase(to: Cursor, database: Database): void {
@@ -217,25 +254,70 @@ export class Packing {
       foundUnder: times(this.#epochs, () => from.get()),
     };
   }
+}
 
-  #putQuestions(to: Cursor, state: State): void {
-    const { questions } = state;
-    to.put(questions.length);
-    const packed = questions.map((question, index) => {
-      const bytes = this.#questionBytes[index] ?? new Uint8Array(QUESTION_BYTES);
-      bytes.fill(0);
-      putQuestion(new Cursor(bytes), question);
-      return { question, bytes };
-    });
-    if (packed.length > 1) {
-      packed.sort((left, right) => Buffer.compare(left.bytes, right.bytes));
-      for (const [index, { question }] of packed.entries()) questions[index] = question;
-    }
-    for (const { bytes } of packed) {
-      to.bytes.set(bytes, to.at);
-      to.at += QUESTION_BYTES;
-    }
-  }
+/** Beside the number of ticks until an entry is due. */
+const LOST = 128;
+
+const RECEIPTS: Section = {
+  bytes: RECEIPTS_BYTES,
+  isSame: (left, right) => left.receipts === right.receipts,
+  put: (to, { receipts }) => {
+    if (receipts !== undefined) putReceipts(to, receipts);
+  },
+  get: (from, state) => {
+    state.receipts = getReceipts(from);
+  },
+};
+
+const TAIL: Section = {
+  bytes: 2,
+  isSame: (left, right) => left.tail === right.tail,
+  put: (to, { tail }) => {
+    to.put(tail?.epoch ?? 0);
+    to.put(tail?.entries ?? 0);
+  },
+  get: (from, state) => {
+    state.tail = { epoch: from.get(), entries: from.get() };
+  },
+};
+
+const INSTANCE_BYTES = 15;
+
+function putInstance(to: Cursor, state: State): void {
+  const { pull } = state;
+  to.put(state.installed);
+  to.put((state.pullWanted ? 1 : 0) + (pull === undefined ? 0 : 2) + (pull?.rows === undefined ? 0 : 4));
+  putPosition(to, pull ?? NOWHERE);
+  to.put(pull?.rows ?? 0);
+  to.put(state.rejected);
+  to.put(state.followed);
+  to.put(state.wallAhead + BIAS);
+  to.put(state.forwardLeft);
+  to.put(state.backLeft);
+  to.put(state.sleepsLeft);
+  to.put(state.faults);
+  to.put(state.cached);
+  to.put(state.flagged);
+}
+
+function getInstance(from: Cursor, state: State): void {
+  state.installed = from.get();
+  const flags = from.get();
+  const at = getPosition(from);
+  const rows = from.get();
+  const pull: Pull = { ...at, rows: (flags & 4) === 0 ? undefined : rows };
+  state.pull = (flags & 2) === 0 ? undefined : pull;
+  state.pullWanted = (flags & 1) !== 0;
+  state.rejected = from.get();
+  state.followed = from.get();
+  state.wallAhead = from.get() - BIAS;
+  state.forwardLeft = from.get();
+  state.backLeft = from.get();
+  state.sleepsLeft = from.get();
+  state.faults = from.get();
+  state.cached = from.get();
+  state.flagged = from.get();
 }
 
 const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
@@ -246,36 +328,13 @@ function entriesMax(world: World): number {
   return world.entries.length + foreign * (world.epochs ?? 0);
 }
 
+/** One for each change of the database. */
+function pastMax(world: World): number {
+  return world.entries.length + (world.epochs ?? 0) + (world.keyChanges ?? 0);
+}
+
 /** The first version of each epoch, and one for each change. */
 function keysMax(world: World): number {
   const revoked = world.entries.filter((kind) => kind === 'KEY').length;
   return 1 + (world.epochs ?? 0) + (world.keyChanges ?? 0) + revoked;
-}
-
-/** Entries of the same age are kept until the same time: the first of them stands for all. */
-function unifyHorizons({ database, copy, feed, questions, entries }: State): void {
-  const first = (number: number): number => {
-    if (number === 0) return 0;
-    const age = entries[number - 1]?.age;
-    return 1 + entries.findIndex((entry) => entry.age === age);
-  };
-  for (const one of [database, copy, feed, ...questions.map(({ answer }) => answer)]) {
-    if (one !== undefined && one.horizon > 0) one.horizon = first(one.horizon);
-  }
-  for (const list of [feed.list, feed.staged]) {
-    if (list !== undefined && list.floorKeep > 0) list.floorKeep = first(list.floorKeep);
-  }
-}
-
-/** Places of requests become 1, 2, 3 …, whatever they were. */
-function rerank({ questions, feed }: State): void {
-  if (questions.length === 0) {
-    if (feed.lastRank > 0) feed.lastRank = 1;
-    return;
-  }
-  const places = new Set(questions.map(({ rank }) => rank));
-  if (feed.lastRank > 0) places.add(feed.lastRank);
-  const ordered = [...places].sort((left, right) => left - right);
-  for (const question of questions) question.rank = ordered.indexOf(question.rank) + 1;
-  if (feed.lastRank > 0) feed.lastRank = ordered.indexOf(feed.lastRank) + 1;
 }

@@ -51,11 +51,13 @@ export class ReceiptsModel {
   }
 
   /** A request arrives at a replica; what it acknowledges counts at once. */
-  arrive(state: State, receipts: Receipts, number: number, replica: number): void {
+  arrive(state: State, number: number, replica: number): void {
+    const { watch } = receiptsOf(state);
     const question = state.questions[number];
     if (question === undefined) throw new RangeError(`there is no request ${number}`);
-    question.arrival = { replica, age: 0, isBefore: receipts.watch === undefined };
-    if (receipts.watch?.replica !== replica) return;
+    const arrival = { replica, age: 0, isBefore: watch === undefined };
+    state.questions = state.questions.with(number, { ...question, arrival });
+    if (watch?.replica !== replica) return;
     const asked: SyncPosition = {
       service: SERVICE,
       instance: INSTANCE,
@@ -65,19 +67,14 @@ export class ReceiptsModel {
       keySetVersion: Buffer.alloc(0),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
     };
-    this.#withWatch(state, receipts, (watch, nowMs) => {
-      this.#protocol.watch.noteRequest(watch, asked, nowMs);
+    this.#withWatch(state, (real, nowMs) => {
+      this.#protocol.watch.noteRequest(real, asked, nowMs);
     });
   }
 
   /** A replica has answered a request. */
-  answered(
-    state: State,
-    receipts: Receipts,
-    asked: SyncPosition,
-    arrival: Arrival,
-    answer: SyncResult,
-  ): void {
+  answered(state: State, asked: SyncPosition, arrival: Arrival, answer: SyncResult): void {
+    const receipts = receiptsOf(state);
     const { replica } = arrival;
     const former = receipts.records[replica];
     const record = this.#protocol.records.recordOf(asked, {
@@ -85,32 +82,34 @@ export class ReceiptsModel {
       answer,
       former: former && recordIn(former),
     });
-    receipts.records[replica] = this.#recordState(record);
-    if (this.isPrompt) this.share(receipts, replica);
-    if (receipts.watch?.replica === replica) this.#note(state, receipts, record);
+    state.receipts = { ...receipts, records: receipts.records.with(replica, this.#recordState(record)) };
+    if (this.isPrompt) this.share(state, replica);
+    if (receipts.watch?.replica === replica) this.#note(state, record);
   }
 
   /** A call that waits has committed the entry. */
-  watch(state: State, receipts: Receipts, entry: number, replica: number): void {
-    receipts.watch = { replica, entry, age: 0, isComplete: false, known: undefined };
-    for (const each of [...receipts.records, ...receipts.shared])
-      if (each !== undefined) each.isBefore = true;
-    for (const { arrival } of state.questions) if (arrival !== undefined) arrival.isBefore = true;
-    const record = receipts.records[replica];
-    if (record !== undefined) this.#note(state, receipts, recordIn(record));
+  watch(state: State, entry: number, replica: number): void {
+    state.receipts = {
+      ...receiptsOf(state),
+      watch: { replica, entry, age: 0, isComplete: false, known: undefined },
+    };
+    changeTimes(state, (time) => ({ ...time, isBefore: true }));
+    const record = state.receipts.records[replica];
+    if (record !== undefined) this.#note(state, recordIn(record));
   }
 
   /** A replica writes its record to the database. */
-  share(receipts: Receipts, replica: number): void {
-    const record = receipts.records[replica];
-    receipts.shared[replica] = record && { ...record };
+  share(state: State, replica: number): void {
+    const receipts = receiptsOf(state);
+    state.receipts = { ...receipts, shared: receipts.shared.with(replica, receipts.records[replica]) };
   }
 
   /** The waiting replica reads the records of the other one. */
-  readOthers(state: State, receipts: Receipts): void {
+  readOthers(state: State): void {
+    const receipts = receiptsOf(state);
     const { watch } = receipts;
     if (watch === undefined) throw new RangeError('no call waits');
-    watch.isComplete = true;
+    state.receipts = { ...receipts, watch: { ...watch, isComplete: true } };
     const row = receipts.shared[1 - watch.replica];
     if (row === undefined) return;
     // The statement compares the position with the log: the entry at that place must be among those that were seen.
@@ -125,35 +124,38 @@ export class ReceiptsModel {
     const applied = isInLog || this.#environment.trustsOthers === true ? record.applied : 0n;
     const ageMs = PRESENT.monotonicMs - record.requestedAtMs;
     const shared = { ...record, applied, ageMs, leaseLeftMs: 0 };
-    this.#note(state, receipts, this.#protocol.records.recordOfOther(shared, PRESENT.monotonicMs));
+    this.#note(state, this.#protocol.records.recordOfOther(shared, PRESENT.monotonicMs));
   }
 
   /** Time passes. A call returns when the bound is over at the latest. */
-  pass(state: State, receipts: Receipts): void {
-    const ageMax = this.#boundTicks + (receipts.watch === undefined ? 0 : receipts.watch.age + 1);
+  pass(state: State): void {
+    if (state.receipts === undefined) return;
+    const { watch } = state.receipts;
+    const ageMax = this.#boundTicks + (watch === undefined ? 0 : watch.age + 1);
     const later = (age: number): number => Math.min(age + 1, ageMax);
-    for (const each of timesIn(state, receipts)) each.age = later(each.age);
-    const { watch } = receipts;
+    changeTimes(state, (time) => ({ ...time, age: later(time.age) }));
     if (watch === undefined) return;
-    watch.age += 1;
-    watch.isComplete = false;
-    if (watch.known !== undefined) watch.known.age = later(watch.known.age);
-    const isOver = this.#withWatch(state, receipts, (real, nowMs) =>
+    const known = watch.known && { ...watch.known, age: later(watch.known.age) };
+    state.receipts = {
+      ...state.receipts,
+      watch: { ...watch, age: watch.age + 1, isComplete: false, known },
+    };
+    const isOver = this.#withWatch(state, (real, nowMs) =>
       this.#protocol.watch.isDone(real, 'EVERYWHERE', nowMs),
     );
     if (!isOver) return;
-    receipts.watch = undefined;
-    for (const each of timesIn(state, receipts)) each.age = Math.min(each.age, this.#boundTicks);
+    state.receipts = { ...state.receipts, watch: undefined };
+    changeTimes(state, (time) => ({ ...time, age: Math.min(time.age, this.#boundTicks) }));
   }
 
   /** The entry that the receipt states as enforced at the instance, or whose call may return; undefined when there is none. */
-  confirmed(state: State, receipts: Receipts): { readonly entry: number; readonly why: string } | undefined {
-    const { watch } = receipts;
+  confirmed(state: State): { readonly entry: number; readonly why: string } | undefined {
+    const watch = state.receipts?.watch;
     if (watch?.known === undefined) return undefined;
     if (watch.known.isEnforced)
       return { entry: watch.entry, why: 'the receipt names the instance as enforcing' };
     if (!watch.isComplete || !this.isPrompt) return undefined;
-    const isDone = this.#withWatch(state, receipts, (real, nowMs) =>
+    const isDone = this.#withWatch(state, (real, nowMs) =>
       this.#protocol.watch.isDone(real, 'KNOWN_INSTANCES', nowMs),
     );
     return isDone
@@ -161,14 +163,15 @@ export class ReceiptsModel {
       : undefined;
   }
 
-  #note(state: State, receipts: Receipts, record: InstanceRecord): void {
-    this.#withWatch(state, receipts, (watch, nowMs) => {
+  #note(state: State, record: InstanceRecord): void {
+    this.#withWatch(state, (watch, nowMs) => {
       this.#protocol.watch.noteRecord(watch, record, nowMs);
     });
   }
 
   /** Makes the watch of a state, lets it change, and saves it. */
-  #withWatch<T>(state: State, receipts: Receipts, work: (watch: Watch, nowMs: number) => T): T {
+  #withWatch<T>(state: State, work: (watch: Watch, nowMs: number) => T): T {
+    const receipts = receiptsOf(state);
     const from = receipts.watch;
     const entry = from && state.entries[from.entry];
     if (from === undefined || entry === undefined) throw new RangeError('no call waits');
@@ -197,12 +200,14 @@ export class ReceiptsModel {
     const [known, ...others] = watch.instances.values();
     if (others.length > 0) throw new RangeError('the watch knows an instance twice');
     if (known !== undefined) {
-      from.known = {
-        age: this.#ageOf(known.requestedBeforeMs),
+      const saved = {
+        // None is known, or its lease is over: both are the same.
+        age: Math.min(this.#ageOf(known.requestedBeforeMs), this.#boundTicks + from.age),
         isBefore: true,
         isSince: known.requestedSince,
         isEnforced: known.enforcedAtMs !== undefined,
       };
+      state.receipts = { ...receipts, watch: { ...from, known: saved } };
     }
     return result;
   }
@@ -225,10 +230,25 @@ export class ReceiptsModel {
 /** Replicas have clocks of their own; only ages matter. */
 const PRESENT: Present = { databaseMs: 0, monotonicMs: 1000 * TICK_MS, wallMs: 0 };
 
-/** The times of requests in a state. */
-function timesIn({ questions }: State, { records, shared }: Receipts): { age: number; isBefore: boolean }[] {
-  const times = [...records, ...shared, ...questions.map(({ arrival }) => arrival)];
-  return times.filter((time) => time !== undefined);
+function receiptsOf({ receipts }: State): Receipts {
+  if (receipts === undefined) throw new RangeError('this world has no receipts');
+  return receipts;
+}
+
+/** Changes the times of all requests in a state: recorded, shared and under way. */
+function changeTimes(
+  state: State,
+  change: <T extends { readonly age: number; readonly isBefore: boolean }>(time: T) => T,
+): void {
+  const receipts = receiptsOf(state);
+  state.receipts = {
+    ...receipts,
+    records: receipts.records.map((record) => record && change(record)),
+    shared: receipts.shared.map((record) => record && change(record)),
+  };
+  state.questions = state.questions.map((question) =>
+    question.arrival === undefined ? question : { ...question, arrival: change(question.arrival) },
+  );
 }
 
 function requestedAtMs({ age, isBefore }: { age: number; isBefore: boolean }, present: Present): number {

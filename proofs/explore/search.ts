@@ -71,7 +71,7 @@ class Search {
   #memory = createTable(slotsFor(1));
   #states = 1;
   #transitions = 0;
-  #kinds = 0;
+  readonly #kinds = new Set<number>();
   #depth = 0;
   #violation: Expansion['violation'];
   #isOver = false;
@@ -95,7 +95,7 @@ class Search {
       transitions: this.#transitions,
       depth: this.#depth,
       isFixPoint: this.#violation === undefined && !this.#isOver,
-      kinds: EVENTS.filter((_, number) => (this.#kinds & (1 << number)) !== 0),
+      kinds: EVENTS.filter((_, number) => this.#kinds.has(number)),
       seconds: (performance.now() - this.#startedMs) / 1000,
       violation: this.#violation && {
         what: this.#violation.what,
@@ -123,7 +123,7 @@ class Search {
       for (const expansion of await this.#expandAll(round)) {
         this.#states += expansion.states;
         this.#transitions += expansion.transitions;
-        this.#kinds |= expansion.kinds;
+        for (const kind of expansion.kinds) this.#kinds.add(kind);
         this.#violation ??= expansion.violation;
         if (expansion.states > 0) next.push(expansion.next);
         found += expansion.states;

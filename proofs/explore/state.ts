@@ -1,204 +1,226 @@
 /**
  * A state of a world: the database, the messages under way, the instance. All times are relative to the present, in ticks,
  * and all identifiers are indexes in the order of creation, so that states that differ only in those are one.
+ *
+ * The parts of a state are never changed in place. An event replaces them, so a state shares the parts that an event has
+ * left alone with the state before it.
  */
 
 /** The log and the keys in the database of auth. */
 export interface Database {
   /** The present epoch. */
-  epoch: number;
+  readonly epoch: number;
   /** Sequence of the last entry. */
-  head: number;
+  readonly head: number;
   /** The entry at `head`, plus one; 0 when there is none. */
-  headEntry: number;
+  readonly headEntry: number;
   /** The rows of entries, of all epochs, one bit each. */
-  rows: number;
+  readonly rows: number;
   /** The version of the key set. */
-  keys: number;
+  readonly keys: number;
   /** The entry whose keep_until is the horizon, plus one; 0 when nothing was dropped. */
-  horizon: number;
+  readonly horizon: number;
   /** The rows of epochs, one bit each. */
-  epochRows: number;
+  readonly epochRows: number;
   /** The rows of lost epochs: for each epoch the one under which its loss was found, plus one; 0 without a row. */
-  foundUnder: number[];
+  readonly foundUnder: readonly number[];
   /** The user's generation. */
-  generation: number;
+  readonly generation: number;
   /** The length of leases, in ticks. */
-  lease: number;
+  readonly lease: number;
   /** A former length whose last lease may not be over, in ticks; 0 when there is none. */
-  olderLease: number;
+  readonly olderLease: number;
   /** Until the last lease of a former length is over, in ticks. */
-  olderLeasesEndIn: number;
+  readonly olderLeasesEndIn: number;
 }
 
-/** A copy of the database: a backup, or the state of a primary that was deposed. */
-export interface Copy extends Database {
-  /** How much of the history the copy contains. */
-  entries: number;
-  epochs: number;
+/** A former state of the database: of a backup, or of a primary that was deposed. */
+export interface PastDatabase extends Database {
+  /** How much of the history it contains. */
+  readonly entries: number;
+  readonly epochs: number;
 }
 
 /** An entry that was committed. */
 export interface Entry {
-  epoch: number;
-  sequence: number;
+  readonly epoch: number;
+  readonly sequence: number;
   /** What it revokes: the entry that it is a copy of in a newer epoch, or itself. */
-  target: number;
+  readonly target: number;
   /** For a user: the lowest generation that stays valid. For a key: the version of the key set that it was signed with. */
-  value: number;
+  readonly value: number;
   /** Since the commit, up to a maximum. */
-  age: number;
+  readonly age: number;
+}
+
+/** What the oracle knows of an entry. */
+interface Due {
   /** Until no instance may admit what it revokes; 0 from then on. */
-  dueIn: number;
+  readonly dueIn: number;
   /** The database has lost it. */
-  lost: boolean;
+  readonly lost: boolean;
 }
 
 /** An epoch that was opened. */
 interface Epoch {
   /** Until no instance may admit tokens of earlier epochs. */
-  dueIn: number;
+  readonly dueIn: number;
   /** 0, or one more than the number of epochs that had been opened when the database lost it. */
-  lost: number;
+  readonly lost: number;
   /** Until all leases from before the loss are over. */
-  lossDueIn: number;
+  readonly lossDueIn: number;
 }
 
 /** A version of the key set. */
 interface Keys {
-  epoch: number;
+  readonly epoch: number;
   /** The version that introduced the key that signs. */
-  signer: number;
+  readonly signer: number;
 }
 
 /** A revocation list. */
 export interface List {
   /** Entries of tokens, one bit each. */
-  tokens: number;
+  readonly tokens: number;
   /** The floor of the user's generations; 0 when there is none. */
-  floor: number;
+  readonly floor: number;
   /** The entry with the floor's keep_until, plus one. */
-  floorKeep: number;
+  readonly floorKeep: number;
   /** Entries of keys, one bit each. */
-  keys: number;
+  readonly keys: number;
   /** Entries of another issuer's tokens, one bit each. */
-  foreign: number;
+  readonly foreign: number;
 }
 
 /** The position that a request names, or a response. */
 export interface Position {
   /** Plus one; 0 before the first response. */
-  epoch: number;
-  sequence: number;
+  readonly epoch: number;
+  readonly sequence: number;
   /** Plus one. */
-  entry: number;
+  readonly entry: number;
 }
 
 /** A lease, as of its request. Clocks are ages: how far each clock has advanced since. */
 export interface Lease {
-  monotonic: number;
-  wall: number;
-  rises: number;
-  length: number;
+  readonly monotonic: number;
+  readonly wall: number;
+  readonly rises: number;
+  readonly length: number;
+}
+
+/** Differences of the clocks to the present one: the lowest and the highest of the segment, and the largest rise. */
+interface Clocks {
+  readonly lowest: number;
+  readonly highest: number;
+  readonly rise: number;
 }
 
 /** The feed of the instance. */
 export interface FeedState extends Position {
   /** Version of the key set, plus one. */
-  keys: number;
-  horizon: number;
+  readonly keys: number;
+  readonly horizon: number;
   /** Where the request of the last response stands among the open ones, from 1; 0 when there is none. */
-  lastRank: number;
-  lease: Lease | undefined;
-  /** Differences of the clocks to the present one: the lowest and the highest of the segment, and the largest rise. */
-  clocks: { lowest: number; highest: number; rise: number } | undefined;
-  hydrated: boolean;
+  readonly lastRank: number;
+  readonly lease: Lease | undefined;
+  readonly clocks: Clocks | undefined;
+  readonly hydrated: boolean;
   /** Entries to be acknowledged, one bit each. */
-  unacknowledged: number;
-  list: List;
-  staged: List | undefined;
+  readonly unacknowledged: number;
+  readonly list: List;
+  readonly staged: List | undefined;
 }
 
 /** A response to a sync request. */
 export interface Answer extends Position {
-  entries: number;
-  pull: boolean;
+  readonly entries: number;
+  readonly pull: boolean;
   /** Version of the key set, plus one; 0 when the request names it. */
-  keys: number;
+  readonly keys: number;
   /** Version of the key set in the log, plus one. */
-  keysRead: number;
-  horizon: number;
-  lease: number;
+  readonly keysRead: number;
+  readonly horizon: number;
+  readonly lease: number;
 }
 
 /** An open sync request. */
 export interface Question {
   /** Its place in the order of the requests. */
-  rank: number;
-  monotonic: number;
-  wall: number;
-  rises: number;
+  readonly rank: number;
+  readonly monotonic: number;
+  readonly wall: number;
+  readonly rises: number;
   /** It describes the present list. */
-  ofList: boolean;
-  at: Position;
-  keys: number;
-  seen: number;
+  readonly ofList: boolean;
+  readonly at: Position;
+  readonly keys: number;
+  readonly seen: number;
   /** With receipts: where and when it has arrived at auth; undefined before. */
-  arrival: Arrival | undefined;
+  readonly arrival: Arrival | undefined;
   /** Undefined until auth has read the log for it. */
-  answer: Answer | undefined;
+  readonly answer: Answer | undefined;
 }
 
 /** A pull under way. */
 export interface Pull extends Position {
   /** Undefined: auth has not read yet. */
-  rows: number | undefined;
+  readonly rows: number | undefined;
 }
 
 /** Where and when a request arrived. */
 export interface Arrival {
-  replica: number;
-  age: number;
+  readonly replica: number;
+  readonly age: number;
   /** Before the commit that a call follows, if that was in the same tick. */
-  isBefore: boolean;
+  readonly isBefore: boolean;
 }
 
 /** What a replica of auth has recorded of the instance. */
 export interface RecordState {
   /** Plus one. */
-  epoch: number;
-  sequence: number;
-  seen: number;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly seen: number;
   /** Since its last request. */
-  age: number;
-  isBefore: boolean;
+  readonly age: number;
+  readonly isBefore: boolean;
 }
 
 /** What the replicas of auth know of the instance, and the call that waits for it. */
 export interface Receipts {
-  records: (RecordState | undefined)[];
+  readonly records: readonly (RecordState | undefined)[];
   /** The rows in the database. */
-  shared: (RecordState | undefined)[];
-  watch:
-    | {
-        replica: number;
-        entry: number;
-        /** Since the commit. */
-        age: number;
-        /** The record of the other replica was read in this tick. */
-        isComplete: boolean;
-        /** What it knows of the instance. */
-        known: { age: number; isBefore: boolean; isSince: boolean; isEnforced: boolean } | undefined;
-      }
-    | undefined;
+  readonly shared: readonly (RecordState | undefined)[];
+  watch: WatchState | undefined;
+}
+
+/** The call that waits, at one of the replicas. */
+export interface WatchState {
+  readonly replica: number;
+  readonly entry: number;
+  /** Since the commit. */
+  readonly age: number;
+  /** The record of the other replica was read in this tick. */
+  readonly isComplete: boolean;
+  /** What it knows of the instance. */
+  readonly known: KnownState | undefined;
+}
+
+/** What a waiting call knows of the instance. */
+interface KnownState {
+  readonly age: number;
+  readonly isBefore: boolean;
+  readonly isSince: boolean;
+  readonly isEnforced: boolean;
 }
 
 /** The end of the log that a replica of auth remembers. */
 interface Tail {
   /** Plus one; 0 before the first read. */
-  epoch: number;
+  readonly epoch: number;
   /** The entries, one bit each. */
-  entries: number;
+  readonly entries: number;
 }
 
 /** What an event has done wrong, one bit each. */
@@ -207,20 +229,27 @@ export const FAULTS = {
   otherKeys: 1,
   /** LOG_CHANGED, although the database has lost nothing. */
   falseAlarm: 2,
+  /** A response was granted an older lease than the instance had. */
+  olderLease: 4,
+  /** The position of a request is that of an entry that the database has lost, and there was no LOG_CHANGED. */
+  noAlarm: 8,
 } as const;
 
 /** A state of a world. */
 export interface State {
   database: Database;
-  copy: Copy | undefined;
+  /** The former states of the database that may come back, or that another server may still have. */
+  past: readonly PastDatabase[];
   restoresLeft: number;
-  entries: Entry[];
-  epochs: Epoch[];
-  keys: Keys[];
+  entries: readonly Entry[];
+  /** One for each entry. */
+  dues: readonly Due[];
+  epochs: readonly Epoch[];
+  keys: readonly Keys[];
   feed: FeedState;
   /** The key set that the instance verifies with: version plus one; 0 before the first. */
   installed: number;
-  questions: Question[];
+  questions: readonly Question[];
   pull: Pull | undefined;
   /** The last response asked for a pull. */
   pullWanted: boolean;
@@ -242,7 +271,7 @@ export interface State {
   faults: number;
 }
 
-export function emptyList(): List {
+function emptyList(): List {
   return { tokens: 0, floor: 0, floorKeep: 0, keys: 0, foreign: 0 };
 }
 
@@ -263,6 +292,50 @@ export function newFeed(): FeedState {
     staged: undefined,
   };
 }
+
+/** A state in which nothing exists. */
+export function emptyState(): State {
+  return {
+    database: EMPTY_DATABASE,
+    past: [],
+    restoresLeft: 0,
+    entries: [],
+    dues: [],
+    epochs: [],
+    keys: [],
+    feed: newFeed(),
+    installed: 0,
+    questions: [],
+    pull: undefined,
+    pullWanted: false,
+    rejected: 0,
+    followed: 0,
+    wallAhead: 0,
+    forwardLeft: 0,
+    backLeft: 0,
+    sleepsLeft: 0,
+    receipts: undefined,
+    tail: undefined,
+    cached: 0,
+    flagged: 0,
+    faults: 0,
+  };
+}
+
+const EMPTY_DATABASE: Database = {
+  epoch: 0,
+  head: 0,
+  headEntry: 0,
+  rows: 0,
+  keys: 0,
+  horizon: 0,
+  epochRows: 0,
+  foundUnder: [],
+  generation: 0,
+  lease: 0,
+  olderLease: 0,
+  olderLeasesEndIn: 0,
+};
 
 /** The places of the bits that are set. */
 export function indexesIn(bits: number): number[] {

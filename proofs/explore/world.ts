@@ -44,11 +44,13 @@ export interface World {
    * that a silent instance admits no call any more.
    */
   readonly receipts?: 'PROMPT' | 'SLOW';
+  /** With receipts: auth is a single process. */
+  readonly oneReplica?: boolean;
   /** The instance caches tokens that it has verified. */
   readonly cached?: boolean;
   /** A replica of auth remembers the end of the log between its reads; others do not. */
   readonly tail?: boolean;
-  /** Number of states up to the fix point, recorded at the last change of the protocol. */
+  /** Number of states up to the fix point, recorded at the last change of the protocol; 0 when it is not known. */
   readonly states: number;
   /** Explored by the short run of CI, too. */
   readonly short?: boolean;

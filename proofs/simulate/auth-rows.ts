@@ -18,8 +18,9 @@ import type {
   PackedIds,
 } from '../../services/auth/records/revocations.js';
 import type { LockedSession, RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
+import type { MintingTimes } from '../../services/auth/records/tokens.js';
 import type { UserState } from '../../services/auth/records/users.js';
-import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
+import { enforcementBoundMs, tokensEndOf } from '../../services/auth/revocation/log.js';
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/log-access.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
 import { clientRows } from './client-rows.js';
@@ -39,6 +40,9 @@ interface LogRow {
   readonly olderLeaseMs: number | undefined;
   readonly olderLeasesEndByMs: number;
   readonly olderLeasesEndTrueMs: number;
+  readonly tokenSeconds: number;
+  readonly olderTokenSeconds: number | undefined;
+  readonly olderTokensEndByMs: number;
 }
 
 type EntryRow = LogEntry & { readonly epoch: Buffer };
@@ -56,6 +60,8 @@ export interface Connection {
   readonly cluster: Cluster;
   readonly process: Process;
   readonly node: () => Node;
+  /** What this process was last configured with; only a process without the guard uses it. */
+  readonly configured: { accessTokenSeconds: number };
 }
 
 /** The initial rows: an epoch, its keys, users and clients. */
@@ -74,6 +80,9 @@ export function seedTables(
     olderLeaseMs: undefined,
     olderLeasesEndByMs: 0,
     olderLeasesEndTrueMs: 0,
+    tokenSeconds: world.settings.accessTokenSeconds,
+    olderTokenSeconds: undefined,
+    olderTokensEndByMs: 0,
   };
   world.oracle.leaseChanged(log.leaseMs);
   world.oracle.epoch = epoch.toString('hex');
@@ -140,16 +149,18 @@ export function createStore(connection: Connection, onRevoked: (batch: LogBatch)
 }
 
 function createTransaction(
-  { world }: Connection,
+  connection: Connection,
   transaction: Transaction,
   effects: { afterCommit: (effect: () => void) => void; onRevoked: (batch: LogBatch) => void },
 ): AuthTransaction {
+  const { world } = connection;
   return onlyThese<AuthTransaction>({
     users: userRows(transaction),
     sessions: sessionRows(world, transaction),
     clients: clientRows(transaction),
     keys: keyRows(transaction, () => logOf(transaction).epoch),
     tokens: {
+      mintingTimes: () => mintingTimes(connection, transaction),
       anyRevoked: (tokenIds) =>
         transaction.statement(() => {
           const keys = new Set(tokenIds.map((tokenId) => tokenId.replaceAll('-', '').toLowerCase()));
@@ -435,15 +446,13 @@ async function append(
   await transaction.lock(LOG, 'exclusive');
   const log = logOf(transaction);
   const nowMs = timeOf(transaction).getTime();
-  const { keepSeconds } = world.settings;
-  const keepMs = world.without === 'retention' ? 500 : keepSeconds * 1000;
   const written = entries.map(
     (entry, index): EntryRow => ({
       ...cutOffByTime(world, entry, nowMs),
       epoch: log.epoch,
       entryId: world.random.bytes(16),
       sequence: log.head + BigInt(index + 1),
-      keepUntil: new Date(nowMs + 1 + keepMs),
+      keepUntil: new Date(keepUntilMs(world, log, entry, nowMs)),
       cutOffTime:
         entry.issuer !== '' && entry.kind === 'USER'
           ? new Date(Math.ceil(nowMs / 1000 + CLOCK_SKEW_SECONDS) * 1000)
@@ -471,6 +480,34 @@ async function append(
     }
   });
   return { epoch: log.epoch, entries: written, ...lock };
+}
+
+/** The lifetime is read after the time, as in production. */
+async function mintingTimes(
+  { world, configured }: Connection,
+  transaction: Transaction,
+): Promise<MintingTimes> {
+  const now = await transaction.statement(() => timeOf(transaction));
+  const stored = await transaction.statement(() => logOf(transaction).tokenSeconds);
+  return {
+    now,
+    lifetimeSeconds: world.without === 'stored-lifetime' ? configured.accessTokenSeconds : stored,
+  };
+}
+
+/** As the statement of the store in PostgreSQL. */
+function keepUntilMs({ without, settings }: World, log: LogRow, entry: NewEntry, nowMs: number): number {
+  if (without === 'retention') return nowMs + 500;
+  const marginMs = settings.keepMarginSeconds * 1000;
+  const end = tokensEndOf(entry);
+  if (end instanceof Date) return end.getTime() + marginMs;
+  if (end === 'ANY') return nowMs + 1 + settings.accessTokenSecondsMax * 1000 + marginMs;
+  const seconds = Math.max(
+    log.tokenSeconds,
+    without === 'older-lifetimes' ? 0 : (log.olderTokenSeconds ?? 0),
+  );
+  const olderEndMs = without === 'older-lifetimes' ? 0 : log.olderTokensEndByMs;
+  return Math.max(nowMs + seconds * 1000, olderEndMs) + 1 + marginMs;
 }
 
 /** Stores an entry. Only its broadcast asks for an acknowledgement. */
@@ -596,6 +633,26 @@ export function createLogStore(connection: Connection): RevocationStore {
         }),
       );
     },
+    setTokenSeconds: async (tokenSeconds) => {
+      const change = (work: (log: LogRow, transaction: Transaction) => LogRow): Promise<void> =>
+        cluster.transaction(process, node(), (transaction) =>
+          transaction.statement(async () => {
+            await transaction.lock(LOG, 'exclusive');
+            transaction.put(LOG, LOG, work(logOf(transaction), transaction));
+          }),
+        );
+      await change((log) => {
+        const longest = Math.max(log.tokenSeconds, log.olderTokenSeconds ?? 0, tokenSeconds);
+        return { ...log, tokenSeconds, olderTokenSeconds: longest === tokenSeconds ? undefined : longest };
+      });
+      await change((log, transaction) => {
+        if (log.olderTokenSeconds === undefined) return log;
+        const endMs = timeOf(transaction).getTime() + log.olderTokenSeconds * 1000;
+        const olderTokensEndByMs = Math.max(log.olderTokensEndByMs, endMs);
+        return { ...log, olderTokenSeconds: undefined, olderTokensEndByMs };
+      });
+    },
+    tokenLifetime: () => Promise.reject(new TypeError('only metrics ask for it')),
   };
 }
 

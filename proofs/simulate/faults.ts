@@ -6,6 +6,7 @@ import { BROADCAST_TYPE } from '../../services/auth/keys/keys.js';
 import { sessionRevocation, tokenRevocation, userRevocation } from '../../services/auth/revocation/log.js';
 import type { Random } from '../shared/random.js';
 import type { Link } from './network.js';
+import type { RecordedToken } from './oracle.js';
 import type { Host, System } from './system.js';
 import type { World } from './world.js';
 
@@ -277,6 +278,40 @@ const FAULTS: { readonly [name: string]: Fault } = {
     });
     return () => {};
   },
+  'lifetime-change': ({ system, random }) => {
+    const { accessTokenSecondsMax } = system.world.settings;
+    setLifetime(system, Math.ceil(accessTokenSecondsMax * random.real(0.1, 1)));
+    return () => {};
+  },
+  'long-lifetime-then-restart': ({ system, host, random, later, callers }) => {
+    const { scheduler, settings } = system.world;
+    const { accessTokenSeconds, accessTokenSecondsMax, keepMarginSeconds, activeMs } = settings;
+    const struck = host();
+    // A replica may be configured with the long lifetime and not have written it.
+    const isWritten = random.chance(0.5);
+    const loweredMs = random.real(300, 1500);
+    const revokedMs = loweredMs + random.real(100, 1500);
+    // By then an entry would have been dropped that is kept for the short lifetime alone.
+    const droppedMs = revokedMs + (keepMarginSeconds + (isWritten ? 4 : accessTokenSeconds + 3)) * 1000;
+    if (scheduler.nowMs + droppedMs + 3000 > activeMs) return undefined;
+    const suspects: RecordedToken[] = [];
+    const mint = (): void => callers.freshToken((token) => suspects.push(token));
+    if (isWritten) setLifetime(system, accessTokenSecondsMax);
+    else for (const { service } of system.replicas) service.configureTokenSeconds(accessTokenSecondsMax);
+    later(random.next() * loweredMs, mint);
+    if (isWritten) later(loweredMs, () => setLifetime(system, 1));
+    later(loweredMs + random.next() * (revokedMs - loweredMs), mint);
+    later(revokedMs, () => {
+      for (const token of suspects) callers.revokeToken(token);
+    });
+    later(droppedMs, () => {
+      struck.restart();
+      for (let call = 1; call < 8; call += 1) {
+        later(call * 400, () => callers.present(suspects, struck));
+      }
+    });
+    return () => {};
+  },
   'slow-verification': ({ system, random }) => {
     system.verifyMs = random.real(5, 300);
     return () => {
@@ -284,6 +319,12 @@ const FAULTS: { readonly [name: string]: Fault } = {
     };
   },
 };
+
+/** Sets the lifetime of tokens at one replica, which the others do not learn. */
+function setLifetime(system: System, seconds: number): void {
+  const replica = system.anyReplica();
+  replica?.process.run(() => void replica.service.setTokenSeconds(seconds).catch(() => undefined));
+}
 
 /** The largest difference between two readings of the database's clock that time does not explain, in milliseconds. */
 export const DATABASE_STEP_MS = 4000;
@@ -296,6 +337,9 @@ export interface Callers {
   revokeSomething(): void;
   revokeNextKey(): void;
   presentSuspects(host: Host): void;
+  freshToken(then: (token: RecordedToken) => void): void;
+  revokeToken(token: RecordedToken): void;
+  present(tokens: readonly RecordedToken[], host: Host): void;
 }
 
 /** The faults of one run. */

@@ -32,6 +32,8 @@ export const GUARDS = [
   'same-list',
   'known-epochs',
   'clock-rises',
+  'stored-lifetime',
+  'older-lifetimes',
 ] as const;
 
 export type GuardName = (typeof GUARDS)[number];
@@ -54,6 +56,8 @@ export const NOTICED_BY: { readonly [G in GuardName]: 'late' | 'innocent' | 'unn
   'same-list': 'late',
   'known-epochs': 'unnoticed',
   'clock-rises': 'late',
+  'stored-lifetime': 'late',
+  'older-lifetimes': 'late',
 };
 
 type FeedOptions = ConstructorParameters<typeof Feed>[0];

@@ -52,6 +52,10 @@ export interface AuthService {
   readonly accountChanges: AccountChanges;
   /** Sets how long leases are. */
   setLeaseMs(leaseMs: number): Promise<void>;
+  /** Another configured lifetime of tokens, which this process has not written to the log. */
+  configureTokenSeconds(seconds: number): void;
+  /** Sets how long tokens live that are minted from now on. */
+  setTokenSeconds(seconds: number): Promise<void>;
   /** A token of the service that acts for users. */
   issueServiceToken(): Promise<MintedToken>;
   sync(request: SyncRequest): Promise<SyncResponse>;
@@ -78,16 +82,14 @@ export function startReplica({
   node,
   onLogChanged,
 }: ReplicaOptions): AuthService {
-  const connection: Connection = { world, cluster, process, node };
+  const connection: Connection = { world, cluster, process, node, configured: { ...world.settings } };
   const onRevoked = (batch: LogBatch): void => broadcast(world, cluster, broker, process, batch);
   const store = createStore(connection, onRevoked);
   const log = createLogStore(connection);
   const keys = createListedKeys(world, store);
   const { clock } = process;
-  const accessTokenSeconds = world.settings.accessTokenSeconds;
   const tokens = createTokens({
     issuer: ISSUER,
-    accessTokenSeconds,
     keys,
     verifyToken: createVerifier(world),
   });
@@ -99,7 +101,7 @@ export function startReplica({
   const revocations = createRevocations({
     store,
     log,
-    tokenIdOf: exchange.tokenIdOf,
+    identify: exchange.identify,
     sessionIdOf: () => Promise.resolve(undefined),
     clock,
     timers: process,
@@ -145,7 +147,7 @@ export function startReplica({
     refreshKey: Buffer.alloc(32, 7),
     refreshRetrySeconds: 10,
   });
-  startPurging(process, revocations, (world.settings.keepSeconds * 1000) / 5);
+  startPurging(process, revocations, world.settings.keepMarginSeconds * 200);
   return {
     sessions,
     exchange,
@@ -161,6 +163,13 @@ export function startReplica({
       resetSeconds: 3600,
     }),
     setLeaseMs: (leaseMs) => log.setLeaseMs(leaseMs),
+    configureTokenSeconds: (seconds) => {
+      connection.configured.accessTokenSeconds = seconds;
+    },
+    setTokenSeconds: (seconds) => {
+      connection.configured.accessTokenSeconds = seconds;
+      return log.setTokenSeconds(seconds);
+    },
     issueServiceToken: () =>
       store.transaction(async (tx) => {
         const client = await tx.clients.lockShared(ACTING_CLIENT);

@@ -270,7 +270,15 @@ export class Workload {
 
   /** Calls one instance with recently revoked tokens. */
   presentSuspects(host: Host): void {
-    for (const token of this.#suspects.slice(-8)) this.#call(token, host);
+    this.present(this.#suspects.slice(-8), host);
+  }
+
+  revokeToken(token: RecordedToken): void {
+    this.#revoke({ kind: 'token-id', tokenId: token.tokenId }, [token]);
+  }
+
+  present(tokens: readonly RecordedToken[], host: Host): void {
+    for (const token of tokens) this.#call(token, host);
   }
 
   #revokeUser(login: Login): void {

@@ -10,9 +10,12 @@ import type { Scheduler } from './time.js';
 /** Figures of one run. They are smaller than in production so that expiry, retention and leases meet in one run. */
 export interface Settings {
   readonly leaseMs: number;
+  /** The lifetime of tokens at the beginning. */
   readonly accessTokenSeconds: number;
-  /** How long the log keeps an entry. */
-  readonly keepSeconds: number;
+  /** The longest lifetime of tokens, to which it may be changed. */
+  readonly accessTokenSecondsMax: number;
+  /** How long the log keeps an entry after the last token that it revokes has expired. */
+  readonly keepMarginSeconds: number;
   readonly replicas: number;
   readonly instances: number;
   /** Whether some revocations wait for instances, for which the replicas exchange instance states. */

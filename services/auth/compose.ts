@@ -20,7 +20,7 @@ import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
 import { UnusableKeyError } from './keys/sealed-keys.js';
-import { authMetrics, createSigningTimes, type SigningTimes } from './metrics.js';
+import { authMetrics, createStoredFacts, type StoredFacts } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
 import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
@@ -32,6 +32,9 @@ export const MIGRATIONS = new URL('./migrations/', import.meta.url);
 
 /** Maximum number of security events that one round of housekeeping deletes. */
 const EVENTS_DROPPED_MAX = 5000;
+
+/** Pause between two rounds that drop expired entries, in milliseconds: until then instances keep them, too. */
+const PURGE_INTERVAL_MS = 5000;
 
 /** Runs auth until a signal stops it. */
 export async function runAuth(config: Config): Promise<void> {
@@ -47,8 +50,8 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
   const relay = createBatchRelay();
   const parts = createParts(config, { ...resources, onRevoked: relay.publish });
   const broker = openBroker(config, resources, parts, relay);
-  const signingTimes = createSigningTimes(parts.keyLife);
-  registerMetrics(resources, parts, broker, signingTimes);
+  const stored = createStoredFacts(parts);
+  registerMetrics(resources, parts, broker, stored);
   const source = createRevocationSource(parts.revocations, relay.subscribe);
   const preparation = createPreparation();
   return {
@@ -65,8 +68,8 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
     routes: createWellKnownRoutes({ issuer: config.issuer, publicKeys: parts.publicKeys }),
     routesListen: keysPortOf(config),
     start: async (running) => {
-      startBackgroundWork(resources, parts, signingTimes);
-      await prepare(config, resources, parts, signingTimes, running);
+      startBackgroundWork(resources, parts, stored);
+      await prepare(config, resources, parts, stored, running);
       preparation.done();
       running.readinessChanged();
       running.guard.syncNow();
@@ -140,7 +143,7 @@ function registerMetrics(
   { registry }: ServiceResources,
   { counts, clock, events, instances, queues, reEncryption }: Parts,
   broker: Broker | undefined,
-  signingTimes: SigningTimes,
+  stored: StoredFacts,
 ): void {
   registerStateMetrics(
     registry,
@@ -151,7 +154,7 @@ function registerMetrics(
       broadcasts: () => broker?.broadcaster.state() ?? { sent: 0, dropped: 0 },
       instances: instances.known,
       queues,
-      signingSince: signingTimes.current,
+      stored,
       keysLeft: reEncryption.left,
     }),
   );
@@ -177,24 +180,29 @@ function createPreparation(): { missing(): string; done(): void } {
 function startBackgroundWork(
   { log, database, closer }: ServiceResources,
   parts: Parts,
-  signingTimes: SigningTimes,
+  stored: StoredFacts,
 ): void {
   const { revocations, instances, keyLife, securityStore, anomalies } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
-      revocations: () => revocations.purge(),
       instances: () => instances.deleteSilent(),
       keys: async () => {
         await keyLife.maintain();
         await reEncrypt(log, parts);
-        await signingTimes.refresh();
+        await stored.refresh();
       },
       events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
       accounts: () => deleteExpired(database),
     },
   });
   closer.add('housekeeping', housekeeping.stop);
+  const purge = startHousekeeping({
+    log,
+    intervalMs: PURGE_INTERVAL_MS,
+    chores: { revocations: () => revocations.purge() },
+  });
+  closer.add('purge', purge.stop);
   const processing = startHousekeeping({
     log,
     intervalMs: PROCESSING_INTERVAL_MS,
@@ -203,24 +211,24 @@ function startBackgroundWork(
   closer.add('anomaly watch', processing.stop);
 }
 
-/** Makes keys, lease and first accounts; repeated for as long as the database cannot be reached. */
+/** Makes keys, lease, lifetime of tokens and first accounts; repeated for as long as the database cannot be reached. */
 async function prepare(
   config: Config,
   { log }: ServiceResources,
   parts: Parts,
-  signingTimes: SigningTimes,
+  stored: StoredFacts,
   { signal }: Pick<RunningService, 'signal'>,
 ): Promise<void> {
   try {
     await untilAvailable(() => prepareOnce(config, log, parts), { signal, log });
-    await untilAvailable(() => signingTimes.refresh(), { signal, log });
+    await untilAvailable(() => stored.refresh(), { signal, log });
   } catch (error) {
     throw explainUnusableKey(error);
   }
 }
 
 async function prepareOnce(
-  { leaseMs, bootstrap }: Config,
+  { leaseMs, accessTokenSeconds, bootstrap }: Config,
   log: ServiceResources['log'],
   parts: Parts,
 ): Promise<void> {
@@ -231,6 +239,7 @@ async function prepareOnce(
     log.warn({ err: error }, 'could not encrypt the keys under the new key-encryption key yet'),
   );
   await parts.revocationLog.setLeaseMs(leaseMs);
+  await parts.revocationLog.setTokenSeconds(accessTokenSeconds);
   const created = await applyBootstrap(bootstrap, parts);
   if (created.users + created.clients > 0)
     log.info(created, 'created users and clients of the bootstrap file');

@@ -53,7 +53,6 @@ import { LOGIN_BINDINGS, type LoginBinding } from './sessions/login.js';
 import { REFRESHES_PER_TOKEN_DEFAULT } from './sessions/refresh-places.js';
 import { REFRESH_RETRY_SECONDS_DEFAULT } from './sessions/refresh-tokens.js';
 import { ASSERTIONS_AT_ONCE_DEFAULT, ASSERTIONS_WAITING_DEFAULT } from './tokens/client-authentication.js';
-import { ACCESS_TOKEN_SECONDS_DEFAULT } from './tokens/tokens.js';
 
 /** Minimum length of a lease, in milliseconds. */
 const LEASE_MS_MIN = 100;
@@ -81,6 +80,9 @@ const QUEUE_WAITING_MAX = 10_000;
 
 /** Maximum of the configurable time that a caller waits in a queue, in milliseconds. */
 const QUEUE_WAIT_MS_MAX = 60_000;
+
+/** Default lifetime of an access token, in seconds. */
+const ACCESS_TOKEN_SECONDS_DEFAULT = 300;
 
 /** Default time that a caller waits in a queue, in milliseconds. */
 const QUEUE_WAIT_MS_DEFAULT = 3000;

@@ -6,6 +6,7 @@ import type { AnomalyRule } from './records/security-events.js';
 import { ANOMALY_RULES } from './records/security-events.js';
 import { INSTANCE_LIMITS, type InstanceLimit } from './revocation/instance-places.js';
 import type { InstanceRecord } from './revocation/instance-records.js';
+import type { RevocationStore, TokenLifetime } from './revocation/log-access.js';
 import type { EventCounts } from './security/event-recorder.js';
 import { SECURITY_EVENT_TYPES } from './security/events.js';
 import {
@@ -35,8 +36,7 @@ interface AuthMetricsSources {
   readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
   readonly instances: () => readonly InstanceRecord[];
   readonly queues: Readonly<Record<QueueName, Pick<FairQueue, 'waiting'>>>;
-  /** When the present signing keys began to sign, by purpose. */
-  readonly signingSince: () => ReadonlyMap<KeyPurpose, Date>;
+  readonly stored: Pick<StoredFacts, 'signingSince' | 'tokenLifetime'>;
   /** Private keys and secrets that are not encrypted under the current key-encryption key. */
   readonly keysLeft: () => number;
 }
@@ -55,6 +55,8 @@ export interface AuthCounts {
   instanceRefused(limit: InstanceLimit): void;
   /** Revocations were written together, this many. */
   revocationsGrouped(members: number): void;
+  /** A revocation was refused because too many wait to be written. */
+  revocationRefused(): void;
   queueRefused(queue: QueueName, importance: CallerClass, limit: QueueLimit): void;
   /** The metrics of these counters. */
   metrics(): readonly AuthMetric[];
@@ -71,11 +73,14 @@ export function createAuthCounts(): AuthCounts {
       ),
     ),
   );
-  const groups = { transactions: 0, members: 0 };
+  const groups = { transactions: 0, members: 0, refused: 0 };
   return {
     revocationsGrouped: (members) => {
       groups.transactions += 1;
       groups.members += members;
+    },
+    revocationRefused: () => {
+      groups.refused += 1;
     },
     anomalyFound: (rule) => void anomalies.set(rule, (anomalies.get(rule) ?? 0) + 1),
     refreshed: (outcome) => void refreshes.set(outcome, (refreshes.get(outcome) ?? 0) + 1),
@@ -111,6 +116,12 @@ export function createAuthCounts(): AuthCounts {
         help: 'Revocations of sessions and tokens that were written by such transactions.',
         kind: 'counter',
         read: () => [[groups.members]],
+      },
+      {
+        name: 'revocations_refused_total',
+        help: 'Revocations of sessions and tokens that were refused because too many wait to be written.',
+        kind: 'counter',
+        read: () => [[groups.refused]],
       },
       {
         name: 'anomalies_total',
@@ -204,22 +215,34 @@ function queueMetric({ queues }: AuthMetricsSources): AuthMetric {
   };
 }
 
-function signingAgeMetric({ clock, signingSince }: AuthMetricsSources): AuthMetric {
+function signingAgeMetric({ clock, stored }: AuthMetricsSources): AuthMetric {
   return {
     name: 'key_signing_age_seconds',
     help: 'Time since the present signing key began to sign, by purpose.',
     kind: 'gauge',
     labels: ['purpose'],
     read: () =>
-      [...signingSince()].map(([purpose, since]) => [
+      [...stored.signingSince()].map(([purpose, since]) => [
         Math.max(0, (clock.wallMs() - since.getTime()) / 1000),
         purpose,
       ]),
   };
 }
 
-function revocationMetrics({ instances }: AuthMetricsSources): AuthMetric[] {
+function revocationMetrics({ instances, stored }: AuthMetricsSources): AuthMetric[] {
   return [
+    {
+      name: 'access_token_seconds',
+      help: 'The lifetime of access tokens that are minted now, at every replica.',
+      kind: 'gauge',
+      read: () => lifetimeOf(stored, ({ tokenSeconds }) => tokenSeconds),
+    },
+    {
+      name: 'revocation_kept_seconds',
+      help: 'How long an entry about tokens of this issuer is kept that is written now.',
+      kind: 'gauge',
+      read: () => lifetimeOf(stored, ({ keptSeconds }) => keptSeconds),
+    },
     {
       name: 'revocation_head_sequence',
       help: 'The last entry of the revocation log that this process has sent to an instance.',
@@ -236,27 +259,41 @@ function revocationMetrics({ instances }: AuthMetricsSources): AuthMetric[] {
   ];
 }
 
-/** When the present signing keys began to sign, as read at the last refresh. */
-export interface SigningTimes {
-  current(): ReadonlyMap<KeyPurpose, Date>;
+/** What the database says, as read at the last refresh: metrics are read without waiting. */
+export interface StoredFacts {
+  /** When the present signing keys began to sign. */
+  signingSince(): ReadonlyMap<KeyPurpose, Date>;
+  /** Undefined before the first refresh. */
+  tokenLifetime(): TokenLifetime | undefined;
   refresh(): Promise<void>;
 }
 
-/** Caches the signing times, because metrics are read without waiting. */
-export function createSigningTimes(keyLife: {
-  signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>>;
-}): SigningTimes {
-  let current: ReadonlyMap<KeyPurpose, Date> = new Map();
+export function createStoredFacts(sources: {
+  readonly keyLife: { signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>> };
+  readonly revocationLog: Pick<RevocationStore, 'tokenLifetime'>;
+}): StoredFacts {
+  let signingSince: ReadonlyMap<KeyPurpose, Date> = new Map();
+  let tokenLifetime: TokenLifetime | undefined;
   return {
-    current: () => current,
+    signingSince: () => signingSince,
+    tokenLifetime: () => tokenLifetime,
     refresh: async () => {
-      current = await keyLife.signingSince();
+      signingSince = await sources.keyLife.signingSince();
+      tokenLifetime = await sources.revocationLog.tokenLifetime();
     },
   };
 }
 
 function counterOf(name: string, help: string, read: () => number): AuthMetric {
   return { name, help, kind: 'counter', read: () => [[read()]] };
+}
+
+function lifetimeOf(
+  stored: Pick<StoredFacts, 'tokenLifetime'>,
+  pick: (lifetime: TokenLifetime) => number,
+): [number][] {
+  const lifetime = stored.tokenLifetime();
+  return lifetime === undefined ? [] : [[pick(lifetime)]];
 }
 
 function headOf(instances: readonly InstanceRecord[]): bigint {

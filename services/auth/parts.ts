@@ -192,7 +192,7 @@ function logRotation(log: Log, { signingKey, formerKey, revocation }: Rotation):
 type TokenParts = ReturnType<typeof createTokenParts>;
 
 function createTokenParts(config: Config, { store, promiseStore, log, closer }: Base, { keys }: KeyParts) {
-  const { issuer, accessTokenSeconds } = config;
+  const { issuer } = config;
   const foreignTokens = createForeignTokens({
     issuers: config.trustedIssuers,
     ownIssuer: issuer,
@@ -200,12 +200,12 @@ function createTokenParts(config: Config, { store, promiseStore, log, closer }: 
     log,
   });
   closer.add('foreign tokens', foreignTokens.close);
-  const tokens = createTokens({ issuer, accessTokenSeconds, keys, verifyToken: createTokenVerifier(issuer) });
+  const tokens = createTokens({ issuer, keys, verifyToken: createTokenVerifier(issuer) });
   return {
     tokens,
     exchange: createExchange({ store, tokens, foreignTokens }),
     // What revokes a token by its text must not wait behind exchanges.
-    tokenIdOf: createExchange({ store: promiseStore, tokens, foreignTokens }).tokenIdOf,
+    identify: createExchange({ store: promiseStore, tokens, foreignTokens }).identify,
   };
 }
 
@@ -215,7 +215,7 @@ function createRevocationParts(
   { issuer, trustedIssuers, instancesPerClient }: Config,
   base: Base,
   { replenishKeys }: KeyParts,
-  { tokenIdOf }: TokenParts,
+  { identify }: TokenParts,
 ) {
   const { database, promiseStore, clock, closer } = base;
   const lane = database.lane('promise');
@@ -230,7 +230,7 @@ function createRevocationParts(
   const revocations = createRevocations({
     store: promiseStore,
     log: revocationLog,
-    tokenIdOf,
+    identify,
     sessionIdOf: async (refreshToken) => (await findSessionOf(promiseStore, refreshToken))?.sessionId,
     clock,
     issuer,
@@ -239,6 +239,7 @@ function createRevocationParts(
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
     onGroup: base.counts.revocationsGrouped,
+    onGroupRefused: base.counts.revocationRefused,
   });
   return { instances, revocationLog, revocations, revocationRecords: createRevocationRecords(database) };
 }
@@ -298,6 +299,7 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       turns: createLoginTurns(clock),
       places: createRefreshPlaces(config.refreshesPerToken),
       onGroup: counts.revocationsGrouped,
+      onGroupRefused: counts.revocationRefused,
       onRefresh: counts.refreshed,
       refreshKey: secrets.of('refresh-successor'),
       refreshRetrySeconds: config.refreshRetrySeconds,

@@ -22,7 +22,16 @@ const FILL_MAX = 7 / 8;
 const ENTRY_BYTES = 8;
 
 /** Load of a leaf after it has grown. */
-const FILL_GROWN = 0.64;
+const FILL_GROWN = 0.75;
+
+/** Load of a leaf once it holds as many identifiers as expected. Leaves differ by some percent, and few should grow. */
+const FILL_EXPECTED = 0.84;
+
+/** The sizes of larger leaves are multiples of this many slots, so that the memory of one fits another. */
+const SLOTS_STEP = 128;
+
+/** Maximum memory of dropped leaves that is kept for new ones, in bytes. */
+const SPARE_BYTES_MAX = 8 * 1024 * 1024;
 
 // Random, so that an attacker cannot choose identifiers that collide.
 const FACTORS = Array.from({ length: WORDS }, () => randomInt(2 ** 31) * 2 + 1);
@@ -34,9 +43,17 @@ const [FACTOR_A = 1, FACTOR_B = 1, FACTOR_C = 1, FACTOR_D = 1] = FACTORS;
  */
 export class IdTable {
   /** By the first bits of the hash. A leaf of less depth has several entries. */
-  #directory: Leaf[] = [new Leaf(0, SLOTS_MIN)];
-  #depth = 0;
+  #directory: Leaf[];
+  #depth: number;
   #size = 0;
+
+  /** @param expected - about how many identifiers will be added; a table of the right size does not grow */
+  constructor(expected = 0) {
+    this.#depth = depthFor(expected);
+    const leaves = 2 ** this.#depth;
+    const slots = slotsFor(expected / leaves, FILL_EXPECTED);
+    this.#directory = Array.from({ length: leaves }, () => new Leaf(this.#depth, slots));
+  }
 
   get size(): number {
     return this.#size;
@@ -53,6 +70,7 @@ export class IdTable {
   add(a: number, b: number, c: number, d: number): boolean {
     const hash = idHash(a, b, c, d);
     let leaf = this.#leafOf(hash);
+    leaf.open();
     let slot = leaf.slotOf(hash, a, b, c, d);
     if (isTaken(leaf.words, slot)) return false;
     while (leaf.isFull()) {
@@ -81,6 +99,12 @@ export class IdTable {
     }
   }
 
+  /** Gives the memory to other tables. The table must not be used afterwards. */
+  release(): void {
+    for (const { words } of new Set(this.#directory)) giveBack(words);
+    this.#directory = [];
+  }
+
   #leafOf(hash: number): Leaf {
     // In JavaScript, a shift by 32 bits shifts by 0.
     const leaf = this.#directory[this.#depth === 0 ? 0 : hash >>> (HASH_BITS - this.#depth)];
@@ -106,16 +130,25 @@ export class IdTable {
   }
 }
 
+const NO_WORDS = new Uint32Array(0);
+
 /** The identifiers whose hashes have the same first `depth` bits. */
 class Leaf {
   /** Number of common first bits of the hashes. */
   readonly depth: number;
-  words: Uint32Array;
+  readonly #slots: number;
+  /** Empty until the first identifier is added. */
+  words: Uint32Array = NO_WORDS;
   size = 0;
 
   constructor(depth: number, slots: number) {
     this.depth = depth;
-    this.words = new Uint32Array(slots * WORDS);
+    this.#slots = slots;
+  }
+
+  /** Allocates the memory. */
+  open(): void {
+    if (this.words.length === 0) this.words = takeWords(this.#slots);
   }
 
   isFull(): boolean {
@@ -149,7 +182,7 @@ class Leaf {
 
   grow(): void {
     const old = this.words;
-    this.words = new Uint32Array(slotsFor(this.size) * WORDS);
+    this.words = takeWords(slotsFor(this.size, FILL_GROWN));
     this.size = 0;
     for (let slot = 0; slot < old.length; slot += WORDS) if (isTaken(old, slot)) this.putAgain(old, slot);
   }
@@ -175,8 +208,10 @@ class Leaf {
       // The hash of a free slot is zero.
       count += one;
     }
-    const zeroLeaf = new Leaf(this.depth + 1, slotsFor(this.size - count));
-    const oneLeaf = new Leaf(this.depth + 1, slotsFor(count));
+    const zeroLeaf = new Leaf(this.depth + 1, slotsFor(this.size - count, FILL_GROWN));
+    const oneLeaf = new Leaf(this.depth + 1, slotsFor(count, FILL_GROWN));
+    zeroLeaf.open();
+    oneLeaf.open();
     for (let slot = 0; slot < words.length; slot += WORDS) {
       if (isTaken(words, slot)) (ones[slot / WORDS] === 1 ? oneLeaf : zeroLeaf).putAgain(words, slot);
     }
@@ -184,9 +219,43 @@ class Leaf {
   }
 }
 
-/** The number of slots for `size` identifiers at the load after growing. */
-function slotsFor(size: number): number {
-  return Math.max(SLOTS_MIN, Math.ceil(size / FILL_GROWN));
+/** The number of slots for `size` identifiers at a load. */
+function slotsFor(size: number, fill: number): number {
+  const slots = Math.max(SLOTS_MIN, Math.ceil(size / fill));
+  return slots < SLOTS_STEP ? slots : Math.ceil(slots / SLOTS_STEP) * SLOTS_STEP;
+}
+
+/** The depth at which no leaf needs to be split for `size` identifiers. */
+function depthFor(size: number): number {
+  let depth = 0;
+  while (depth < DEPTH_MAX && size / 2 ** depth > SLOTS_MAX * FILL_EXPECTED) depth += 1;
+  return depth;
+}
+
+/**
+ * The memory of dropped leaves, by its length. Freed memory is reused only after a collection, and then in pieces: at ten
+ * thousand identifiers a second, a process would hold half as much again as its tables.
+ */
+const spare = new Map<number, Uint32Array[]>();
+let spareBytes = 0;
+
+function takeWords(slots: number): Uint32Array {
+  const words = spare.get(slots * WORDS)?.pop();
+  if (words === undefined) return new Uint32Array(slots * WORDS);
+  spareBytes -= words.byteLength;
+  return words.fill(0);
+}
+
+function giveBack(words: Uint32Array): void {
+  if (spareBytes + words.byteLength > SPARE_BYTES_MAX) {
+    // Of sizes that no table has needed since.
+    spare.clear();
+    spareBytes = 0;
+  }
+  spareBytes += words.byteLength;
+  const alike = spare.get(words.length);
+  if (alike === undefined) spare.set(words.length, [words]);
+  else alike.push(words);
 }
 
 function hashAt(words: Uint32Array, slot: number): number {

@@ -17,10 +17,20 @@ export class ListFullError extends Error {
 }
 
 /**
- * Entries whose `keep_until` is within the same span are in one table, and are dropped together; in milliseconds. Every
- * new token is looked up in every table: with one per minute, that would take a tenth of the time of verifying it.
+ * Entries whose `keep_until` is within the same span are in one table, and are dropped together at its end; in
+ * milliseconds. A short span keeps few entries beyond their time.
  */
-export const TABLE_SPAN_MS = 300_000;
+export const TABLE_SPAN_MS = 30_000;
+
+/**
+ * The number of tables of one kind from which on a new table has {@link LONG_SPANS} spans. Every new token is looked up in
+ * every table, and sixty of them would take a tenth of the time of verifying it. With the default lifetime of tokens there
+ * are fewer.
+ */
+export const SHORT_TABLES_MAX = 16;
+
+/** The number of spans of a table when there are many tables. */
+export const LONG_SPANS = 10;
 
 /** A revocation by generation: every token below the minimum is revoked. */
 interface GenerationFloor {
@@ -45,7 +55,8 @@ export type ForeignKind =
  * entries; nothing is evicted to make room.
  */
 export class RevocationList {
-  // By the end of their span, so that dropping a span is one deletion.
+  // By the number of the last span that they cover, so that dropping a table is one deletion; negative when they cover
+  // LONG_SPANS.
   readonly #tokens = new Map<number, IdTable>();
   readonly #sessions = new Map<number, IdTable>();
   readonly #users = new Map<string, GenerationFloor>();
@@ -128,12 +139,7 @@ export class RevocationList {
     this.#requireRoom(ids.byteLength / ID_BYTES);
     const span = Math.ceil(keepUntilMs / TABLE_SPAN_MS);
     if (!Number.isSafeInteger(span)) throw new RangeError('expected revoked identifiers with keep_until');
-    const tables = this.#tablesOf(kind);
-    let table = tables.get(span);
-    if (table === undefined) {
-      table = new IdTable();
-      tables.set(span, table);
-    }
+    const table = tableFor(this.#tablesOf(kind), span);
     for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
       const isNew = table.add(
         wordAt(ids, at),
@@ -147,7 +153,8 @@ export class RevocationList {
 
   /**
    * Merges another list into this one; the other must not be used afterwards. Tables of spans that this list does not
-   * have are moved, not copied, so a merge into a nearly empty list is fast.
+   * have are moved, not copied, so a merge into a nearly empty list is fast. An entry that is in a table of one span and in
+   * a longer one counts twice until it is dropped.
    *
    * @throws ListFullError when the merged list is too large. All entries are in it nevertheless
    */
@@ -225,9 +232,10 @@ export class RevocationList {
   dropUntil(horizonMs: number): void {
     for (const tables of [this.#tokens, this.#sessions]) {
       for (const [span, table] of tables) {
-        if (span * TABLE_SPAN_MS > horizonMs) continue;
+        if (Math.abs(span) * TABLE_SPAN_MS > horizonMs) continue;
         tables.delete(span);
         this.#packed -= table.size;
+        table.release();
       }
     }
     for (const floors of [this.#users, this.#clients]) {
@@ -378,6 +386,17 @@ function wordAt(bytes: Uint8Array, at: number): number {
       (bytes[at + 3] ?? 0)) >>>
     0
   );
+}
+
+/** The table of a span, which is created if there is none. */
+function tableFor(tables: Map<number, IdTable>, span: number): IdTable {
+  const longSpan = Math.ceil(span / LONG_SPANS) * LONG_SPANS;
+  const known = tables.get(span) ?? tables.get(-longSpan);
+  if (known !== undefined) return known;
+  // About as many revocations as in the span before.
+  const table = new IdTable(tables.get(span - 1)?.size);
+  tables.set(tables.size < SHORT_TABLES_MAX ? span : -longSpan, table);
+  return table;
 }
 
 function hasUuid(tables: ReadonlyMap<number, IdTable>, uuid: string): boolean {

@@ -64,10 +64,9 @@ export class Turns {
     this.#scheduleTurn();
   }
 
-  /** What waits comes first; a known peer does not wait for unknown ones. */
+  /** While arrivals of a class wait, its places of this turn are taken, so that none begins before them. */
   #hasPlace(isKnown: boolean): boolean {
-    if (this.#known.waiting > 0) return false;
-    return isKnown ? this.#begun < this.#max : this.#begun < this.#unknownMax && this.#unknown.waiting === 0;
+    return this.#begun < (isKnown ? this.#max : this.#unknownMax);
   }
 
   #scheduleTurn(): void {
@@ -79,13 +78,18 @@ export class Turns {
   #turn(): void {
     this.#isTurnScheduled = false;
     this.#begun = 0;
-    while (this.#begun < this.#max) {
-      this.#place = (this.#place + 1) % TURNS;
-      const [first, second] = this.#place === 0 ? [this.#unknown, this.#known] : [this.#known, this.#unknown];
-      const arrival = first.shift() ?? second.shift();
-      if (arrival === undefined) return;
-      if (arrival.begin()) this.#begun += 1;
+    try {
+      while (this.#begun < this.#max) {
+        this.#place = (this.#place + 1) % TURNS;
+        const [first, second] =
+          this.#place === 0 ? [this.#unknown, this.#known] : [this.#known, this.#unknown];
+        const arrival = first.shift() ?? second.shift();
+        if (arrival === undefined) return;
+        if (arrival.begin()) this.#begun += 1;
+      }
+    } finally {
+      // Also when one of them has thrown: the others must not wait for the next arrival.
+      if (this.#begun === this.#max || this.waiting > 0) this.#scheduleTurn();
     }
-    this.#scheduleTurn();
   }
 }

@@ -5,7 +5,12 @@ import type { ServiceError } from '@portcullis/guard/errors';
 import { parseRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
 import type { KeyPage, KeyPurpose, KeyRecord, RotationOutlook } from '../records/keys.js';
-import { checkReason, enforcedEverywhereBy, enforcementBoundMs, KEEP_SECONDS } from '../revocation/log.js';
+import {
+  checkReason,
+  enforcedEverywhereBy,
+  enforcementBoundMs,
+  KEEP_SECONDS_MAX,
+} from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import type { Keys } from './keys.js';
 import { revokeKey } from './revoke-key.js';
@@ -129,7 +134,7 @@ async function maintain(deps: KeyLifeDeps): Promise<void> {
   await store.transaction(async (tx) => {
     await tx.keys.lockCreation();
     // The last token was signed before the key stopped, and has the maximum lifetime of any token at most.
-    await tx.keys.retireStopped(KEEP_SECONDS);
+    await tx.keys.retireStopped(KEEP_SECONDS_MAX);
   });
 }
 

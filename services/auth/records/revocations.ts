@@ -17,8 +17,14 @@ export interface Revocation {
   readonly minGeneration: bigint;
 }
 
+/** A revocation with what is known about the lifetime of the revoked token. */
+export interface TimedRevocation extends Revocation {
+  /** When the revoked token expires, if that is known; only for a token of this issuer. */
+  readonly tokenExpireTime?: Date | undefined;
+}
+
 /** An entry to be appended. */
-export interface NewEntry extends Revocation {
+export interface NewEntry extends TimedRevocation {
   readonly reason: string;
   /** The subject of the caller who revoked, or the name of the part of auth that did. */
   readonly actor: string;

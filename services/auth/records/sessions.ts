@@ -53,6 +53,14 @@ export interface MatchedSession extends Pick<Session, 'sessionId' | 'userId' | '
   readonly username: string;
 }
 
+/** One step of a search for sessions. */
+export interface SearchedSessions {
+  /** By id. */
+  readonly sessions: readonly MatchedSession[];
+  /** The id after which the next step continues; undefined at the end. */
+  readonly next: string | undefined;
+}
+
 /** What ending a session needs to know of it. */
 export interface LockedSession extends Pick<Session, 'sessionId' | 'userId' | 'open'> {
   /** It ended before; a session that has only expired is not open, but has not ended. */
@@ -108,13 +116,16 @@ export interface SessionRows {
     userId: string,
     change: { from: bigint; to: bigint; scopes: readonly string[]; audiences: readonly string[] },
   ): Promise<void>;
-  /** Open sessions that match a filter, by id, after one id. Takes no lock. */
+  /** One step of the search for open sessions that match a filter, by id, after one id. Takes no lock. */
   match(
     filter: SessionFilter,
     page: { readonly after: string | undefined; readonly limit: number },
-  ): Promise<readonly MatchedSession[]>;
-  /** How many open sessions match a filter. */
-  countMatching(filter: SessionFilter): Promise<number>;
+  ): Promise<SearchedSessions>;
+  /** Counts the open sessions that match a filter: one step of it, after one id. */
+  countMatching(
+    filter: SessionFilter,
+    after: string | undefined,
+  ): Promise<{ readonly count: number; readonly next: string | undefined }>;
   /** Ends all open sessions of all users, and returns their number. */
   endEvery(why: SessionEnd): Promise<number>;
   /** A page of the user's open sessions, newest first. */

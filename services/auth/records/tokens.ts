@@ -12,8 +12,19 @@ export interface TokenOrigin {
   readonly issuedAtSeconds: number;
 }
 
-/** Lookups of single tokens in the revocation log, inside a transaction. */
+/** When a token that is minted now begins, and how long it lives. */
+export interface MintingTimes {
+  readonly now: Date;
+  readonly lifetimeSeconds: number;
+}
+
+/** What minting and checking tokens needs of the revocation log, inside a transaction. */
 export interface TokenRows {
+  /**
+   * The present time of the database, and the lifetime of tokens in the state of the log, which is read after the time.
+   * So the token expires no later than that lifetime after the last moment at which it was in force.
+   */
+  mintingTimes(): Promise<MintingTimes>;
   /** Whether the log has an entry for one of these tokens. */
   anyRevoked(tokenIds: readonly string[]): Promise<boolean>;
   /** Whether the log has an entry for another issuer's token: for the token, its session, or its user at that time. */

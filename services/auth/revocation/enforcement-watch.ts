@@ -38,9 +38,15 @@ export interface Committed {
 interface Watched {
   readonly service: string;
   readonly instance: Buffer;
-  /** Its last request before the commit, which bounds the lease that it may hold without the entry. */
+  /**
+   * Its last request before the commit that is known, which bounds the lease that it may hold without the entry; −∞ when
+   * none is known.
+   */
   requestedBeforeMs: number;
-  /** It sent a request after the commit, so its lease, if it has one, came with the entry. */
+  /**
+   * It sent a request after the commit, so it will acknowledge the entry soon. It is waited for, because that request may
+   * have overwritten the record of an earlier one, whose lease it may still hold.
+   */
   requestedSince: boolean;
   enforcedAtMs: number | undefined;
 }
@@ -132,8 +138,7 @@ function findOrAdd(
   const added: Watched = {
     service,
     instance,
-    // A later request may have overwritten an earlier one, whose lease the instance may still hold.
-    requestedBeforeMs: isBefore ? requestedAtMs : committedAtMs,
+    requestedBeforeMs: isBefore ? requestedAtMs : Number.NEGATIVE_INFINITY,
     requestedSince: false,
     enforcedAtMs: undefined,
   };

@@ -36,11 +36,11 @@ import type { Instances } from './instances.js';
 import type { ListedRevocation, RevocationRecords } from './listed-revocations.js';
 import { checkServiceName, type ForeignTarget } from './log.js';
 import type { Revocations } from './revocations.js';
-import type { TargetResult } from './revoke-many.js';
+import type { OwnToken, TargetResult } from './revoke-many.js';
 import type { Target } from './revoke-targets.js';
 
 export interface RevocationHandlersDeps {
-  readonly revocations: Pick<Revocations, 'revoke' | 'revokeMany' | 'revokeSessions' | 'matchSessions'>;
+  readonly revocations: Pick<Revocations, 'revoke' | 'revokeMany' | 'revokeSessions' | 'countSessions'>;
   readonly revocationRecords: RevocationRecords;
   readonly instances: Pick<Instances, 'list'>;
   readonly epochs: Epochs;
@@ -54,10 +54,15 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
   return {
     revoke: unary(async (request, call) => {
       const { reason, wait, targets } = request;
-      const by = { reason, actor: principalOf(call).subject, wait: waitOf(wait), signal: signalOf(call) };
+      const principal = principalOf(call);
+      const by = { reason, actor: principal.subject, wait: waitOf(wait), signal: signalOf(call) };
       if (targets.length > 0) {
         if (request.target !== undefined) throw invalidField('targets', 'must be empty when target is set');
-        const receipt = await revocations.revokeMany({ ...by, targets: targets.map(targetOf) });
+        const receipt = await revocations.revokeMany({
+          ...by,
+          targets: targets.map(memberOf),
+          own: ownTokenOf(principal),
+        });
         const results = receipt.results.map(resultMessageOf);
         return {
           ...receipt,
@@ -71,16 +76,18 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
     }),
     revokeSessions: unary(async ({ filter, reason, wait, dryRun }, call) => {
       const sessionFilter = filterOf(filter);
+      const principal = principalOf(call);
+      const caller = { actor: principal.subject, signal: signalOf(call) };
       if (dryRun) {
-        const { sessionCount, sessions } = await revocations.matchSessions(sessionFilter);
+        const { sessionCount, sessions } = await revocations.countSessions(sessionFilter, caller);
         return { ...NOTHING_REVOKED, sessionCount: BigInt(sessionCount), sessions: [...sessions] };
       }
       const revoked = await revocations.revokeSessions({
+        ...caller,
         filter: sessionFilter,
         reason,
-        actor: principalOf(call).subject,
         wait: waitOf(wait),
-        signal: signalOf(call),
+        own: ownTokenOf(principal),
       });
       return {
         ...revoked,
@@ -153,6 +160,16 @@ function targetOf({ target }: Pick<RevokeRequest, 'target'> | RevokeTarget): Tar
     case undefined:
       throw invalidField('target', 'must be set');
   }
+}
+
+/** @throws ServiceError FIELD_INVALID that names the target by its place */
+function memberOf(member: RevokeTarget, index: number): Target {
+  if (member.target === undefined) throw invalidField(`targets[${index}]`, 'must be set');
+  return targetOf(member);
+}
+
+function ownTokenOf({ tokenId, sessionId, subject, clientId }: Principal): OwnToken {
+  return { tokenId, sessionId, userId: subject, clientId };
 }
 
 function foreignOf({ issuer, what }: ForeignTargetMessage): ForeignTarget {

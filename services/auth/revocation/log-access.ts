@@ -22,6 +22,14 @@ export interface LogReader {
   publishedKeys(): Promise<PublishedKeys>;
 }
 
+/** The lifetime of the tokens of this issuer, as the log assumes it. */
+export interface TokenLifetime {
+  /** The lifetime of tokens that are minted now, in seconds. */
+  readonly tokenSeconds: number;
+  /** How long an entry about tokens of this issuer is kept now, in seconds; longer for a while after a greater lifetime. */
+  readonly keptSeconds: number;
+}
+
 /** The revocation log outside the transactions that write to it. */
 export interface RevocationStore {
   /**
@@ -40,4 +48,10 @@ export interface RevocationStore {
   dropExpired(limit: number): Promise<number>;
   /** Sets the length of leases. After a shorter length is set, the longer one counts until its last lease is over. */
   setLeaseMs(leaseMs: number): Promise<void>;
+  /**
+   * Sets the lifetime of tokens that are minted from now on, in seconds. After a shorter one is set, the longer one counts
+   * for entries until the last token of that lifetime has expired.
+   */
+  setTokenSeconds(seconds: number): Promise<void>;
+  tokenLifetime(): Promise<TokenLifetime>;
 }

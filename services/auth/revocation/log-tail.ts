@@ -30,7 +30,9 @@ export class LogTail {
     const known = this.#entries;
     const [first, last] = [known[0], known.at(-1)];
     if (first === undefined || last === undefined || !this.#epoch.equals(state.epoch)) return undefined;
-    if (first.sequence > after + 1n || last.sequence > state.head) return undefined;
+    if (first.sequence > after + 1n) return undefined;
+    // After many entries that no request needed: all of them would have to be read to continue.
+    if (last.sequence < after) return undefined;
     if (last.sequence === state.head) {
       return last.entryId.equals(state.headEntryId) ? known : undefined;
     }

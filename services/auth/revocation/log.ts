@@ -22,14 +22,17 @@ import type {
   LostEpoch,
   PackedIds,
   Revocation,
+  TimedRevocation,
 } from '../records/revocations.js';
 
 /** Largest step of the database's clock that drops no entry too early, in seconds. */
 export const DATABASE_CLOCK_STEP_SECONDS = 60;
 
-/** How long an entry is kept, in seconds: by then, every token that it revokes has expired on every clock. */
-export const KEEP_SECONDS =
-  ACCESS_TOKEN_LIFETIME_MAX_SECONDS + CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
+/** How long an entry is kept after the last token that it revokes has expired, in seconds, because clocks differ. */
+export const KEEP_MARGIN_SECONDS = CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECONDS;
+
+/** How long an entry is kept that may revoke any token, in seconds. */
+export const KEEP_SECONDS_MAX = ACCESS_TOKEN_LIFETIME_MAX_SECONDS + KEEP_MARGIN_SECONDS;
 
 /** Maximum number of entries in one sync response; an instance that lags further must pull. */
 export const SYNC_ENTRIES_MAX = 1000;
@@ -111,6 +114,22 @@ export function clientRevocation(clientId: string, minGeneration: bigint): Revoc
 /** Revokes every token signed by the key with this `kid`. */
 export function keyRevocation(kid: string): Revocation {
   return ownRevocation('KEY', Buffer.from(kid, 'utf8'));
+}
+
+/**
+ * When the last token that an entry revokes expires: at a known time, after the lifetime with which this issuer mints
+ * (`OWN`), or after the longest one that instances accept (`ANY`).
+ */
+export type TokensEnd = Date | 'OWN' | 'ANY';
+
+/**
+ * When the last token that an entry revokes expires. This issuer does not set the lifetime of other issuers' tokens, nor
+ * that of tokens which a thief signs with a stolen key.
+ */
+export function tokensEndOf({ kind, issuer, tokenExpireTime }: TimedRevocation): TokensEnd {
+  if (issuer !== '' || kind === 'KEY') return 'ANY';
+  // No token outlives the one from which it was derived.
+  return kind === 'TOKEN' && tokenExpireTime !== undefined ? tokenExpireTime : 'OWN';
 }
 
 /** A token, session or user of another issuer, in the words of its tokens. */

@@ -19,6 +19,15 @@ export const GROUP_MEMBERS_MAX = 500;
 /** Maximum number of revocations that wait for their group; more fail with RATE_LIMITED. */
 export const GROUP_WAITING_MAX = 10_000;
 
+/**
+ * Maximum number of transactions that wait for a locked session. They hold connections meanwhile, and the class needs the
+ * others: without them, instances could not sync.
+ */
+export const LOCK_WAITS_MAX = 2;
+
+/** Longest time for which a revocation waits while others have locked its session, in milliseconds. */
+export const LOCKED_MS_MAX = 5_000;
+
 /** An entry that was committed, and how long that took. */
 export interface Written {
   readonly appended: Appended;
@@ -73,6 +82,8 @@ export interface RevocationGroupsDeps {
   readonly importance?: Importance;
   /** Called with the number of members of each group, before its transaction. */
   readonly onGroup?: ((members: number) => void) | undefined;
+  /** Called with each revocation that was refused because too many wait. */
+  readonly onGroupRefused?: (() => void) | undefined;
 }
 
 /** Writes revocations in groups, one transaction at a time. */
@@ -90,36 +101,77 @@ const TOO_MANY_WAIT = shareError(
   new AuthError('RATE_LIMITED', 'too many revocations wait to be written', { retryAfterMs: 500 }),
 );
 
+const LOCKED_TOO_LONG = shareError(
+  new AuthError('DEPENDENCY_UNAVAILABLE', 'other transactions have locked the session for too long', {
+    retryAfterMs: 1000,
+  }),
+);
+
 /** A member that waits. */
 interface Waiting {
   readonly member: GroupMember;
   readonly resolve: (written: Written | undefined) => void;
   readonly reject: (error: unknown) => void;
+  /** Monotonic time at which it was found locked first. */
+  lockedSinceMs?: number;
 }
 
 /** Creates the groups of one process. The first member starts at once; there is no delay to gather more. */
 export function createRevocationGroups(deps: RevocationGroupsDeps): RevocationGroups {
   const turns = createTurns();
+  const locked = createTurns();
   let isRunning = false;
+  let lockWaits = 0;
+
+  const refuse = ({ reject }: Waiting): void => {
+    deps.onGroupRefused?.();
+    reject(TOO_MANY_WAIT);
+  };
+  const add = (waiting: Waiting): void => {
+    turns.add(waiting);
+    // Every error goes to the members.
+    if (!isRunning) void run();
+  };
   const run = async (): Promise<void> => {
     isRunning = true;
     while (turns.size() > 0) {
       const group = turns.take(GROUP_MEMBERS_MAX);
       deps.onGroup?.(group.length);
-      await writeGroup(deps, group);
+      for (const waiting of await writeGroup(deps, group)) wait(waiting);
     }
     isRunning = false;
   };
+  /** Another transaction has locked the session. Waiting for it must not hold up the next group. */
+  const wait = (waiting: Waiting): void => {
+    const nowMs = deps.clock.monotonicMs();
+    waiting.lockedSinceMs ??= nowMs;
+    if (nowMs - waiting.lockedSinceMs > LOCKED_MS_MAX) {
+      waiting.reject(LOCKED_TOO_LONG);
+      return;
+    }
+    locked.add(waiting);
+    if (lockWaits < LOCK_WAITS_MAX) void waitForLocks();
+  };
+  const waitForLocks = async (): Promise<void> => {
+    lockWaits += 1;
+    for (let [next] = locked.take(1); next !== undefined; [next] = locked.take(1)) {
+      await writeAlone(deps, next.member).then(next.resolve, next.reject);
+      // One transaction often locks many sessions, which are free together: the others try again in one group.
+      for (const waiting of locked.take(Number.POSITIVE_INFINITY)) add(waiting);
+    }
+    lockWaits -= 1;
+  };
+
   return {
     write: (member) =>
       new Promise((resolve, reject) => {
-        if (turns.size() >= GROUP_WAITING_MAX) {
-          reject(TOO_MANY_WAIT);
-          return;
+        const waiting: Waiting = { member, resolve, reject };
+        if (turns.size() + locked.size() >= GROUP_WAITING_MAX) {
+          const displaced = turns.makeRoomFor(member.caller);
+          refuse(displaced ?? waiting);
+          if (displaced === undefined) return;
         }
-        turns.add({ member, resolve, reject });
-        // Every error goes to the members.
-        if (!isRunning) void run();
+        add(waiting);
       }),
   };
 }
@@ -136,6 +188,19 @@ function createTurns() {
       if (own === undefined) byCaller.set(caller, [waiting]);
       else own.push(waiting);
       size += 1;
+    },
+    /**
+     * Makes room for a member: the caller with most members loses its last one, unless the newcomer has as many. So one
+     * caller that fills the queue refuses only itself.
+     *
+     * @returns the one that gave way
+     */
+    makeRoomFor: (caller: string): Waiting | undefined => {
+      let most: Waiting[] = [];
+      for (const own of byCaller.values()) if (own.length > most.length) most = own;
+      if (most.length <= (byCaller.get(caller)?.length ?? 0) + 1) return undefined;
+      size -= 1;
+      return most.pop();
     },
     /** Removes at most `limit` members, one of each caller after another. */
     take: (limit: number): Waiting[] => {
@@ -162,27 +227,30 @@ function createTurns() {
   };
 }
 
-/** Writes a group and answers its members. Never throws. */
-async function writeGroup(deps: RevocationGroupsDeps, group: readonly Waiting[]): Promise<void> {
+/** Writes a group and answers its members. Never throws. @returns those whose sessions another transaction has locked */
+async function writeGroup(
+  deps: RevocationGroupsDeps,
+  group: readonly Waiting[],
+): Promise<readonly Waiting[]> {
   const members = group.map(({ member }) => member);
   try {
     const outcomes = await commitGroup(deps, members);
-    for (const [index, { member, resolve, reject }] of group.entries()) {
+    return group.filter((waiting, index) => {
       const outcome = outcomes[index] ?? NOTHING;
-      // Another transaction has locked the session. Waiting for it must not hold up the next group.
-      if (outcome.kind === 'locked') writeAlone(deps, member).then(resolve, reject);
-      else settle({ resolve, reject }, outcome);
-    }
+      if (outcome.kind !== 'locked') settle(waiting, outcome);
+      return outcome.kind === 'locked';
+    });
   } catch (error) {
     // The database is away or full, or the commit is in doubt: all members share that.
     if (error instanceof ServiceError) {
       for (const { reject } of group) reject(error);
-      return;
+      return [];
     }
     // A member that the database rejects must fail alone. One after another, as the group used one connection.
     for (const { member, resolve, reject } of group) {
       await writeAlone(deps, member).then(resolve, reject);
     }
+    return [];
   }
 }
 

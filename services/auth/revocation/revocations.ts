@@ -22,22 +22,16 @@ import {
 } from './log.js';
 import type { LogReader, RevocationStore } from './log-access.js';
 import { LogTail } from './log-tail.js';
-import { createPullTurns } from './pull-turns.js';
 import {
   createRevocationGroups,
   type RevocationGroups,
   type RevocationGroupsDeps,
 } from './revocation-groups.js';
 import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
-import {
-  type MatchedSessions,
-  matchSessions,
-  type RevokedSessions,
-  type RevokeManyReceipt,
-  revokeMany,
-  revokeSessions,
-} from './revoke-many.js';
+import { type RevokedSessions, type RevokeManyReceipt, revokeMany, revokeSessions } from './revoke-many.js';
+import { createSessionSearch, type MatchedSessions, type SearchCaller } from './session-search.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
+import { createTurns, PULL_LIMITS } from './turns.js';
 
 /** Maximum number of entries that one transaction drops, so that it locks the log only for a moment. */
 const PURGE_ENTRIES_MAX = 1000;
@@ -62,6 +56,8 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly onLogChanged: (question: SyncPosition) => void;
   /** See {@link RevocationGroupsDeps.onGroup}. */
   readonly onGroup?: RevocationGroupsDeps['onGroup'];
+  /** See {@link RevocationGroupsDeps.onGroupRefused}. */
+  readonly onGroupRefused?: RevocationGroupsDeps['onGroupRefused'];
   /** What writes revocations of sessions and tokens; by default groups of its own. */
   readonly groups?: RevocationGroups;
 }
@@ -77,9 +73,9 @@ export interface Revocations {
   /**
    * What {@link revokeSessions} would hit: how many sessions, and the first of them.
    *
-   * @throws ServiceError FIELD_INVALID for a filter without a condition
+   * @throws ServiceError FIELD_INVALID; RATE_LIMITED; DEPENDENCY_UNAVAILABLE; the reason of the signal
    */
-  matchSessions(filter: SessionFilter): Promise<MatchedSessions>;
+  countSessions(filter: SessionFilter, caller: SearchCaller): Promise<MatchedSessions>;
   /**
    * Answers a sync request from a read of the log that began after the request arrived.
    *
@@ -107,12 +103,13 @@ interface Shared {
 export function createRevocations(deps: RevocationDeps): Revocations {
   const shared = createShared(deps);
   const { groups = createRevocationGroups(deps) } = deps;
-  const turns = createPullTurns();
+  const search = createSessionSearch(deps);
+  const turns = createTurns(PULL_LIMITS);
   return {
     revoke: (request) => revoke({ ...deps, groups }, request),
     revokeMany: (request) => revokeMany({ ...deps, groups }, request),
-    revokeSessions: (request) => revokeSessions({ ...deps, groups }, request),
-    matchSessions: (filter) => matchSessions(deps, filter),
+    revokeSessions: (request) => revokeSessions({ ...deps, groups, search }, request),
+    countSessions: (filter, caller) => search.count(filter, caller),
     sync: (question) => sync(deps, shared, question),
     pull: async function* (request, signal = NEVER_ABORTED) {
       checkInstance(request);

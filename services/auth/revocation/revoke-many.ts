@@ -2,7 +2,7 @@
 
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
-import type { MatchedSession, SessionFilter } from '../records/sessions.js';
+import type { SessionFilter } from '../records/sessions.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import { checkReason } from './log.js';
 import { WAITS_MAX } from './receipts.js';
@@ -15,18 +15,13 @@ import {
   isTokenTarget,
   type Target,
 } from './revoke-targets.js';
+import type { SessionSearch } from './session-search.js';
 
 /** Maximum number of targets in one request. */
 const TARGETS_MAX = 1000;
 
 /** How many targets are checked at once: a refresh token needs the database. */
 const CHECKS_AT_ONCE = 16;
-
-/** How many matching sessions end at once. */
-const SESSIONS_AT_ONCE = 500;
-
-/** How many matching sessions a dry run lists. */
-const SESSIONS_LISTED_MAX = 100;
 
 /** What is asked of many revocations at once. */
 interface ManyRequest {
@@ -35,6 +30,16 @@ interface ManyRequest {
   readonly wait?: Wait;
   /** Ends the wait, and the search for further sessions. */
   readonly signal?: AbortSignal;
+  /** The token of the caller. What revokes it is written last, because the call ends with it. */
+  readonly own?: OwnToken;
+}
+
+/** What identifies the token of a caller. */
+export interface OwnToken {
+  readonly tokenId: string;
+  readonly sessionId: string | undefined;
+  readonly userId: string;
+  readonly clientId: string;
 }
 
 /** The receipt of all revocations that succeeded. */
@@ -90,68 +95,35 @@ export async function revokeMany(
 }
 
 /**
- * Ends all open sessions that match a filter, a few hundred at a time.
+ * Ends all open sessions that match a filter, a few hundred at a time; that of the caller last.
  *
- * @throws ServiceError FIELD_INVALID; RATE_LIMITED; DEPENDENCY_UNAVAILABLE, after which some of the sessions have ended
+ * @throws ServiceError FIELD_INVALID; RATE_LIMITED; DEPENDENCY_UNAVAILABLE, after which some of the sessions have ended; the
+ *   reason of the signal
  */
 export async function revokeSessions(
-  deps: RevokeDeps,
+  deps: RevokeDeps & { readonly search: SessionSearch },
   request: ManyRequest & { readonly filter: SessionFilter },
 ): Promise<RevokedSessions> {
   checkRequest(deps, request);
-  checkFilter(request.filter);
+  const { filter, actor, signal = NEVER, own } = request;
   const all: Written[] = [];
-  let after: string | undefined;
-  while (request.signal?.aborted !== true) {
-    const page = { after, limit: SESSIONS_AT_ONCE };
-    const matched = await deps.store.transaction((tx) => tx.sessions.match(request.filter, page));
-    const targets = matched.map(({ sessionId }) => ({ kind: 'session', sessionId }) as const);
+  const end = async (sessionIds: readonly string[]): Promise<void> => {
+    const targets = sessionIds.map((sessionId) => ({ kind: 'session', sessionId }) as const);
     const outcomes = await writeTargets(deps, await checkTargets(deps, targets), request);
     for (const outcome of outcomes) {
       if (!(outcome instanceof ServiceError)) all.push(outcome);
       // A session that was deleted meanwhile has long ended.
       else if (outcome.code !== 'NOT_FOUND') throw outcome;
     }
-    after = matched.at(-1)?.sessionId;
-    if (matched.length < SESSIONS_AT_ONCE) break;
+  };
+  const ownIds: string[] = [];
+  for await (const page of deps.search.pages(filter, { actor, signal })) {
+    const ids = page.map(({ sessionId }) => sessionId);
+    ownIds.push(...ids.filter((sessionId) => sessionId === own?.sessionId));
+    await end(ids.filter((sessionId) => sessionId !== own?.sessionId));
   }
+  await end(ownIds);
   return { sessionCount: all.length, ...(await receiptOfAll(deps, all, request)) };
-}
-
-/** How many sessions match a filter, and the first of them by id. */
-export interface MatchedSessions {
-  readonly sessionCount: number;
-  readonly sessions: readonly MatchedSession[];
-}
-
-/**
- * What {@link revokeSessions} would hit.
- *
- * @throws ServiceError FIELD_INVALID
- */
-export async function matchSessions(
-  { store }: Pick<RevokeDeps, 'store'>,
-  filter: SessionFilter,
-): Promise<MatchedSessions> {
-  checkFilter(filter);
-  return await store.transaction(async (tx) => {
-    const [sessionCount, sessions] = await Promise.all([
-      tx.sessions.countMatching(filter),
-      tx.sessions.match(filter, { after: undefined, limit: SESSIONS_LISTED_MAX }),
-    ]);
-    return { sessionCount, sessions };
-  });
-}
-
-/**
- * Checks a filter: an empty one would end every session, which is what OpenEpoch does.
- *
- * @throws ServiceError FIELD_INVALID
- */
-function checkFilter(filter: SessionFilter): void {
-  if (Object.values(filter).every((condition) => condition === undefined)) {
-    throw invalidField('filter', 'must have a condition');
-  }
 }
 
 function checkRequest({ instances }: RevokeDeps, { reason, wait = 'NONE' }: ManyRequest): void {
@@ -173,34 +145,69 @@ async function checkTargets(
   return checked;
 }
 
-/** Writes the targets whose check succeeded: tokens and sessions in groups, accounts and keys one after another. */
+/** Writes the targets whose check succeeded, in the order of {@link stagesOf}. */
 async function writeTargets(
   deps: RevokeDeps,
   targets: readonly (CheckedTarget | ServiceError)[],
   request: ManyRequest,
 ): Promise<readonly (Written | ServiceError)[]> {
-  // Instances confirm the last entry of all by its place, so only that one asks for an answer at once.
-  const writeOne = (target: CheckedTarget, index: number) =>
-    orFailure(
-      writeRevocation(deps, target, {
-        ...request,
-        acknowledge: request.wait !== undefined && request.wait !== 'NONE' && index === targets.length - 1,
-      }),
-    );
+  const stages = stagesOf(targets, request.own);
+  const last = stages.flat().at(-1);
+  const written = new Map<number, Written | ServiceError>();
+  const write = async (index: number): Promise<void> => {
+    const target = targets[index];
+    if (target === undefined || target instanceof ServiceError) return;
+    // Instances confirm the last entry of all by its place, so only that one asks for an answer at once.
+    const acknowledge = request.wait !== undefined && request.wait !== 'NONE' && index === last;
+    written.set(index, await orFailure(writeRevocation(deps, target, { ...request, acknowledge })));
+  };
   // Awaited together, so that a fault in one of them leaves no other rejection unhandled.
-  const grouped = await Promise.all(
-    targets.map((target, index) =>
-      target instanceof ServiceError || !isTokenTarget(target) ? undefined : writeOne(target, index),
-    ),
-  );
-  const outcomes: (Written | ServiceError)[] = [];
-  for (const [index, target] of targets.entries()) {
-    if (target instanceof ServiceError) outcomes.push(target);
-    else outcomes.push(grouped[index] ?? (await writeOne(target, index)));
-  }
+  for (const stage of stages) await Promise.all(stage.map(write));
   if (targets.some((target) => !(target instanceof ServiceError) && target.kind === 'key'))
     deps.onKeyRevoked();
-  return outcomes;
+  return targets.map((target, index) => {
+    const outcome = target instanceof ServiceError ? target : written.get(index);
+    if (outcome === undefined) throw new TypeError('a target was not written');
+    return outcome;
+  });
+}
+
+/**
+ * The indices of the targets that are written together: first tokens and sessions, in groups, then accounts and keys one
+ * by one, then in the same way what revokes the token of the caller.
+ */
+function stagesOf(
+  targets: readonly (CheckedTarget | ServiceError)[],
+  own: OwnToken | undefined,
+): readonly (readonly number[])[] {
+  const stages: { grouped: number[]; alone: number[] }[] = [
+    { grouped: [], alone: [] },
+    { grouped: [], alone: [] },
+  ];
+  for (const [index, target] of targets.entries()) {
+    if (target instanceof ServiceError) continue;
+    const stage = stages[isOwn(target, own) ? 1 : 0];
+    stage?.[isTokenTarget(target) ? 'grouped' : 'alone'].push(index);
+  }
+  return stages.flatMap(({ grouped, alone }) => [grouped, ...alone.map((index) => [index])]);
+}
+
+/** Whether a target may revoke the token of the caller; the caller does not know which key signed it. */
+function isOwn(target: CheckedTarget, own: OwnToken | undefined): boolean {
+  switch (target.kind) {
+    case 'token':
+      return target.tokenId === own?.tokenId;
+    case 'session':
+      return target.sessionId === own?.sessionId;
+    case 'user':
+      return target.userId === own?.userId;
+    case 'client':
+      return target.clientId === own?.clientId;
+    case 'key':
+      return true;
+    case 'foreign':
+      return false;
+  }
 }
 
 /** The failure of one target; other errors are faults of the program and fail the call. */
@@ -220,7 +227,7 @@ async function receiptOfAll(
   written: readonly Written[],
   { wait = 'NONE', signal = NEVER }: ManyRequest,
 ): Promise<ManyReceipt> {
-  const last = written.toSorted(compareInLog).at(-1);
+  const last = lastInLog(written);
   if (last === undefined) return { sequence: 0n, enforcedEverywhereBy: undefined, instances: [] };
   const { sequence } = last.entry;
   // Not Math.max(...times): a hundred thousand arguments exceed the stack.
@@ -244,7 +251,19 @@ const NEVER = new AbortController().signal;
 /** No acknowledgement names it. */
 const NO_ENTRY = Buffer.alloc(0);
 
-/** By the time of the commit, because another epoch may have been opened between two of them. */
-function compareInLog(one: Written, other: Written): number {
-  return one.committedAtMs - other.committedAtMs || Number(one.entry.sequence - other.entry.sequence);
+/**
+ * The last entry in the log. The confirmations of two commits may arrive in another order than the commits, so entries are
+ * compared by their sequences; those of different epochs by their times.
+ */
+function lastInLog(written: readonly Written[]): Written | undefined {
+  const latest = lastBy(written, ({ committedAtMs }) => committedAtMs);
+  const ofEpoch = written.filter(({ appended }) => latest?.appended.epoch.equals(appended.epoch));
+  return lastBy(ofEpoch, ({ entry }) => entry.sequence);
+}
+
+function lastBy<T>(items: readonly T[], orderOf: (item: T) => number | bigint): T | undefined {
+  return items.reduce<T | undefined>(
+    (last, item) => (last === undefined || orderOf(item) > orderOf(last) ? item : last),
+    undefined,
+  );
 }

@@ -5,7 +5,7 @@ import { AuthError } from '../errors.js';
 import { revokeKey } from '../keys/revoke-key.js';
 import type { ClientRows } from '../records/clients.js';
 import type { KeyRows } from '../records/keys.js';
-import type { Revocation, RevocationRows } from '../records/revocations.js';
+import type { Revocation, RevocationRows, TimedRevocation } from '../records/revocations.js';
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
 import type { Session, SessionEnd, SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
@@ -35,7 +35,7 @@ export type Target =
 
 /** A target whose form was checked before a transaction begins. */
 export type CheckedTarget =
-  | { readonly kind: 'token'; readonly tokenId: string; readonly revocation: Revocation }
+  | { readonly kind: 'token'; readonly tokenId: string; readonly revocation: TimedRevocation }
   | { readonly kind: 'session'; readonly sessionId: string; readonly revocation: Revocation }
   | { readonly kind: 'user'; readonly userId: string }
   | { readonly kind: 'client'; readonly clientId: string }
@@ -65,13 +65,19 @@ export interface RevocationTransaction {
   readonly events: SecurityEventRows;
 }
 
+/** A token of this issuer. */
+export interface IdentifiedToken {
+  readonly tokenId: string;
+  readonly expireTime: Date;
+}
+
 /** What the check of a target needs. */
 export interface TargetDeps {
   /**
-   * Returns the `jti` of an access token of this issuer whose signature, issuer and claims are good and which has not
-   * expired. Its audience does not matter, nor whether it was revoked before. Throws a ServiceError otherwise.
+   * Returns the `jti` and the expiry of an access token of this issuer whose signature, issuer and claims are good and
+   * which has not expired. Its audience does not matter, nor whether it was revoked before. Throws a ServiceError otherwise.
    */
-  readonly tokenIdOf: (token: string) => Promise<string>;
+  readonly identify: (token: string) => Promise<IdentifiedToken>;
   /** Returns the `sid` of a refresh token, used or not; undefined when the token is unknown. */
   readonly sessionIdOf: (refreshToken: string) => Promise<string | undefined>;
   /** This issuer (`iss`). */
@@ -90,7 +96,7 @@ export function isTargetKnown({ kind }: Target): boolean {
 
 /** What one revocation writes: its entry in the log, and its security event. */
 export interface AppliedTarget {
-  readonly revocation: Revocation;
+  readonly revocation: TimedRevocation;
   readonly event: NewSecurityEvent;
 }
 
@@ -107,7 +113,7 @@ export async function checkTarget(deps: TargetDeps, target: Target): Promise<Che
     case 'token':
       return await checkTokenText(deps, target.token);
     case 'token-id':
-      return checkedToken(target.tokenId);
+      return checkedToken(target);
     case 'session':
       return checkedSession(target.sessionId);
     case 'user':
@@ -206,7 +212,7 @@ async function applyClient(
 
 /** A refresh token stands for its session: secret scanners revoke what they find, whichever kind it is. */
 async function checkTokenText(deps: TargetDeps, token: string): Promise<CheckedTarget> {
-  if (!isRefreshToken(token)) return checkedToken(await tokenIdOf(deps, token));
+  if (!isRefreshToken(token)) return checkedToken(await identify(deps, token));
   const sessionId = await deps.sessionIdOf(token);
   if (sessionId === undefined)
     throw new AuthError('NOT_FOUND', 'there is no session with this refresh token');
@@ -218,8 +224,12 @@ function checkedSession(text: string): CheckedTarget {
   return { kind: 'session', sessionId, revocation: sessionRevocation(sessionId) };
 }
 
-function checkedToken(tokenId: string): CheckedTarget {
-  return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation: tokenRevocation(tokenId) };
+function checkedToken({
+  tokenId,
+  expireTime,
+}: Pick<IdentifiedToken, 'tokenId'> & Partial<IdentifiedToken>): CheckedTarget {
+  const revocation = { ...tokenRevocation(tokenId), tokenExpireTime: expireTime };
+  return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation };
 }
 
 function checkForeign({ issuer, foreignIssuers }: TargetDeps, target: ForeignTarget): Revocation {
@@ -242,8 +252,8 @@ function checkName(field: string, text: string): string {
   return text;
 }
 
-function tokenIdOf(deps: TargetDeps, token: string): Promise<string> {
-  return deps.tokenIdOf(token).catch((error: unknown) => {
+function identify(deps: TargetDeps, token: string): Promise<IdentifiedToken> {
+  return deps.identify(token).catch((error: unknown) => {
     if (!(error instanceof ServiceError) || !error.code.startsWith('TOKEN_')) throw error;
     // A reason such as TOKEN_INVALID would say that the caller's own token is bad, and make it log in again.
     throw invalidField(

@@ -18,8 +18,15 @@ import type {
   PackedIds,
   RevocationRows,
 } from '../records/revocations.js';
-import { createId, enforcementBoundMs, KEEP_SECONDS } from './log.js';
-import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore } from './log-access.js';
+import {
+  createId,
+  enforcementBoundMs,
+  KEEP_MARGIN_SECONDS,
+  KEEP_SECONDS_MAX,
+  type TokensEnd,
+  tokensEndOf,
+} from './log.js';
+import { LOST_EPOCHS_MAX, type LogReader, type RevocationStore, type TokenLifetime } from './log-access.js';
 
 /** Longest wait for the log's lock, and longest idle time of a transaction that holds it, in milliseconds. */
 export const LOG_LOCK_MS_MAX = 1000;
@@ -92,6 +99,14 @@ export function createRevocationStore(deps: {
       // Only now can no further read grant the former length, so only now it is known when its last lease ends.
       await database.transaction((sql) => dateOlderLeases(sql));
     },
+
+    setTokenSeconds: async (seconds) => {
+      await database.transaction((sql) => changeTokenLifetime(sql, seconds));
+      // Only now can no further transaction mint with the former lifetime, so only now it is known when its last token ends.
+      await database.transaction((sql) => dateOlderTokens(sql));
+    },
+
+    tokenLifetime: () => database.transaction((sql) => readTokenLifetime(sql)),
   };
 }
 
@@ -121,20 +136,23 @@ interface LockRow {
 
 interface AppendRow extends LockRow {
   readonly before: bigint;
-  readonly keep_until: Date;
+  readonly keep_own: Date;
+  readonly keep_any: Date;
   readonly cut_off_time: Date;
 }
 
 /**
  * Appends with one statement, so that the end of the log stays locked for one round trip and the commit. Times are read
- * after the lock is granted, because the transaction may have begun long before. `keep_until` is rounded up to the
- * millisecond, the finest unit of the protocol's readers. The cut-off is not before any time that another issuer's clock,
+ * after the lock is granted, because the transaction may have begun long before. `keep_until` follows {@link tokensEndOf},
+ * rounded up to the millisecond, the finest unit of the protocol's readers. The lifetime of tokens is that of the locked
+ * row: a token that the entry revokes was minted before, so its lifetime had been committed before. The cut-off is not before any time that another issuer's clock,
  * which may differ by the skew, has stamped before the lock.
  *
  * The statement sets the bounds of {@link boundLogLock} first: it finds the row to lock through a join with them.
  */
 async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended> {
   const ids = entries.map(() => createId());
+  const ends = entries.map(tokensEndOf);
   const { rows } = await sql.query<AppendRow>(
     `WITH bound AS MATERIALIZED (
        SELECT set_config('lock_timeout', $10, true) || set_config('idle_in_transaction_session_timeout', $10, true)
@@ -143,23 +161,29 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        UPDATE log_state SET seq = seq + cardinality($1::bytea[]), entry_id = ($1::bytea[])[cardinality($1::bytea[])]
        FROM bound WHERE bound.settings <> ''
        RETURNING epoch, seq - cardinality($1::bytea[]) AS before, older_leases_end_by,
-                 greatest(lease_ms, older_lease_ms) AS lease_ms, clock_timestamp() AS locked_time
+                 greatest(lease_ms, older_lease_ms) AS lease_ms, older_tokens_end_by,
+                 greatest(token_seconds, older_token_seconds) AS token_seconds, clock_timestamp() AS locked_time
      ), kept AS MATERIALIZED (
-       SELECT *, date_trunc('milliseconds', locked_time) + interval '1 ms' + make_interval(secs => $2) AS keep_until,
+       SELECT *, ${roundedUp(OWN_TOKENS_END)} + make_interval(secs => $2) AS keep_own,
+              ${roundedUp('locked_time')} + make_interval(secs => $13) AS keep_any,
               to_timestamp(ceil(extract(epoch FROM locked_time) + $8)) AS cut_off_time
        FROM locked
      ), written AS (
        INSERT INTO revocation_entries
          (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
        SELECT epoch, before + ordinal, entry_id, kind, issuer, key, min_generation,
-              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END, keep_until, reason, actor
-       FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[])
-         WITH ORDINALITY AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, ordinal)
+              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END,
+              CASE WHEN revokes_any THEN keep_any
+                   ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor
+       FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
+                         $11::boolean[], $12::timestamptz[])
+         WITH ORDINALITY
+         AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, ordinal)
      )
-     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_until, cut_off_time FROM kept`,
+     SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_own, keep_any, cut_off_time FROM kept`,
     [
       ids,
-      KEEP_SECONDS,
+      KEEP_MARGIN_SECONDS,
       entries.map(({ kind }) => kind),
       entries.map(({ key }) => key),
       entries.map(({ minGeneration }) => minGeneration),
@@ -168,6 +192,9 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       CLOCK_SKEW_SECONDS,
       entries.map(({ issuer }) => issuer),
       `${LOG_LOCK_MS_MAX}ms`,
+      ends.map((end) => end === 'ANY'),
+      ends.map((end) => (end instanceof Date ? end : null)),
+      KEEP_SECONDS_MAX,
     ],
   );
   const row = theOnly(rows);
@@ -180,12 +207,25 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       issuer,
       key,
       minGeneration,
-      keepUntil: row.keep_until,
+      keepUntil: keepUntilOf(ends[index] ?? 'ANY', row),
       cutOffTime: issuer !== '' && kind === 'USER' ? row.cut_off_time : undefined,
       acknowledge,
     })),
     ...lockOf(row),
   };
+}
+
+/** In a select list over the locked row of the log: when the last token of this issuer expires that is minted by now. */
+const OWN_TOKENS_END = 'greatest(locked_time + make_interval(secs => token_seconds), older_tokens_end_by)';
+
+function roundedUp(time: string): string {
+  return `date_trunc('milliseconds', ${time}) + interval '1 ms'`;
+}
+
+/** As the statement has written it. */
+function keepUntilOf(end: TokensEnd, row: AppendRow): Date {
+  if (end instanceof Date) return new Date(end.getTime() + KEEP_MARGIN_SECONDS * 1000);
+  return end === 'OWN' ? row.keep_own : row.keep_any;
 }
 
 /**
@@ -446,6 +486,45 @@ async function dateOlderLeases(sql: Sql): Promise<void> {
        older_lease_ms = NULL`,
     [enforcementBoundMs(olderLeaseMs) / 1000],
   );
+}
+
+/** Minting reads the clock before the lifetime, so a token of the former lifetime begins before the commit of this. */
+async function changeTokenLifetime(sql: Sql, seconds: number): Promise<void> {
+  await boundLogLock(sql);
+  await sql.query(
+    `UPDATE log_state SET
+       token_seconds = $1,
+       older_token_seconds = nullif(greatest(token_seconds, older_token_seconds, $1), $1)`,
+    [seconds],
+  );
+}
+
+async function dateOlderTokens(sql: Sql): Promise<void> {
+  await boundLogLock(sql);
+  // As for leases: the lock comes first, and the clock is read after it.
+  const { rows } = await sql.query<{ older_token_seconds: number | null }>(
+    'SELECT older_token_seconds FROM log_state FOR UPDATE',
+  );
+  const { older_token_seconds: olderSeconds } = theOnly(rows);
+  if (olderSeconds === null) return;
+  await sql.query(
+    `UPDATE log_state SET
+       older_tokens_end_by = greatest(older_tokens_end_by, clock_timestamp() + make_interval(secs => $1)),
+       older_token_seconds = NULL`,
+    [olderSeconds],
+  );
+}
+
+async function readTokenLifetime(sql: Sql): Promise<TokenLifetime> {
+  const { rows } = await sql.query<{ minted_seconds: number; kept_seconds: number }>(
+    `SELECT minted_seconds, extract(epoch FROM ${OWN_TOKENS_END} - locked_time)::float8 + $1 AS kept_seconds
+     FROM (SELECT token_seconds AS minted_seconds, greatest(token_seconds, older_token_seconds) AS token_seconds,
+                  older_tokens_end_by, clock_timestamp() AS locked_time
+           FROM log_state) AS present`,
+    [KEEP_MARGIN_SECONDS],
+  );
+  const { minted_seconds: tokenSeconds, kept_seconds: keptSeconds } = theOnly(rows);
+  return { tokenSeconds, keptSeconds };
 }
 
 function theOnly<Row>(rows: readonly Row[]): Row {

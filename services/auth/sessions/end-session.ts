@@ -40,7 +40,7 @@ export interface SessionGroups {
 }
 
 export function createSessionGroups(
-  deps: Pick<RevocationGroupsDeps, 'store' | 'clock' | 'onGroup'>,
+  deps: Pick<RevocationGroupsDeps, 'store' | 'clock' | 'onGroup' | 'onGroupRefused'>,
 ): SessionGroups {
   return {
     known: createRevocationGroups({ ...deps, importance: 'known' }),

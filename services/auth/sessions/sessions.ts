@@ -38,6 +38,8 @@ export interface Sessions {
 interface SessionsDeps extends LoginDeps, RefreshDeps, Omit<EndSessionDeps, 'groups'>, ListSessionsDeps {
   /** See {@link RevocationGroupsDeps.onGroup}. */
   readonly onGroup?: RevocationGroupsDeps['onGroup'];
+  /** See {@link RevocationGroupsDeps.onGroupRefused}. */
+  readonly onGroupRefused?: RevocationGroupsDeps['onGroupRefused'];
 }
 
 export function createSessions(deps: SessionsDeps): Sessions {

@@ -5,13 +5,12 @@ import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/pag
 import type { PageRequest } from '../records/page.js';
 import type {
   LockedSession,
-  MatchedSession,
   RefreshTokenRow,
   Session,
   SessionEnd,
-  SessionFilter,
   SessionRows,
 } from '../records/sessions.js';
+import { countMatchingSessions, matchSessions } from './search-store.js';
 
 /** For how many days the database keeps a session after its end. */
 const SESSION_KEPT_DAYS = 30;
@@ -38,13 +37,7 @@ export function createSessionRows(sql: Sql): SessionRows {
     endAllOfUser: (userId, why) => endSessions(sql, 'user_id', userId, why),
     endOthersOfUser: (userId, others) => endOtherSessions(sql, userId, others),
     match: (filter, page) => matchSessions(sql, filter, page),
-    countMatching: async (filter) => {
-      const { rows } = await sql.query<{ count: bigint }>(
-        `SELECT count(*) FROM sessions WHERE ${MATCHES}`,
-        parametersOf(filter),
-      );
-      return Number(rows[0]?.count ?? 0n);
-    },
+    countMatching: (filter, after) => countMatchingSessions(sql, filter, after),
     endEvery: (why) => endEverySession(sql, why),
     restamp: (userId, change) => restampSessions(sql, userId, change),
     listOpen: (userId, page) => listOpenSessions(sql, userId, page),
@@ -148,50 +141,6 @@ async function endEachSession(sql: Sql, endings: Parameters<SessionRows['endEach
      WHERE sessions.session_id = ending.session_id AND end_time IS NULL`,
     [endings.map(({ sessionId }) => sessionId), endings.map(({ why }) => why)],
   );
-}
-
-/** For {@link parametersOf}: $1 to $5. Events are found by the session's id, for which they have an index. */
-const MATCHES = `${IS_OPEN}
-  AND ($1::text IS NULL OR EXISTS (
-    SELECT FROM user_roles WHERE user_roles.user_id = sessions.user_id AND user_roles.role = $1))
-  AND ($2::text IS NULL OR sessions.client_id = $2)
-  AND ($3::timestamptz IS NULL OR sessions.create_time < $3)
-  AND ($4::text IS NULL OR EXISTS (
-    SELECT FROM security_events AS event
-    WHERE event.subjects && ARRAY[sessions.session_id::text] AND event.type = 'session-established'
-      AND event.network = $4))
-  AND ($5::uuid IS NULL OR sessions.user_id = $5)`;
-
-function parametersOf({
-  role,
-  clientId,
-  loggedInBeforeTime,
-  network,
-  userId,
-}: SessionFilter): readonly unknown[] {
-  return [role ?? null, clientId ?? null, loggedInBeforeTime ?? null, network ?? null, userId ?? null];
-}
-
-async function matchSessions(
-  sql: Sql,
-  filter: SessionFilter,
-  { after, limit }: Parameters<SessionRows['match']>[1],
-): Promise<readonly MatchedSession[]> {
-  const { rows } = await sql.query<
-    Pick<SessionRow, 'session_id' | 'user_id' | 'client_id' | 'create_time'> & { username: string }
-  >(
-    `SELECT session_id, user_id, client_id, sessions.create_time, username
-     FROM sessions JOIN users USING (user_id)
-     WHERE ${MATCHES} AND ($6::uuid IS NULL OR session_id > $6) ORDER BY session_id LIMIT $7`,
-    [...parametersOf(filter), after ?? null, limit],
-  );
-  return rows.map((row) => ({
-    sessionId: row.session_id,
-    userId: row.user_id,
-    clientId: row.client_id,
-    createTime: row.create_time,
-    username: row.username,
-  }));
 }
 
 async function endSessions(

@@ -8,7 +8,7 @@ import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthTransaction } from '../transaction.js';
-import { type IntrospectDeps, type Introspection, introspect, tokenIdOf, turnOf } from './introspect.js';
+import { type IntrospectDeps, type Introspection, identify, introspect, turnOf } from './introspect.js';
 import { requireKnownRights } from './known-words.js';
 import { isLive } from './live-tokens.js';
 import type { ForeignToken, MintedToken, VerifiedToken } from './tokens.js';
@@ -32,7 +32,8 @@ export interface Exchange {
   exchange(request: ExchangeRequest): Promise<MintedToken>;
   /** @param callerId - the calling client; see {@link ExchangeRequest.callerId} */
   introspect(token: string, callerId?: string): Promise<Introspection | undefined>;
-  tokenIdOf(token: string): Promise<string>;
+  /** See {@link identify}. */
+  identify(token: string): ReturnType<typeof identify>;
 }
 
 type ExchangeDeps = IntrospectDeps;
@@ -41,7 +42,7 @@ export function createExchange(deps: ExchangeDeps): Exchange {
   return {
     exchange: (request) => exchangeToken(deps, request),
     introspect: (token, callerId) => introspect(deps, token, callerId),
-    tokenIdOf: (token) => tokenIdOf(deps, token),
+    identify: (token) => identify(deps, token),
   };
 }
 

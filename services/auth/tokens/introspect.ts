@@ -69,11 +69,14 @@ async function introspectForeign(
 }
 
 /**
- * The `jti` of a token of this issuer that has not expired, whether or not it was revoked.
+ * The `jti` and the expiry of a token of this issuer that has not expired, whether or not it was revoked.
  *
  * @throws ServiceError TOKEN_INVALID, TOKEN_EXPIRED
  */
-export function tokenIdOf({ store, tokens }: IntrospectDeps, token: string): Promise<string> {
+export function identify(
+  { store, tokens }: IntrospectDeps,
+  token: string,
+): Promise<{ readonly tokenId: string; readonly expireTime: Date }> {
   return store.transaction(async (tx) => {
     const verify = await tokens.verifierIn(tx);
     const verified = await verify(token, undefined);
@@ -82,6 +85,6 @@ export function tokenIdOf({ store, tokens }: IntrospectDeps, token: string): Pro
     if (isExpired(verified, await tx.databaseTime(), CLOCK_SKEW_SECONDS)) {
       throw new AuthError('TOKEN_EXPIRED', 'the token has expired');
     }
-    return verified.tokenId;
+    return { tokenId: verified.tokenId, expireTime: new Date(verified.expiresAtSeconds * 1000) };
   });
 }

@@ -1,14 +1,26 @@
-/** Lookups of single tokens in the revocation log in PostgreSQL. */
+/** What minting and checking tokens needs of the revocation log in PostgreSQL. */
 
 import type { Sql } from '../../common/database/database.js';
-import type { TokenOrigin, TokenRows } from '../records/tokens.js';
+import type { MintingTimes, TokenOrigin, TokenRows } from '../records/tokens.js';
 
-/** The lookups of tokens, inside a transaction. */
+/** The lookups for tokens, inside a transaction, which must be read committed. */
 export function createTokenRows(sql: Sql): TokenRows {
   return {
+    mintingTimes: () => readMintingTimes(sql),
     anyRevoked: (tokenIds) => isAnyRevoked(sql, tokenIds),
     foreignRevoked: (token) => isForeignRevoked(sql, token),
   };
+}
+
+/** Two statements, executed in this order: the snapshot of a single one would be older than the time that it reads. */
+async function readMintingTimes(sql: Sql): Promise<MintingTimes> {
+  const [clock, state] = await Promise.all([
+    sql.query<{ now: Date }>('SELECT clock_timestamp() AS now'),
+    sql.query<{ token_seconds: number }>('SELECT token_seconds FROM log_state'),
+  ]);
+  const [now, lifetimeSeconds] = [clock.rows[0]?.now, state.rows[0]?.token_seconds];
+  if (now === undefined || lifetimeSeconds === undefined) throw new Error('the revocation log has no state');
+  return { now, lifetimeSeconds };
 }
 
 async function isAnyRevoked(sql: Sql, tokenIds: readonly string[]): Promise<boolean> {

@@ -8,9 +8,6 @@ import type { AuthTransaction } from '../transaction.js';
 import { claimsOf, wholeSeconds } from './claims.js';
 import type { Grant } from './grant.js';
 
-/** Default lifetime of an access token, in seconds. */
-export const ACCESS_TOKEN_SECONDS_DEFAULT = 300;
-
 /** A token of another issuer that was verified. Expiry and revocation are checked separately. */
 export interface ForeignToken extends TokenOrigin {
   /** The subject's name in our tokens, unique among the subjects of all issuers. */
@@ -92,7 +89,8 @@ type Verifier = (token: string, audience: string | undefined) => Promise<Verifie
 export interface Tokens {
   /**
    * Signs a token in this transaction. The caller has share-locked and checked the user, the session and the clients
-   * that the grant names. Because a revocation waits for these locks, it covers the new token.
+   * that the grant names. Because a revocation waits for these locks, it covers the new token. The lifetime is that of the
+   * log's state, because entries are kept according to it.
    */
   mint(tx: AuthTransaction, grant: Grant): Promise<MintedToken>;
   /** Reads keys and time of the database once, and returns a verifier that uses them. */
@@ -101,7 +99,6 @@ export interface Tokens {
 
 interface TokensDeps {
   readonly issuer: string;
-  readonly accessTokenSeconds: number;
   readonly keys: Keys;
   readonly verifyToken: VerifyToken;
 }
@@ -118,16 +115,15 @@ export function createTokens(deps: TokensDeps): Tokens {
   };
 }
 
-async function mint(
-  { issuer, accessTokenSeconds, keys }: TokensDeps,
-  tx: AuthTransaction,
-  grant: Grant,
-): Promise<MintedToken> {
+async function mint({ issuer, keys }: TokensDeps, tx: AuthTransaction, grant: Grant): Promise<MintedToken> {
   // The time is read after all locks are held: `iat` must not lie before the checks that the token rests on.
-  const [sign, now] = await Promise.all([keys.lockTokenSigner(tx), tx.databaseTime()]);
+  const [sign, { now, lifetimeSeconds }] = await Promise.all([
+    keys.lockTokenSigner(tx),
+    tx.tokens.mintingTimes(),
+  ]);
   const issuedAtSeconds = wholeSeconds(now);
   const latestSeconds = grant.notAfter ? wholeSeconds(grant.notAfter) : Number.POSITIVE_INFINITY;
-  const expiresAtSeconds = Math.min(issuedAtSeconds + accessTokenSeconds, latestSeconds);
+  const expiresAtSeconds = Math.min(issuedAtSeconds + lifetimeSeconds, latestSeconds);
   const times = { iat: issuedAtSeconds, exp: expiresAtSeconds };
   const token = await sign({ iss: issuer, ...claimsOf(grant), ...times, jti: randomUUID() });
   const { scopes, audiences } = grant;

@@ -14,6 +14,7 @@ import {
   describeLog,
   describeLogReads,
   describeRetention,
+  describeTokenLifetimes,
 } from './log.js';
 import { describeRefreshTokens, describeSessions } from './sessions.js';
 import type { AuthStoreUnderTest } from './store-under-test.js';
@@ -43,6 +44,7 @@ export function describeAuthStore(name: string, open: () => Promise<AuthStoreUnd
     describeLiveSet(under);
     describeRetention(under);
     describeLeases(under);
+    describeTokenLifetimes(under);
     describeEpochs(under);
     describeInstances(under);
   });

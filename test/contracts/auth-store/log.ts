@@ -1,12 +1,17 @@
 /** The revocation log: appending, reading, the live set, retention, leases and epochs. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
+import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { publish } from '../../../services/auth/keys/published-keys.js';
 import type { NewEntry } from '../../../services/auth/records/revocations.js';
 import {
+  clientRevocation,
   enforcementBoundMs,
   foreignRevocation,
+  KEEP_MARGIN_SECONDS,
+  KEEP_SECONDS_MAX,
+  keyRevocation,
   sessionRevocation,
   tokenRevocation,
   userRevocation,
@@ -25,6 +30,9 @@ import {
   plain,
   type Under,
 } from './store-under-test.js';
+
+/** The lifetime of tokens in these tests, in seconds. */
+const TOKEN_SECONDS = 300;
 
 export function describeLog(under: Under): void {
   describe('the revocation log', () => {
@@ -49,7 +57,7 @@ export function describeLog(under: Under): void {
     });
 
     it('returns each entry as it was written', async () => {
-      const { store, keepSeconds } = under();
+      const { store } = under();
       const written: NewEntry[] = [
         { ...anEntry(), acknowledge: true },
         entryOf(userRevocation(randomUUID(), 7n)),
@@ -58,13 +66,13 @@ export function describeLog(under: Under): void {
       const { epoch, head } = await headOf(under());
       const appended = await store.transaction((tx) => tx.revocations.append(written));
       expect(appended.epoch).to.deep.equal(epoch);
-      const keepMs = appended.lockedTime.getTime() + keepSeconds * 1000;
+      const keptMs = appended.lockedTime.getTime() + KEEP_SECONDS_MAX * 1000;
       for (const [index, entry] of appended.entries.entries()) {
         const { kind, issuer, key, minGeneration, acknowledge = false } = written[index] ?? anEntry();
         expect(entry).to.deep.include({ kind, issuer, key, minGeneration, acknowledge });
         expect(entry.sequence).to.equal(head + BigInt(index + 1));
         expect(entry.entryId).to.have.length(16);
-        expect(entry.keepUntil.getTime()).to.be.within(keepMs, keepMs + 2);
+        expect(entry.keepUntil.getTime()).to.be.within(appended.lockedTime.getTime(), keptMs + 2);
       }
       const [, , foreign] = appended.entries;
       // A whole second, later than any time that a clock within the skew may have stamped.
@@ -300,6 +308,89 @@ export function describeLeases(under: Under): void {
       await log.setLeaseMs(3000);
       await log.setLeaseMs(5000);
       expect((await lockOf()).olderLeasesEndBy).to.deep.equal(olderLeasesEndBy);
+    });
+  });
+}
+
+export function describeTokenLifetimes(under: Under): void {
+  const MARGIN_MS = KEEP_MARGIN_SECONDS * 1000;
+  const LONGEST_MS = ACCESS_TOKEN_LIFETIME_MAX_SECONDS * 1000;
+
+  /** How long after the lock each entry is kept, in milliseconds. */
+  const keptMs = async (...entries: NewEntry[]): Promise<number[]> => {
+    const appended = await under().store.transaction((tx) => tx.revocations.append(entries));
+    const lockedMs = appended.lockedTime.getTime();
+    const stored = await under().log.read((log) =>
+      log.entriesAfter((appended.entries[0]?.sequence ?? 0n) - 1n),
+    );
+    expect(stored.map(plain)).to.deep.equal(appended.entries.map(plain));
+    return appended.entries.map(({ keepUntil }) => keepUntil.getTime() - lockedMs);
+  };
+  const mintingTimes = () => under().store.transaction((tx) => tx.tokens.mintingTimes());
+
+  describe('the lifetime of tokens', () => {
+    it('decides how long an entry about tokens of this issuer is kept', async () => {
+      await under().log.setTokenSeconds(TOKEN_SECONDS);
+      const own = [
+        tokenRevocation(randomUUID()),
+        sessionRevocation(randomUUID()),
+        userRevocation(randomUUID(), 1n),
+        clientRevocation('direct', 1n),
+      ].map(entryOf);
+      for (const ms of await keptMs(...own)) {
+        expect(ms).to.be.within(TOKEN_SECONDS * 1000 + MARGIN_MS, TOKEN_SECONDS * 1000 + MARGIN_MS + 2);
+      }
+    });
+
+    it('does not shorten entries about tokens of which this issuer does not set the lifetime', async () => {
+      const issuer = 'https://other.example';
+      const others = [
+        ...(['TOKEN', 'SESSION', 'USER'] as const).map((what) =>
+          foreignRevocation({ issuer, what, id: 'a' }),
+        ),
+        keyRevocation('stolen'),
+      ].map(entryOf);
+      for (const ms of await keptMs(...others)) {
+        expect(ms).to.be.within(LONGEST_MS + MARGIN_MS, LONGEST_MS + MARGIN_MS + 2);
+      }
+    });
+
+    it('does not matter to an entry about a token whose expiry is known', async () => {
+      const tokenExpireTime = new Date(Math.ceil(Date.now() / 1000) * 1000 + 17_000);
+      const appended = await under().store.transaction((tx) =>
+        tx.revocations.append([
+          { ...anEntry(), tokenExpireTime },
+          { ...entryOf(sessionRevocation(randomUUID())), tokenExpireTime },
+        ]),
+      );
+      const [known, session] = appended.entries;
+      expect(known?.keepUntil.getTime()).to.equal(tokenExpireTime.getTime() + MARGIN_MS);
+      expect(session?.keepUntil.getTime()).to.be.above(known?.keepUntil.getTime() ?? 0);
+    });
+
+    it('is that of every transaction that mints, after the time that the token begins with', async () => {
+      const { log, store } = under();
+      for (const seconds of [TOKEN_SECONDS + 60, TOKEN_SECONDS]) {
+        await log.setTokenSeconds(seconds);
+        const before = await store.transaction((tx) => tx.databaseTime());
+        const { now, lifetimeSeconds } = await mintingTimes();
+        expect(lifetimeSeconds).to.equal(seconds);
+        expect(now.getTime()).to.be.at.least(before.getTime());
+      }
+    });
+
+    it('counts after it was lowered until the last longer token has expired', async () => {
+      const { log, store } = under();
+      await log.setTokenSeconds(600);
+      const before = await store.transaction((tx) => tx.databaseTime());
+      await log.setTokenSeconds(20);
+      const { lockedTime, entries } = await store.transaction((tx) => tx.revocations.append([anEntry()]));
+      const endMs = (entries[0]?.keepUntil.getTime() ?? 0) - MARGIN_MS;
+      expect(endMs).to.be.within(before.getTime() + 600_000, lockedTime.getTime() + 600_002);
+      await log.setTokenSeconds(30);
+      const again = await store.transaction((tx) => tx.revocations.append([anEntry()]));
+      expect((again.entries[0]?.keepUntil.getTime() ?? 0) - MARGIN_MS).to.equal(endMs);
+      await log.setTokenSeconds(TOKEN_SECONDS);
     });
   });
 }

@@ -5,7 +5,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import { createInstanceStore as createPostgresInstanceStore } from '../../../services/auth/revocation/instance-store.js';
-import { KEEP_SECONDS } from '../../../services/auth/revocation/log.js';
 import { createRevocationStore } from '../../../services/auth/revocation/store.js';
 import { createAuthStore } from '../../../services/auth/store.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
@@ -29,7 +28,6 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
     log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
     instances: createPostgresInstanceStore(database),
     passedOn,
-    keepSeconds: KEEP_SECONDS,
     addUser: async () => {
       const userId = randomUUID();
       const username = `user-${userId}`;
@@ -66,13 +64,14 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
   };
 }
 
-/** Makes every entry old enough to be dropped, with the trigger that forbids changes disabled. */
+/** Makes every entry old enough to be dropped, in the same order, with the trigger that forbids changes disabled. */
 async function expireEntries(database: Database): Promise<void> {
   await database.transaction(async (sql) => {
     await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER revocation_entries_only_grow');
-    await sql.query('UPDATE revocation_entries SET keep_until = keep_until - make_interval(secs => $1)', [
-      KEEP_SECONDS + 1,
-    ]);
+    await sql.query(
+      `UPDATE revocation_entries SET keep_until = keep_until - (latest.time - clock_timestamp()) - interval '1 ms'
+       FROM (SELECT max(keep_until) AS time FROM revocation_entries) AS latest`,
+    );
     await sql.query('ALTER TABLE revocation_entries ENABLE TRIGGER revocation_entries_only_grow');
   });
 }

@@ -11,6 +11,7 @@ import { Signatures } from '../../../proofs/simulate/signatures.js';
 import { MachineClock, Process, Scheduler } from '../../../proofs/simulate/time.js';
 import { createMeasures, START_MS, type World } from '../../../proofs/simulate/world.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
+import { KEEP_SECONDS_MAX } from '../../../services/auth/revocation/log.js';
 import type { AuthStoreUnderTest } from './store-under-test.js';
 
 export async function openSimulation(): Promise<AuthStoreUnderTest> {
@@ -23,14 +24,14 @@ export async function openSimulation(): Promise<AuthStoreUnderTest> {
     'auth',
     new MachineClock(scheduler, { rate: 1, wallMs: START_MS, monotonicMs: 0 }),
   );
-  const connection = { world, cluster, process, node: () => cluster.primary };
+  const configured = { accessTokenSeconds: settings.accessTokenSeconds };
+  const connection = { world, cluster, process, node: () => cluster.primary, configured };
   const passedOn: LogBatch[] = [];
   return {
     store: createStore(connection, (batch) => passedOn.push(batch)),
     log: createLogStore(connection),
     instances: createInstanceStore(connection),
     passedOn,
-    keepSeconds: settings.keepSeconds,
     addUser: async () => {
       const userId = randomUUID();
       const user = userRow(userId, `user-${userId}`);
@@ -45,7 +46,7 @@ export async function openSimulation(): Promise<AuthStoreUnderTest> {
       return clientId;
     },
     sleep: (ms) => new Promise((resolve) => process.after(ms, resolve)),
-    expireEntries: async () => cluster.stepClocks((settings.keepSeconds + 1) * 1000),
+    expireEntries: async () => cluster.stepClocks((KEEP_SECONDS_MAX + 1) * 1000),
     close: runInBackground(scheduler),
   };
 }
@@ -62,7 +63,8 @@ function createWorld(): World {
     settings: {
       leaseMs: 5000,
       accessTokenSeconds: 300,
-      keepSeconds: 400,
+      accessTokenSecondsMax: 3600,
+      keepMarginSeconds: 65,
       replicas: 1,
       instances: 0,
       waits: true,

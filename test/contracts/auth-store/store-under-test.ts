@@ -17,8 +17,6 @@ export interface AuthStoreUnderTest {
   readonly instances: InstanceStore;
   /** The batches that were passed on after a commit, in order. */
   readonly passedOn: LogBatch[];
-  /** For how long the log keeps an entry, in seconds. */
-  readonly keepSeconds: number;
   addUser(): Promise<{ readonly userId: string; readonly username: string }>;
   addClient(): Promise<string>;
   /** Waits by the clock of the store's time limits. */

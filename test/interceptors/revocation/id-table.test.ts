@@ -1,5 +1,6 @@
 /** The table of identifiers behaves like a set, whatever is added. */
 
+import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { IdTable, idHash } from '../../../interceptors/src/revocation/id-table.js';
@@ -58,6 +59,39 @@ describe('an id table', () => {
         holdsLikeASet,
       ),
     );
+  });
+
+  it('answers like a set, whatever number of identifiers was expected', () => {
+    const ids = Array.from({ length: 9000 }, (_, index): Id => [index, 7, 7, index * 65_537]);
+    for (const expected of [0, 1, 100, 9000, 100_000]) {
+      const table = new IdTable(expected);
+      expect(table.has(1, 2, 3, 4)).to.equal(false);
+      for (const id of ids) expect(table.add(...id)).to.equal(true);
+      for (const id of ids) expect(table.add(...id)).to.equal(false);
+      expect(table.size).to.equal(ids.length);
+      expect(ids.every((id) => table.has(...id))).to.equal(true);
+      expect(table.has(1, 2, 3, 4)).to.equal(false);
+    }
+  });
+
+  it('does not grow when as many identifiers are added as were expected', () => {
+    const count = 100_000;
+    const table = new IdTable(count);
+    for (let id = 0; id < count; id += 1) {
+      const [a = 0, b = 0, c = 0, d = 0] = new Uint32Array(randomBytes(16).buffer.slice(0, 16));
+      table.add(a, b, c, d);
+    }
+    expect(table.bytes / table.size).to.be.below(21);
+  });
+
+  it('begins empty in the memory of a table that was dropped', () => {
+    const ids = Array.from({ length: 5000 }, (_, index): Id => [index + 1, index, 0, index * 2_654_435]);
+    const dropped = tableOf(ids);
+    dropped.release();
+    const table = new IdTable(ids.length);
+    for (const id of ids.slice(0, 100)) table.add(...id);
+    expect(ids.filter((id) => table.has(...id))).to.have.length(100);
+    expect(table.size).to.equal(100);
   });
 
   it('distinguishes identifiers that differ in one bit', () => {

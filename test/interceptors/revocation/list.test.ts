@@ -7,7 +7,9 @@ import { IdTable } from '../../../interceptors/src/revocation/id-table.js';
 import {
   isRevokedBy,
   ListFullError,
+  LONG_SPANS,
   RevocationList,
+  SHORT_TABLES_MAX,
   TABLE_SPAN_MS,
   uuidOf,
 } from '../../../interceptors/src/revocation/list.js';
@@ -222,6 +224,27 @@ describe('a revocation list', () => {
         expect(list.size).to.equal(0);
       }),
     );
+  });
+
+  it('uses longer tables when entries are kept for long, and drops each entry in its time', () => {
+    const spans = 4 * SHORT_TABLES_MAX;
+    const ids = Array.from({ length: spans }, () => randomUUID());
+    const keepUntilMs = (index: number) => KEEP_UNTIL_MS + index * TABLE_SPAN_MS;
+    const filled = (): RevocationList => {
+      const list = new RevocationList();
+      for (const [index, id] of [...ids.entries(), ...ids.entries()]) {
+        list.addIds(ENTRY_KIND_TOKEN, Buffer.from(id.replaceAll('-', ''), 'hex'), keepUntilMs(index));
+      }
+      expect(list.size).to.equal(spans);
+      return list;
+    };
+    for (const [index, tokenId] of ids.entries()) {
+      const list = filled();
+      list.dropUntil(keepUntilMs(index) - 1);
+      expect(list.revokes(claims({ tokenId })), `${index}, before`).to.equal(true);
+      list.dropUntil(keepUntilMs(index) + LONG_SPANS * TABLE_SPAN_MS);
+      expect(list.revokes(claims({ tokenId })), `${index}, after`).to.equal(false);
+    }
   });
 
   it('keeps the highest generation and the latest keep_until of entries with the same key', () => {

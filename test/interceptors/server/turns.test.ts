@@ -7,11 +7,14 @@ const MAX = 8;
 
 describe('turns', () => {
   let begun: string[];
+  /** The ports of the arrivals that have begun. */
+  let ports: number[];
   let nextTurns: (() => void)[];
   let turns: Turns;
 
   beforeEach(() => {
     begun = [];
+    ports = [];
     nextTurns = [];
     turns = new Turns(MAX, (callback) => nextTurns.push(callback));
   });
@@ -23,8 +26,10 @@ describe('turns', () => {
     const { isKnown = false, port = 1, isGone = false } = options;
     const arrival: Arrival = {
       begin: () => {
-        if (!isGone) begun.push(network);
-        return !isGone;
+        if (isGone) return false;
+        begun.push(network);
+        ports.push(port);
+        return true;
       },
     };
     turns.arrive({ network, connection: `${network}:${port}`, isKnown }, arrival);
@@ -70,6 +75,7 @@ describe('turns', () => {
     arriveOften(4, 'flood', { port: 2 });
     arriveOften(2, 'quiet');
     expect(turn().slice(0, 4)).to.deep.equal(['flood', 'quiet', 'flood', 'quiet']);
+    expect(ports.slice(6, 10)).to.deep.equal([1, 1, 2, 1]);
   });
 
   it('begin one arrival of an unknown network for three of known ones', () => {
@@ -85,11 +91,24 @@ describe('turns', () => {
     expect(turn()).to.deep.equal(new Array<string>(8).fill('patient'));
   });
 
+  it('go on with the others after an arrival that throws', () => {
+    const peer = { network: 'broken', connection: 'broken:1', isKnown: false };
+    arriveOften(6, 'first');
+    turns.arrive(peer, {
+      begin: () => {
+        throw new TypeError('a listener failed');
+      },
+    });
+    arriveOften(2, 'patient');
+    expect(turn).to.throw('a listener failed');
+    expect(turn()).to.deep.equal(['patient', 'patient']);
+  });
+
   it('count the arrivals of several quiet turns together, and begin all of them at once', () => {
-    for (let count = 0; count < 100; count += 1) {
+    for (let count = 1; count <= 100; count += 1) {
       arrive('quiet');
+      expect(begun).to.have.lengthOf(count);
       turn();
     }
-    expect(begun).to.have.lengthOf(100);
   });
 });

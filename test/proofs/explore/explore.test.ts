@@ -4,13 +4,15 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { eventsOf } from '../../../proofs/explore/events.js';
+import { eventOf, eventsOf } from '../../../proofs/explore/events.js';
 import { createModel } from '../../../proofs/explore/expander.js';
-import { checkFields } from '../../../proofs/explore/feed-mirror.js';
+import { checkFields } from '../../../proofs/explore/fields.js';
 import { GUARDS, SIMULATED_ONLY } from '../../../proofs/explore/guards.js';
+import { Oracle } from '../../../proofs/explore/oracle.js';
 import { loadProtocol } from '../../../proofs/explore/protocol.js';
 import { replay } from '../../../proofs/explore/replay.js';
 import { search } from '../../../proofs/explore/search.js';
+import type { State } from '../../../proofs/explore/state.js';
 import type { World } from '../../../proofs/explore/world.js';
 import { WORLDS, worldOf } from '../../../proofs/explore/worlds.js';
 import { createRandom } from '../../../proofs/shared/random.js';
@@ -60,7 +62,7 @@ describe('the explorer', function () {
     expect((await replay(SMALL, undefined, events)).violation).to.equal(undefined);
   });
 
-  it('names a field of the feed that it does not save', async () => {
+  it('names a field of the feed or of the enforcement that it does not save', async () => {
     const protocol = await loadProtocol([
       {
         module: 'feed',
@@ -69,6 +71,14 @@ describe('the explorer', function () {
       },
     ]);
     expect(() => checkFields(protocol)).to.throw(/fields of Feed .* what becomes of novelty/);
+    const other = await loadProtocol([
+      {
+        module: 'enforcement',
+        find: '#decisionsSeen = 0;',
+        replace: '#decisionsSeen = 0;\n    #novelty = 0;',
+      },
+    ]);
+    expect(() => checkFields(other)).to.throw(/fields of Enforcement .* what becomes of novelty/);
     checkFields(await loadProtocol());
   });
 
@@ -109,6 +119,57 @@ describe('the explorer', function () {
         expect(story).to.have.length(WALK_EVENTS);
         expect(violation).to.equal(undefined);
       }
+    });
+  }
+});
+
+describe('the canonical form of a state', function () {
+  this.timeout(PATIENCE_MS);
+
+  /** From a state and from its canonical form, an event leads to the same canonical form, or it changes nothing there. */
+  async function walk(world: World, without: string | undefined, seed: number): Promise<void> {
+    const random = createRandom(seed);
+    const model = await createModel(world, without);
+    const oracle = new Oracle(model);
+    const bytesOf = (state: State): string => {
+      const bytes = Buffer.alloc(model.packing.length);
+      model.packing.pack(state, bytes);
+      return bytes.toString('hex');
+    };
+    let state = model.initial();
+    for (let step = 0; step < WALK_EVENTS; step += 1) {
+      const canon = { ...state };
+      const own = bytesOf(canon);
+      const reached = new Set([own]);
+      for (const code of model.events(canon)) {
+        const after = { ...canon };
+        model.apply(after, code);
+        reached.add(bytesOf(after));
+      }
+      const code = random.pick(model.events(state));
+      const before = JSON.stringify(state);
+      model.apply(state, code);
+      expect(reached, `${world.name} without ${without}: ${eventOf(code).kind} after ${before}`).to.include(
+        bytesOf({ ...state }),
+      );
+      const violation = oracle.violationOf({ ...state });
+      const canonical = { ...state };
+      bytesOf(canonical);
+      expect(oracle.violationOf(canonical)).to.equal(violation);
+      if (violation !== undefined) return;
+      state = { ...state };
+    }
+  }
+
+  for (const world of WORLDS) {
+    it(`reaches the same as the state itself, in the world "${world.name}"`, async () => {
+      for (let seed = 0; seed < WALKS; seed += 1) await walk(world, undefined, seed);
+    });
+  }
+
+  for (const { name, worlds } of GUARDS) {
+    it(`reaches the same as the state itself, without "${name}"`, async () => {
+      for (const world of worlds) await walk(worldOf(world), name, 1);
     });
   }
 });

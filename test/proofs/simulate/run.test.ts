@@ -29,6 +29,8 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'same-list': 5217,
   'known-epochs': 36,
   'clock-rises': 66,
+  'stored-lifetime': 0,
+  'older-lifetimes': 22,
 };
 
 describe('a simulated run', function () {

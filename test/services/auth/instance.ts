@@ -138,9 +138,10 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const keys = createKeys({ store, keyEncryptionKey, algorithm: options.algorithm ?? 'EdDSA' });
   const rotations: Rotation[] = [];
   if (options.openKeys !== false) await keys.open();
+  const revocationLog = createRevocationStore({ database, publishedKeys: readPublishedKeys });
+  await revocationLog.setTokenSeconds(accessTokenSeconds);
   const tokens = createTokens({
     issuer: ISSUER,
-    accessTokenSeconds,
     keys,
     verifyToken: createTokenVerifier(ISSUER),
   });
@@ -220,8 +221,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     exchange,
     revocations: createRevocations({
       store,
-      log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
-      tokenIdOf: exchange.tokenIdOf,
+      log: revocationLog,
+      identify: exchange.identify,
       sessionIdOf: async (refreshToken) => (await findSessionOf(store, refreshToken))?.sessionId,
       clock,
       issuer: ISSUER,

@@ -83,7 +83,7 @@ describe('a broadcast', () => {
     revocations = createRevocations({
       store,
       log: createRevocationStore({ database, publishedKeys: readPublishedKeys }),
-      tokenIdOf: () => Promise.reject(new TypeError('no token expected')),
+      identify: () => Promise.reject(new TypeError('no token expected')),
       sessionIdOf: () => Promise.resolve(undefined),
       clock: systemClock,
       issuer: 'https://auth.test',

@@ -15,7 +15,7 @@ import {
   untilKnownMs,
 } from '../../../../services/auth/keys/key-life.js';
 import type { RotationOutlook } from '../../../../services/auth/records/keys.js';
-import { KEEP_SECONDS } from '../../../../services/auth/revocation/log.js';
+import { KEEP_SECONDS_MAX } from '../../../../services/auth/revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../../../../services/auth/transaction.js';
 import { codeOf, rejectionOf, serviceErrorOf } from '../../../support/outcomes.js';
 import type { FreshDatabase } from '../../../support/postgres.js';
@@ -140,10 +140,10 @@ describe('the life of keys', () => {
           `UPDATE signing_keys SET stop_time = clock_timestamp() - $1 * interval '1 s' WHERE kid = $2`,
           [seconds, kidOf(token)],
         );
-      await stopped(KEEP_SECONDS - 5);
+      await stopped(KEEP_SECONDS_MAX - 5);
       await second.keyLife.maintain();
       expect(await inState('verify-only')).to.have.length(1);
-      await stopped(KEEP_SECONDS + 1);
+      await stopped(KEEP_SECONDS_MAX + 1);
       await second.keyLife.maintain();
       const [retired] = await inState('retired');
       expect(retired?.kid).to.equal(kidOf(token));

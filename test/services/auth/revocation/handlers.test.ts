@@ -238,7 +238,7 @@ describe('RevocationService', () => {
     ]);
     expect(await refusedFields(revoke({ targets: [{ target: undefined }] }))).to.deep.equal([
       ...refused,
-      'target',
+      'targets[0]',
     ]);
     expect((await log.revocations.sync(question())).head).to.equal(0n);
   });
@@ -297,7 +297,7 @@ describe('RevocationService', () => {
     };
     expect(await matching({ clientId: 'direct' })).to.have.members([first, second]);
     expect(await matching({ clientId: 'other' })).to.deep.equal([]);
-    expect(await matching({ loggedInBeforeTime: new Date(Date.now() + 60_000) })).to.have.members([
+    expect(await matching({ loggedInBeforeTime: new Date(Date.now() + 1000) })).to.have.members([
       first,
       second,
     ]);

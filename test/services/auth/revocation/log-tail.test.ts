@@ -82,6 +82,19 @@ describe('the tail of the log', () => {
     expect(log.read).to.equal(13);
   });
 
+  it('reads no entry that no request needs', async () => {
+    log.append(10);
+    await expectEntriesAfter(0n);
+    log.append(5000);
+    log.read = 0;
+    await expectEntriesAfter(5005n);
+    expect(log.read).to.equal(5);
+    // It can continue from where it has read.
+    log.append(2);
+    await expectEntriesAfter(5008n);
+    expect(log.read).to.equal(8);
+  });
+
   it('remembers no more entries than one response can have', async () => {
     log.append(SYNC_ENTRIES_MAX + 50);
     await expectEntriesAfter(0n);

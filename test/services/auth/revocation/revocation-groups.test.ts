@@ -1,6 +1,7 @@
 /** Group commit of revocations, against a real PostgreSQL. */
 
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import { AuthError } from '../../../../services/auth/errors.js';
@@ -10,10 +11,13 @@ import {
   GROUP_MEMBERS_MAX,
   GROUP_WAITING_MAX,
   type GroupMember,
+  LOCK_WAITS_MAX,
+  LOCKED_MS_MAX,
   type RevocationGroups,
   type Written,
 } from '../../../../services/auth/revocation/revocation-groups.js';
 import { codeOf } from '../../../support/outcomes.js';
+import { until } from '../../../support/waiting.js';
 import { openTestLog, type TestLog } from './revocation-support.js';
 
 const BY = { reason: 'a test', actor: 'olga' } as const;
@@ -130,30 +134,89 @@ describe('the groups of revocations', () => {
     expect(other).to.equal(undefined);
   });
 
-  it('wait for the lock of one session without holding up the others', async () => {
-    const [locked, free] = [
-      await log.addSession(await log.addUser()),
-      await log.addSession(await log.addUser()),
-    ];
+  /** Locks sessions in a transaction of its own until the returned function is called. */
+  async function lockSessions(sessionIds: readonly string[]): Promise<() => Promise<void>> {
     let release = (): void => {};
     const released = new Promise<void>((resolve) => {
       release = resolve;
     });
     const holding = await new Promise<{ readonly done: Promise<void> }>((resolve) => {
       const done = log.transaction(async (_tx, sql) => {
-        await sql.query('SELECT FROM sessions WHERE session_id = $1 FOR UPDATE', [locked]);
+        await sql.query('SELECT FROM sessions WHERE session_id = ANY($1::uuid[]) FOR UPDATE', [sessionIds]);
         resolve({ done });
         await released;
       });
     });
+    return async () => {
+      release();
+      await holding.done;
+    };
+  }
+
+  it('wait for the lock of one session without holding up the others', async () => {
+    const [locked, free] = [
+      await log.addSession(await log.addUser()),
+      await log.addSession(await log.addUser()),
+    ];
+    const release = await lockSessions([locked]);
     const first = groups.write(tokenMember());
     const waiting = groups.write(sessionMember(locked));
     const written = await groups.write(sessionMember(free));
     await first;
     expect(written?.entry.sequence).to.equal(2n);
-    release();
-    await holding.done;
+    await release();
     expect((await waiting)?.entry.sequence).to.equal(3n);
+  });
+
+  it('wait for many locked sessions on two connections, and write them together once they are free', async () => {
+    const userId = await log.addUser();
+    const locked = await Promise.all(Array.from({ length: 20 }, () => log.addSession(userId)));
+    const release = await lockSessions(locked);
+    const waiting = Promise.all(locked.map((sessionId) => groups.write(sessionMember(sessionId))));
+    await until(() => sizes.length >= 2);
+    await sleep(100);
+    const { rows } = await log.database.query<{ count: bigint }>(
+      "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    );
+    expect(Number(rows[0]?.count)).to.equal(LOCK_WAITS_MAX);
+    await release();
+    expect(new Set(sequencesOf(await waiting))).to.have.property('size', locked.length);
+    // The first two waited for their locks; all others needed few further transactions.
+    expect(log.broadcast.length).to.be.at.most(LOCK_WAITS_MAX + 3);
+  });
+
+  it('give members up whose sessions stay locked', async () => {
+    let nowMs = 0;
+    /** The transactions that wait for a lock. */
+    const failWaits: ((error: Error) => void)[] = [];
+    const sessions = {
+      lockEach: () => Promise.resolve([]),
+      existing: (ids: readonly string[]) => Promise.resolve(ids),
+      endEach: () => Promise.reject(new TypeError('not expected')),
+    };
+    const impatient = createRevocationGroups({
+      store: {
+        transaction: (work, place) =>
+          place?.contends === undefined
+            ? log.transaction((tx) => work({ ...tx, sessions }))
+            : new Promise((_, reject) => failWaits.push(reject)),
+      },
+      clock: { ...systemClock, monotonicMs: () => nowMs },
+    });
+    const codes = Array.from({ length: LOCK_WAITS_MAX + 2 }, () =>
+      codeOf(impatient.write(sessionMember(randomUUID()))),
+    );
+    await until(() => failWaits.length === LOCK_WAITS_MAX);
+    nowMs = LOCKED_MS_MAX + 1;
+    failWaits[0]?.(new AuthError('NOT_FOUND', 'the end of the first wait'));
+    // Those that have not waited for their lock yet are tried again, and then given up.
+    expect(await Promise.all(codes.filter((_, index) => index !== 1))).to.deep.equal([
+      'NOT_FOUND',
+      'DEPENDENCY_UNAVAILABLE',
+      'DEPENDENCY_UNAVAILABLE',
+    ]);
+    failWaits[1]?.(new AuthError('NOT_FOUND', 'the end of the second wait'));
+    expect(await codes[1]).to.equal('NOT_FOUND');
   });
 
   it('fail a member that the database rejects alone, and write the others', async () => {
@@ -206,16 +269,28 @@ describe('the groups of revocations', () => {
     expect(order.lastIndexOf('few')).to.be.lessThan(GROUP_MEMBERS_MAX);
   });
 
-  it('refuse a member when too many wait', async () => {
+  it('refuse the caller with most members when too many wait', async () => {
     let fail = (): void => {};
     const over = new Promise<never>((_, reject) => {
       fail = () => reject(new AuthError('DEPENDENCY_UNAVAILABLE', 'the test is over'));
     });
-    const blocked = createRevocationGroups({ store: { transaction: () => over }, clock: systemClock });
+    let refused = 0;
+    const blocked = createRevocationGroups({
+      store: { transaction: () => over },
+      clock: systemClock,
+      onGroupRefused: () => {
+        refused += 1;
+      },
+    });
     // The first is in its transaction, and does not wait.
     const waiting = Array.from({ length: GROUP_WAITING_MAX + 1 }, () => codeOf(blocked.write(tokenMember())));
     expect(await codeOf(blocked.write(tokenMember()))).to.equal('RATE_LIMITED');
+    const others = [codeOf(blocked.write(tokenMember('eve'))), codeOf(blocked.write(tokenMember('bob')))];
+    // The last members of the caller with most gave way.
+    expect(await Promise.all(waiting.slice(-2))).to.deep.equal(['RATE_LIMITED', 'RATE_LIMITED']);
+    expect(refused).to.equal(3);
     fail();
-    expect(new Set(await Promise.all(waiting))).to.deep.equal(new Set(['DEPENDENCY_UNAVAILABLE']));
+    const failed = new Set(['DEPENDENCY_UNAVAILABLE']);
+    expect(new Set(await Promise.all([...waiting.slice(0, -2), ...others]))).to.deep.equal(failed);
   });
 });

@@ -8,10 +8,17 @@ import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import type { LogBatch, Receipt } from '../../../../services/auth/records/revocations.js';
 import { createInstanceStore } from '../../../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../../../services/auth/revocation/instances.js';
-import type { SyncPosition, SyncResult } from '../../../../services/auth/revocation/log.js';
+import {
+  KEEP_MARGIN_SECONDS,
+  type SyncPosition,
+  type SyncResult,
+} from '../../../../services/auth/revocation/log.js';
 import type { RevocationStore } from '../../../../services/auth/revocation/log-access.js';
 import { createRevocations, type Revocations } from '../../../../services/auth/revocation/revocations.js';
-import type { RevocationTransaction } from '../../../../services/auth/revocation/revoke-targets.js';
+import type {
+  IdentifiedToken,
+  RevocationTransaction,
+} from '../../../../services/auth/revocation/revoke-targets.js';
 import { createRevocationRows, createRevocationStore } from '../../../../services/auth/revocation/store.js';
 import { createSessionRows } from '../../../../services/auth/sessions/store.js';
 import {
@@ -80,9 +87,15 @@ const LIMITS: DatabaseLimits = {
   },
 };
 
+/** The lifetime of tokens in these tests, in seconds. */
+const TOKEN_SECONDS = 300;
+
+/** How long an entry about tokens of this issuer is kept in these tests, in seconds. */
+export const KEPT_SECONDS = TOKEN_SECONDS + KEEP_MARGIN_SECONDS;
+
 /** Lookups of tokens that a test replaces. */
 interface SupportOptions {
-  readonly tokenIdOf?: (token: string) => Promise<string>;
+  readonly identify?: (token: string) => Promise<IdentifiedToken>;
   readonly sessionIdOf?: (refreshToken: string) => Promise<string | undefined>;
 }
 
@@ -91,7 +104,9 @@ export async function openTestLog(options: SupportOptions = {}): Promise<TestLog
   const fresh = await freshDatabase();
   const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, limits: LIMITS });
   await database.ready(AbortSignal.timeout(45_000));
-  return compose({ fresh, database, options });
+  const log = compose({ fresh, database, options });
+  await log.store.setTokenSeconds(TOKEN_SECONDS);
+  return log;
 }
 
 function compose(parts: {
@@ -131,7 +146,7 @@ function compose(parts: {
     foreignIssuers: [],
     instances,
     onKeyRevoked: () => undefined,
-    tokenIdOf: options.tokenIdOf ?? (() => Promise.reject(new TypeError('no token expected'))),
+    identify: options.identify ?? (() => Promise.reject(new TypeError('no token expected'))),
     sessionIdOf: options.sessionIdOf ?? (() => Promise.resolve(undefined)),
     clock: systemClock,
     onLogChanged: (asked) => alarms.push(asked),

@@ -16,7 +16,7 @@ import {
   clientRevocation,
   enforcementBoundMs,
   foreignRevocation,
-  KEEP_SECONDS,
+  KEEP_MARGIN_SECONDS,
   keyRevocation,
   type PullPart,
   SYNC_ENTRIES_MAX,
@@ -34,7 +34,14 @@ import {
 } from '../../../../services/auth/revocation/store.js';
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
-import { following, openTestLog, publishedKeys, question, type TestLog } from './revocation-support.js';
+import {
+  following,
+  KEPT_SECONDS,
+  openTestLog,
+  publishedKeys,
+  question,
+  type TestLog,
+} from './revocation-support.js';
 
 async function logRows(log: TestLog) {
   const { rows } = await log.database.query<{
@@ -89,12 +96,16 @@ async function pull(log: TestLog) {
   return { packed, entries, end: ends[0] };
 }
 
+/** When the token `ours` of these tests expires. */
+const OURS_EXPIRES = new Date(Math.ceil(Date.now() / 1000) * 1000 + 60_000);
+
 describe('revoking', () => {
   let log: TestLog;
   beforeEach(async () => {
     log = await openTestLog({
-      tokenIdOf: async (token) => {
-        if (token === 'ours') return '0190b5a4-7c3e-7d1a-8f00-00112233aabb';
+      identify: async (token) => {
+        if (token === 'ours')
+          return { tokenId: '0190b5a4-7c3e-7d1a-8f00-00112233aabb', expireTime: OURS_EXPIRES };
         throw new AuthError(token === 'late' ? 'TOKEN_EXPIRED' : 'TOKEN_INVALID', 'the token is not good');
       },
     });
@@ -125,6 +136,11 @@ describe('revoking', () => {
   it('revokes a token that is sent whole, by its id', async () => {
     await revoke({ kind: 'token', token: 'ours' });
     expect((await logRows(log))[0]?.key.toString('hex')).to.equal('0190b5a47c3e7d1a8f0000112233aabb');
+    // Its own expiry is known, so the entry need not wait for the longest lifetime.
+    const { rows } = await log.database.query<{ keep_until: Date }>(
+      'SELECT keep_until FROM revocation_entries',
+    );
+    expect(rows[0]?.keep_until.getTime()).to.equal(OURS_EXPIRES.getTime() + KEEP_MARGIN_SECONDS * 1000);
   });
 
   it('rejects a token of another issuer or an expired one with a code that is not about the caller', async () => {
@@ -195,13 +211,13 @@ describe('revoking', () => {
     );
   });
 
-  it('keeps each entry for the maximum lifetime of a token, plus skew and a step of the clock', async () => {
+  it('keeps an entry for the lifetime of a token, plus skew and a step of the clock', async () => {
     await log.revokeToken();
     const { rows } = await log.database.query<{ seconds: number; whole: boolean }>(
       `SELECT extract(epoch FROM keep_until - clock_timestamp())::float8 AS seconds,
               keep_until = date_trunc('milliseconds', keep_until) AS whole FROM revocation_entries`,
     );
-    expect(rows[0]?.seconds).to.be.within(KEEP_SECONDS - 2, KEEP_SECONDS);
+    expect(rows[0]?.seconds).to.be.within(KEPT_SECONDS - 2, KEPT_SECONDS);
     expect(rows[0]?.whole).to.equal(true);
   });
 
@@ -418,7 +434,7 @@ describe('a sync', () => {
       entries: [],
       head: 1n,
     });
-    await log.age(KEEP_SECONDS * 1000 + 10);
+    await log.age(KEPT_SECONDS * 1000 + 10);
     expect(await log.revocations.purge()).to.equal(1);
     expect(await log.revocations.sync(following(first))).to.deep.include({
       pull: false,
@@ -452,7 +468,7 @@ describe('a sync', () => {
     await log.revokeToken();
     const first = await log.revocations.sync(question());
     await log.revokeToken();
-    await log.age(KEEP_SECONDS * 1000 + 10, 'seq = 1');
+    await log.age(KEPT_SECONDS * 1000 + 10, 'seq = 1');
     await log.revocations.purge();
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
   });
@@ -776,14 +792,14 @@ describe('purging', () => {
 
   it('drops nothing before its time', async () => {
     await log.revokeToken();
-    await log.age(KEEP_SECONDS * 1000 - 5000);
+    await log.age(KEPT_SECONDS * 1000 - 5000);
     expect(await log.revocations.purge()).to.equal(0);
     expect((await log.revocations.sync(question())).horizon).to.deep.equal(new Date(0));
   });
 
   it('moves the horizon to the latest dropped entry, in the same transaction', async () => {
     await append(log, tokenEntries(3));
-    await log.age(KEEP_SECONDS * 1000 + 3_600_000, 'seq <> 2');
+    await log.age(KEPT_SECONDS * 1000 + 3_600_000, 'seq <> 2');
     const { rows } = await log.database.query<{ keep_until: Date }>(
       'SELECT keep_until FROM revocation_entries ORDER BY keep_until',
     );
@@ -810,17 +826,17 @@ describe('purging', () => {
 
   it('never moves the horizon back', async () => {
     await append(log, tokenEntries(2));
-    await log.age(KEEP_SECONDS * 1000 + 1000, 'seq = 2');
+    await log.age(KEPT_SECONDS * 1000 + 1000, 'seq = 2');
     await log.revocations.purge();
     const { horizon } = await log.revocations.sync(question());
-    await log.age(KEEP_SECONDS * 1000 + 3_600_000, 'seq = 1');
+    await log.age(KEPT_SECONDS * 1000 + 3_600_000, 'seq = 1');
     expect(await log.revocations.purge()).to.equal(1);
     expect((await log.revocations.sync(question())).horizon).to.deep.equal(horizon);
   });
 
   it('drops more entries than one transaction does', async () => {
     await append(log, tokenEntries(2500));
-    await log.age(KEEP_SECONDS * 1000 + 1000);
+    await log.age(KEPT_SECONDS * 1000 + 1000);
     expect(await log.revocations.purge()).to.equal(2500);
     expect(await logRows(log)).to.deep.equal([]);
   });
@@ -870,6 +886,47 @@ describe('the length of leases', () => {
     await log.store.setLeaseMs(1500);
     expect((await leaseState())?.older_lease_ms).to.equal(null);
     expect((await leaseState())?.left).to.be.above(4.5);
+  });
+});
+
+describe('the lifetime of tokens in the log', () => {
+  let log: TestLog;
+  beforeEach(async () => {
+    log = await openTestLog();
+  });
+  afterEach(() => log.close());
+
+  /** How long an entry that is written now is kept, in seconds. */
+  const keptSeconds = async () => {
+    await log.revokeToken();
+    const { rows } = await log.database.query<{ seconds: number }>(
+      `SELECT extract(epoch FROM keep_until - clock_timestamp())::float8 AS seconds
+       FROM revocation_entries ORDER BY seq DESC LIMIT 1`,
+    );
+    return rows[0]?.seconds ?? 0;
+  };
+
+  it('is reported together with how long an entry is kept', async () => {
+    expect(await log.store.tokenLifetime()).to.deep.equal({ tokenSeconds: 300, keptSeconds: KEPT_SECONDS });
+    await log.store.setTokenSeconds(30);
+    const { tokenSeconds, keptSeconds } = await log.store.tokenLifetime();
+    expect(tokenSeconds).to.equal(30);
+    expect(keptSeconds).to.be.within(KEPT_SECONDS - 5, KEPT_SECONDS);
+  });
+
+  it('counts only at its new value when it is raised', async () => {
+    await log.store.setTokenSeconds(900);
+    expect(await keptSeconds()).to.be.within(900 + KEEP_MARGIN_SECONDS - 2, 900 + KEEP_MARGIN_SECONDS);
+  });
+
+  it('counts at its former value while the end of the last such token is unknown', async () => {
+    await log.database.query('UPDATE log_state SET token_seconds = 20, older_token_seconds = 1000');
+    expect(await keptSeconds()).to.be.above(1000);
+    expect((await log.store.tokenLifetime()).keptSeconds).to.equal(1000 + KEEP_MARGIN_SECONDS);
+    await log.store.setTokenSeconds(20);
+    expect(await keptSeconds()).to.be.above(1000);
+    await log.database.query('UPDATE log_state SET older_tokens_end_by = clock_timestamp()');
+    expect(await keptSeconds()).to.be.within(20 + KEEP_MARGIN_SECONDS - 2, 20 + KEEP_MARGIN_SECONDS);
   });
 });
 

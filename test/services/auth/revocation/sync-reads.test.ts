@@ -50,7 +50,7 @@ describe('reads for sync requests', () => {
       clock: systemClock,
       store: { transaction: unexpected },
       groups: { write: unexpected },
-      tokenIdOf: unexpected,
+      identify: unexpected,
       sessionIdOf: unexpected,
       issuer: 'https://issuer.example',
       foreignIssuers: [],

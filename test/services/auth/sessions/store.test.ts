@@ -191,8 +191,13 @@ describe('the rows of sessions', () => {
     };
     const idsOf = async (filter: SessionFilter) => {
       const found = await rows((sessions) => sessions.match(filter, { after: undefined, limit: 10 }));
-      expect(await rows((sessions) => sessions.countMatching(filter))).to.equal(found.length);
-      return found.map(({ sessionId }) => sessionId);
+      expect(found.next).to.equal(undefined);
+      const count = found.sessions.length;
+      expect(await rows((sessions) => sessions.countMatching(filter, undefined))).to.deep.equal({
+        count,
+        next: undefined,
+      });
+      return found.sessions.map(({ sessionId }) => sessionId);
     };
     for (const [filter, expected] of [
       [{ clientId }, [old.sessionId]],
@@ -208,12 +213,14 @@ describe('the rows of sessions', () => {
     const own = { ...any, userId: user.userId };
     const { sessionId: second } = await insert({ userId: user.userId });
     const all = [session.sessionId, second].toSorted();
-    const [first] = await rows((sessions) => sessions.match(own, { after: undefined, limit: 1 }));
+    const start = await rows((sessions) => sessions.match(own, { after: undefined, limit: 1 }));
+    const [first] = start.sessions;
+    expect(start.next).to.equal(all[0]);
     expect(first).to.deep.include({ sessionId: all[0], userId: user.userId, username: user.username });
     expect(first?.createTime).to.be.instanceOf(Date);
     expect(first?.clientId).to.equal('direct');
     const rest = await rows((sessions) => sessions.match(own, { after: all[0], limit: 10 }));
-    expect(rest.map(({ sessionId }) => sessionId)).to.deep.equal([all[1]]);
+    expect(rest.sessions.map(({ sessionId }) => sessionId)).to.deep.equal([all[1]]);
   });
 
   describe('of refresh tokens', () => {

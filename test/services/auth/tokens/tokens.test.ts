@@ -5,7 +5,9 @@ import { ACCESS_TOKEN_LIFETIME_MAX_SECONDS, CLOCK_SKEW_SECONDS } from '@portcull
 import { expect } from 'chai';
 import type { Grant } from '../../../../services/auth/tokens/grant.js';
 import { isLive } from '../../../../services/auth/tokens/live-tokens.js';
+import { createTokenRows } from '../../../../services/auth/tokens/store.js';
 import type { AuthTransaction } from '../../../../services/auth/transaction.js';
+import type { Sql } from '../../../../services/common/database/database.js';
 import {
   type AuthInstance,
   addClient,
@@ -62,6 +64,34 @@ describe('tokens', () => {
       notAfter: new Date(Date.now() + 2 * ACCESS_TOKEN_LIFETIME_MAX_SECONDS * 1000),
     });
     expect(late.expireTime.getTime()).to.be.below(Date.now() + 121_000);
+  });
+
+  it('live as long as the state of the log says, whatever the replica was configured with', async () => {
+    const lifetime = async () => {
+      const claims = claimsOf((await mint(GRANT)).token);
+      return Number(claims.exp) - Number(claims.iat);
+    };
+    await auth.database.query('UPDATE log_state SET token_seconds = 45');
+    expect(await lifetime()).to.equal(45);
+    await auth.database.query('UPDATE log_state SET token_seconds = 120');
+    expect(await lifetime()).to.equal(120);
+  });
+
+  it('begin at a time that was read before their lifetime', async () => {
+    const statements: string[] = [];
+    await auth.database.transaction(async (sql) => {
+      const recording: Sql = {
+        query: (text, parameters) => {
+          statements.push(text);
+          return sql.query(text, parameters);
+        },
+      };
+      await createTokenRows(recording).mintingTimes();
+    });
+    const [clock = '', lifetime = ''] = statements;
+    expect(statements).to.have.length(2);
+    expect(clock).to.include('clock_timestamp()').and.not.include('token_seconds');
+    expect(lifetime).to.include('token_seconds');
   });
 
   describe('are checked against the database:', () => {

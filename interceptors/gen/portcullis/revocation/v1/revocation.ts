@@ -333,7 +333,8 @@ export interface RevokeRequest {
   /**
    * In place of `target`: 1 to 1000 targets. The response has a result for each, in
    * the same order, and one receipt for all. A target that fails does not affect the
-   * others.
+   * others; one that is not set fails the call. Targets that revoke the token of the
+   * caller are written last.
    */
   targets: RevokeTarget[];
 }
@@ -440,15 +441,19 @@ export interface RevokeResult {
  * are set, and at least one must be set.
  */
 export interface SessionFilter {
-  /** Its user has this role. */
+  /** Its user has this role, one that exists. */
   role: string;
   /** Its user logged in through this client. */
   clientId: string;
-  /** It began before this moment. */
+  /** It began before this moment, which is not in the future. */
   loggedInBeforeTime:
     | Date
     | undefined;
-  /** Its user logged in from this network, as security events show it. */
+  /**
+   * Its user logged in from this network: an IPv4 address, or an IPv6 address or the
+   * /64 of one, such as 2001:db8:0:a. It is found by the security event of the login,
+   * which is kept for 30 days.
+   */
   network: string;
   /** It belongs to this user, a UUID. */
   userId: string;
@@ -4908,8 +4913,10 @@ export const RevocationServiceService = {
   /**
    * Ends all open sessions that match a filter, and revokes their tokens, or with
    * `dry_run` only counts and lists them. Sessions that begin during the call may
-   * stay. A call that ends early leaves the rest of the sessions; the next call
-   * with the same filter continues.
+   * stay. The session of the caller ends last. A call that ends early leaves the
+   * rest of the sessions; the next call with the same filter continues. A caller
+   * that waits and whose own session matches receives TOKEN_REVOKED instead of a
+   * receipt: by then all that match have ended.
    */
   revokeSessions: {
     path: "/portcullis.revocation.v1.RevocationService/RevokeSessions" as const,
@@ -5016,8 +5023,10 @@ export interface RevocationServiceServer extends UntypedServiceImplementation {
   /**
    * Ends all open sessions that match a filter, and revokes their tokens, or with
    * `dry_run` only counts and lists them. Sessions that begin during the call may
-   * stay. A call that ends early leaves the rest of the sessions; the next call
-   * with the same filter continues.
+   * stay. The session of the caller ends last. A call that ends early leaves the
+   * rest of the sessions; the next call with the same filter continues. A caller
+   * that waits and whose own session matches receives TOKEN_REVOKED instead of a
+   * receipt: by then all that match have ended.
    */
   revokeSessions: handleUnaryCall<RevokeSessionsRequest, RevokeSessionsResponse>;
   /**
@@ -5076,8 +5085,10 @@ export interface RevocationServiceClient extends Client {
   /**
    * Ends all open sessions that match a filter, and revokes their tokens, or with
    * `dry_run` only counts and lists them. Sessions that begin during the call may
-   * stay. A call that ends early leaves the rest of the sessions; the next call
-   * with the same filter continues.
+   * stay. The session of the caller ends last. A call that ends early leaves the
+   * rest of the sessions; the next call with the same filter continues. A caller
+   * that waits and whose own session matches receives TOKEN_REVOKED instead of a
+   * receipt: by then all that match have ended.
    */
   revokeSessions(
     request: RevokeSessionsRequest,

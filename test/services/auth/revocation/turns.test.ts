@@ -1,22 +1,22 @@
 /** The turns of Pulls, which share the memory of lists and the time of auth among the clients. */
 
 import { expect } from 'chai';
-import {
-  createPullTurns,
-  PULLS_MAX,
-  PULLS_PER_CLIENT_MAX,
-  type PullTurns,
-  WAITING_PULLS_PER_CLIENT_MAX,
-} from '../../../../services/auth/revocation/pull-turns.js';
+import { createTurns, PULL_LIMITS, type Turns } from '../../../../services/auth/revocation/turns.js';
+
+const {
+  atOnceMax: PULLS_MAX,
+  atOncePerCallerMax: PULLS_PER_CLIENT_MAX,
+  waitingPerCallerMax: WAITING_PULLS_PER_CLIENT_MAX,
+} = PULL_LIMITS;
 
 describe('turns of Pulls', () => {
-  let turns: PullTurns;
+  let turns: Turns;
   /** The clients whose turns began, in order. */
   let begun: string[];
   let ends: (() => void)[];
 
   beforeEach(() => {
-    turns = createPullTurns();
+    turns = createTurns(PULL_LIMITS);
     begun = [];
     ends = [];
   });
