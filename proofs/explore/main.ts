@@ -1,7 +1,10 @@
 /** `npm run explore`: visits every state of small worlds, and shows that each guard is needed. */
 
+import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { integerBetween } from '../shared/command-line.js';
 import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
 import { roundTo } from '../shared/statistics.js';
@@ -72,6 +75,7 @@ const program = new Command('npm run explore --')
   .option('--minutes <n>', 'stops after this time', parseMinutes)
   .option('--workers <n>', 'number of threads', integerBetween(1, WORKERS_MAX))
   .option('--trace <file>', 'where to write the last counterexample, for a test that replays it')
+  .option('--record', 'records the number of states of each world in proofs/explore/worlds.ts')
   .option('--json <file>', 'where to write the figures')
   .addHelpText('after', '\nWithout --worlds and --without: all worlds, then all guards.')
   .addHelpText('after', '\nExit code: 0 when every world holds and every guard is needed, 1 otherwise.')
@@ -91,6 +95,7 @@ const flags = program.opts<{
   minutes?: number;
   workers?: number;
   trace?: string;
+  record?: boolean;
   json?: string;
 }>();
 
@@ -110,6 +115,7 @@ async function main(): Promise<number> {
   const isKept = exploresAll() ? exploreLifetimes() : true;
   await writeFigures(flags.json, { worlds: inWorlds, without: withoutGuards, workers });
   showSummary(inWorlds, withoutGuards);
+  if (flags.record === true) await record(inWorlds);
   // The short run ends in time on any machine; what it has not searched to the end, the long run does.
   const isHolding = Object.values(inWorlds).every(
     ({ violations, fix_point, as_recorded }) =>
@@ -168,10 +174,11 @@ async function exploreWorld(name: string): Promise<WorldFigures> {
   console.log(`${name}: ${found.states.toLocaleString('en-US')} states, ${end}`);
   if (found.violation !== undefined) await printCounterexample(name, undefined, found.violation);
   const { states: recorded } = worldOf(name);
-  const isAsRecorded = !found.isFixPoint || recorded === 0 || found.states === recorded;
+  const isAsRecorded =
+    flags.record === true || !found.isFixPoint || recorded === 0 || found.states === recorded;
   if (!isAsRecorded) {
     console.log(
-      `${name}: expected ${recorded.toLocaleString('en-US')} states. If the protocol was changed, record the new number in proofs/explore/worlds.ts`,
+      `${name}: expected ${recorded.toLocaleString('en-US')} states. If the protocol was changed, record the new number with --record`,
     );
   }
   return {
@@ -183,6 +190,21 @@ async function exploreWorld(name: string): Promise<WorldFigures> {
     violations: (found.violation === undefined ? 0 : 1) + missing.length,
     seconds: roundTo(found.seconds, 1),
   };
+}
+
+/** Writes the numbers of states of the worlds that have reached their fix points into the source. */
+async function record(figures: Readonly<Record<string, WorldFigures>>): Promise<void> {
+  const file = join(PROJECT_FOLDER, 'proofs', 'explore', 'worlds.ts');
+  let text = await readFile(file, 'utf8');
+  for (const [name, { states, fix_point, violations }] of Object.entries(figures)) {
+    if (!fix_point || violations > 0) continue;
+    const number = states < 10_000 ? String(states) : states.toLocaleString('en-US').replaceAll(',', '_');
+    text = text.replace(
+      new RegExp(`(name: '${name}',[^}]*? states: )[\\d_]+`),
+      (_, head: string) => head + number,
+    );
+  }
+  await writeFile(file, text);
 }
 
 /** Searches the worlds of a guard until its absence shows. */

@@ -31,7 +31,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     crashes: true,
-    states: 0,
+    states: 2078,
     short: true,
   },
   {
@@ -63,7 +63,8 @@ export const WORLDS: readonly World[] = [
     back: 1,
     forward: 1,
     sleeps: 2,
-    states: 0,
+    states: 175_669,
+    short: true,
   },
   {
     name: 'purged',
@@ -112,7 +113,8 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     keyChanges: 1,
-    states: 0,
+    states: 57_581,
+    short: true,
   },
   {
     name: 'restore',
@@ -141,7 +143,8 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     oldStates: true,
-    states: 0,
+    states: 13_880,
+    short: true,
   },
   {
     name: 'jump-back',
@@ -171,7 +174,8 @@ export const WORLDS: readonly World[] = [
     entries: ['USER', 'USER'],
     epochs: 1,
     restores: 1,
-    states: 0,
+    states: 51_609,
+    short: true,
   },
   {
     name: 'key',

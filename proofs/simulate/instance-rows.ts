@@ -2,6 +2,7 @@
 
 import type { PageRequest } from '../../services/auth/records/page.js';
 import {
+  HISTORY_KEPT_SECONDS,
   INSTANCE_KEPT_SECONDS,
   type InstancePage,
   type InstanceStore,
@@ -72,7 +73,7 @@ export function createInstanceStore(connection: Connection): InstanceStore {
       cluster.transaction(process, node(), (transaction) =>
         transaction.statement(() => {
           for (const [key, row] of [...transaction.all('instances')]) {
-            if (ageOf(transaction, row as InstanceRow) > KEPT_MS)
+            if (ageOf(transaction, row as InstanceRow) > HISTORY_KEPT_SECONDS * 1000)
               transaction.put('instances', key, undefined);
           }
         }),

@@ -30,9 +30,6 @@ import { deleteExpired } from './store.js';
 /** The migrations of auth's database. */
 export const MIGRATIONS = new URL('./migrations/', import.meta.url);
 
-/** Maximum number of security events that one round of housekeeping deletes. */
-const EVENTS_DROPPED_MAX = 5000;
-
 /** Pause between two rounds that drop expired entries, in milliseconds: until then instances keep them, too. */
 const PURGE_INTERVAL_MS = 5000;
 
@@ -192,7 +189,7 @@ function startBackgroundWork(
         await reEncrypt(log, parts);
         await stored.refresh();
       },
-      events: () => securityStore.dropExpired(EVENTS_DROPPED_MAX),
+      events: () => securityStore.keepPartitions(),
       accounts: () => deleteExpired(database),
     },
   });

@@ -41,6 +41,7 @@ import type { AnomalyRule } from './records/security-events.js';
 import { ROLES } from './records/users.js';
 import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
+import { EVENT_DAYS_MAX, EVENT_DAYS_MIN, EVENT_KEPT_DAYS } from './security/events.js';
 import type { QueueLimits } from './security/fair-queue.js';
 import type { Endpoint, ReviewSettings } from './security/review-findings.js';
 import {
@@ -95,6 +96,8 @@ export interface Config extends ServiceConfig {
   readonly keyEncryptionKeys: KeyEncryptionKeys;
   readonly signingAlgorithm: SigningAlgorithm;
   readonly keyRotationDays: number;
+  /** For how many days security events are kept that are not routine. */
+  readonly eventDays: number;
   readonly accessTokenSeconds: number;
   readonly leaseMs: number;
   /** The limits of the queue for password hashes. */
@@ -151,6 +154,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     },
     signingAlgorithm: values.PORTCULLIS_SIGNING_ALGORITHM,
     keyRotationDays: values.PORTCULLIS_KEY_ROTATION_DAYS,
+    eventDays: values.PORTCULLIS_SECURITY_EVENT_DAYS,
     accessTokenSeconds: values.PORTCULLIS_ACCESS_TOKEN_SECONDS,
     leaseMs: values.PORTCULLIS_LEASE_MS,
     refreshRetrySeconds: values.PORTCULLIS_REFRESH_RETRY_SECONDS,
@@ -212,6 +216,10 @@ export const VARIABLES = {
   PORTCULLIS_KEY_ENCRYPTION_KEY_PREVIOUS: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
   PORTCULLIS_KEY_ENCRYPTION_KEY_NEXT: secret(optional(base64urlBytes(KEY_ENCRYPTION_KEY_BYTES))),
   PORTCULLIS_SIGNING_ALGORITHM: withDefault<SigningAlgorithm>(oneOf(SIGNATURE_ALGORITHMS), 'EdDSA'),
+  PORTCULLIS_SECURITY_EVENT_DAYS: withDefault(
+    wholeNumber({ min: EVENT_DAYS_MIN, max: EVENT_DAYS_MAX, unit: 'days' }),
+    EVENT_KEPT_DAYS,
+  ),
   PORTCULLIS_KEY_ROTATION_DAYS: withDefault(
     wholeNumber({ min: 1, max: KEY_ROTATION_DAYS_MAX, unit: 'days' }),
     KEY_ROTATION_DAYS_DEFAULT,

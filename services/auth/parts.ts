@@ -80,20 +80,21 @@ type Base = ReturnType<typeof createBase>;
  * counts.
  */
 function createBase(config: Config, resources: PartsResources) {
-  const { keyEncryptionKeys } = config;
+  const { keyEncryptionKeys, eventDays } = config;
   const { database, log, closer, onRevoked } = resources;
   const clock = systemClock;
   const counts = createAuthCounts();
   const queues = createQueues(config, { clock, log, counts });
-  const securityStore = createSecurityStore(database);
+  const securityStore = createSecurityStore(database, eventDays);
   const events = createSecurityLog({ store: securityStore, clock, log });
   closer.add('security events', events.close);
-  const store = createAuthStore({ database, onRevoked, events: events.observer });
+  const store = createAuthStore({ database, onRevoked, events: events.observer, eventDays });
   const promiseStore = createAuthStore({
     database,
     importance: 'promise',
     onRevoked,
     events: events.observer,
+    eventDays,
   });
   const secrets = createStoredSecrets({ store: promiseStore, keyEncryptionKeys });
   return {

@@ -10,6 +10,7 @@ import type { Importance } from './records/importance.js';
 import type { LogBatch } from './records/revocations.js';
 import { createRevocationRows } from './revocation/store.js';
 import type { EventObserver } from './security/event-recorder.js';
+import { EVENT_KEPT_DAYS } from './security/events.js';
 import { createSecurityEventRows, createSecurityStreamRows } from './security/store.js';
 import { createLoginNetworkRows, dropOldAttempts } from './security/throttle-store.js';
 import { createSessionRows } from './sessions/store.js';
@@ -27,6 +28,8 @@ interface AuthStoreDeps {
   readonly onRevoked: (batch: LogBatch) => void;
   /** Counts the security events that transactions record. */
   readonly events?: EventObserver;
+  /** For how many days security events are kept that are not routine. */
+  readonly eventDays?: number;
 }
 
 /** Auth's transactions. Every entry of the revocation log is passed on after the commit. */
@@ -35,6 +38,7 @@ export function createAuthStore({
   importance = 'known',
   onRevoked,
   events = { recorded: () => undefined, lost: () => undefined },
+  eventDays = EVENT_KEPT_DAYS,
 }: AuthStoreDeps): AuthStore {
   const readImportance = importance === 'promise' ? 'promise' : 'unknown';
   const lane = database.lane(readImportance);
@@ -58,7 +62,9 @@ export function createAuthStore({
       const result = await database.lane(place.importance ?? importance).transaction((sql) => {
         // A retry starts over: the effects of the failed attempt must not run.
         effects = [];
-        return work(createTransaction(sql, (effect) => effects.push(effect), { onRevoked, events }));
+        return work(
+          createTransaction(sql, (effect) => effects.push(effect), { onRevoked, events, eventDays }),
+        );
       }, place);
       for (const effect of effects) effect();
       return result;
@@ -86,7 +92,7 @@ export async function deleteExpired(database: Database): Promise<void> {
 function createTransaction(
   sql: Sql,
   afterCommit: (effect: () => void) => void,
-  { onRevoked, events }: Required<Pick<AuthStoreDeps, 'onRevoked' | 'events'>>,
+  { onRevoked, events, eventDays }: Required<Pick<AuthStoreDeps, 'onRevoked' | 'events' | 'eventDays'>>,
 ): AuthTransaction {
   return {
     users: createUserRows(sql),
@@ -97,7 +103,7 @@ function createTransaction(
     tokens: createTokenRows(sql),
     revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),
     loginNetworks: createLoginNetworkRows(sql),
-    events: createSecurityEventRows(sql, afterCommit, events),
+    events: createSecurityEventRows(sql, afterCommit, { observer: events, eventDays }),
     eventStream: createSecurityStreamRows(sql),
     databaseTime: () => readDatabaseTime(sql),
     afterCommit,

@@ -8,7 +8,13 @@ import { expect } from 'chai';
 import { FORWARDED_VARIABLES } from '../../scripts/system/forwarded-variables.js';
 import { VARIABLES as AUTH_VARIABLES } from '../../services/auth/config.js';
 import { THRESHOLDS } from '../../services/auth/security/anomaly-rules.js';
-import { keptDaysOf, SECURITY_EVENT_TYPES, typeUriOf } from '../../services/auth/security/events.js';
+import {
+  EVENT_KEPT_DAYS,
+  isRoutine,
+  ROUTINE_EVENT_KEPT_DAYS,
+  SECURITY_EVENT_TYPES,
+  typeUriOf,
+} from '../../services/auth/security/events.js';
 import { VARIABLES as INVENTORY_VARIABLES } from '../../services/inventory/config.js';
 import { VARIABLES as PAYMENT_VARIABLES } from '../../services/payment/config.js';
 
@@ -92,7 +98,8 @@ describe('the documentation', () => {
     const profileOf = (uri: string): string =>
       uri.includes('/caep/') ? 'OpenID CAEP' : uri.includes('/risc/') ? 'OpenID RISC' : 'us';
     const actual = SECURITY_EVENT_TYPES.map(
-      (type) => `${type} ${profileOf(typeUriOf(type))} ${keptDaysOf(type)} days`,
+      (type) =>
+        `${type} ${profileOf(typeUriOf(type))} ${isRoutine(type) ? ROUTINE_EVENT_KEPT_DAYS : EVENT_KEPT_DAYS} days`,
     );
     expect(documented.sort()).to.deep.equal(actual.sort());
   });

@@ -30,6 +30,8 @@ export interface NewEntry extends TimedRevocation {
   readonly actor: string;
   /** Asks every instance that receives the broadcast to acknowledge it at once. */
   readonly acknowledge?: boolean;
+  /** The security event that it shares with other revocations; undefined when it has its own. */
+  readonly eventId?: string | undefined;
 }
 
 /** An entry as it stands in the log. */

@@ -10,7 +10,7 @@ export type Initiator = 'admin' | 'user' | 'system';
 interface EventDetails {
   // OpenID CAEP 1.0.
   'session-established': { readonly clientId: string };
-  'session-revoked': { readonly initiator: Initiator };
+  'session-revoked': { readonly initiator: Initiator; readonly revocations?: number };
   'credential-change': { readonly credential: 'password'; readonly change: 'update' };
   'token-claims-change': { readonly roles: readonly Role[] };
   // OpenID RISC 1.0.
@@ -25,7 +25,7 @@ interface EventDetails {
   'login-limited': { readonly what: 'login' | 'change of password' };
   'token-refreshed': Nothing;
   'refresh-token-reused': Nothing;
-  'token-revoked': Nothing;
+  'token-revoked': { readonly revocations?: number };
   'client-revoked': Nothing;
   'key-revoked': Nothing;
   'key-rotated': { readonly purpose: string; readonly formerKeyId: string; readonly emergency: boolean };

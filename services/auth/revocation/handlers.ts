@@ -98,7 +98,9 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
     }),
     listRevocations: unary(async (request) => {
       textOf('actor', request.actor);
-      const { revocations: page, nextPageToken } = await revocationRecords.list(request);
+      const eventId = request.eventId === '' ? '' : parseUuid(request.eventId);
+      if (eventId === undefined) throw invalidField('event_id', 'must be a UUID');
+      const { revocations: page, nextPageToken } = await revocationRecords.list({ ...request, eventId });
       return { revocations: page.map(revocationMessageOf), nextPageToken };
     }),
     getRevocation: unary(async ({ sequence }) => {
@@ -108,7 +110,7 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
         instances: enforcing.map(({ state, lastSyncAgeMs, ...instance }) => ({
           ...instance,
           state: STATES[state],
-          lastSyncAge: durationOf(lastSyncAgeMs),
+          lastSyncAge: lastSyncAgeMs === undefined ? undefined : durationOf(lastSyncAgeMs),
         })),
       };
     }),

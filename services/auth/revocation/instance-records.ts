@@ -1,10 +1,13 @@
 /** What auth keeps of the instances that follow the log. */
 
 import type { PageRequest } from '../records/page.js';
-import type { SyncPosition, SyncResult } from './log.js';
+import { KEEP_SECONDS_MAX, type SyncPosition, type SyncResult } from './log.js';
 
 /** How long a silent instance is listed, in seconds. */
 export const INSTANCE_KEPT_SECONDS = 600;
+
+/** How long it is known what an instance had, in seconds: for as long as any entry is in the log, and a round more. */
+export const HISTORY_KEPT_SECONDS = KEEP_SECONDS_MAX + 600;
 
 /** An instance as of its last sync request. */
 export interface InstanceRecord {
@@ -31,6 +34,8 @@ export interface InstanceRecord {
 export type SharedRecord = Pick<InstanceRecord, 'service' | 'instance' | 'applied' | 'epoch' | 'seen'> & {
   readonly ageMs: number;
   readonly leaseLeftMs: number;
+  /** What it has may have changed since this replica last shared it, so that it belongs into the history. */
+  readonly isNews?: boolean;
 };
 
 /** An instance as it is listed. */
@@ -57,22 +62,37 @@ export interface InstanceStore {
   readFromOthers(replica: Buffer, ageMsMax: number): Promise<readonly SharedRecord[]>;
   /** A page of all instances, by service and id. */
   list(page: PageRequest): Promise<InstancePage>;
-  /** Deletes the records of instances that have been silent for {@link INSTANCE_KEPT_SECONDS}. */
+  /** Deletes what is only about entries that are no longer listed. */
   deleteSilent(): Promise<void>;
 }
 
-/** The records as they are shared. @param nowMs - monotonic time of this process */
-export function sharedRecords(records: readonly InstanceRecord[], nowMs: number): SharedRecord[] {
-  return records.map((record) => ({
+/**
+ * A record as it is shared.
+ *
+ * @param former - the record of the same instance that was shared before
+ * @param nowMs - monotonic time of this process
+ */
+export function sharedRecord(
+  record: InstanceRecord,
+  former: InstanceRecord | undefined,
+  nowMs: number,
+): SharedRecord {
+  return {
     ...record,
     ageMs: nowMs - record.requestedAtMs,
     leaseLeftMs: record.leaseEndMs - nowMs,
-  }));
+    isNews: former === undefined || hasMore(record, former),
+  };
+}
+
+function hasMore({ epoch, applied, seen }: InstanceRecord, former: InstanceRecord): boolean {
+  if (!epoch.equals(former.epoch) || applied > former.applied) return true;
+  return seen.some((id) => !former.seen.some((known) => known.equals(id)));
 }
 
 /** The record that another replica has shared, in the time of this process. Its lease is not used. */
 export function recordOfOther(shared: SharedRecord, nowMs: number): InstanceRecord {
-  const { ageMs, leaseLeftMs: _, ...record } = shared;
+  const { ageMs, leaseLeftMs: _, isNews: __, ...record } = shared;
   return { ...record, answeredHead: 0n, requestedAtMs: nowMs - ageMs, leaseEndMs: 0 };
 }
 

@@ -3,7 +3,15 @@
 import { ID_BYTES } from '@portcullis/guard/limits';
 import type { DatabaseLane } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
-import { INSTANCE_KEPT_SECONDS, type InstanceStore, type SharedRecord } from './instance-records.js';
+import {
+  HISTORY_KEPT_SECONDS,
+  INSTANCE_KEPT_SECONDS,
+  type InstanceStore,
+  type SharedRecord,
+} from './instance-records.js';
+
+/** Maximum number of positions that one statement deletes. */
+const POSITIONS_DELETED_MAX = 10_000;
 
 interface SharedRow {
   readonly service: string;
@@ -27,15 +35,37 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
     share: async (replica, records) => {
       if (records.length === 0) return;
       await database.query(
-        `INSERT INTO instances (replica, instance, service, epoch, applied, seen, sync_time, lease_end_time)
-         SELECT $1, instance, service, epoch, applied, seen,
-                clock_timestamp() - make_interval(secs => age_ms / 1000),
-                clock_timestamp() + make_interval(secs => lease_left_ms / 1000)
-         FROM unnest($2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[], $7::float8[], $8::float8[])
-           AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms)
-         ON CONFLICT (replica, instance) DO UPDATE SET
-           service = excluded.service, epoch = excluded.epoch, applied = excluded.applied, seen = excluded.seen,
-           sync_time = excluded.sync_time, lease_end_time = excluded.lease_end_time`,
+        `WITH heard AS MATERIALIZED (
+           SELECT *, clock_timestamp() - make_interval(secs => age_ms / 1000) AS sync_time,
+                  follower_id(service, instance, epoch) AS follower
+           FROM unnest($2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[], $7::float8[], $8::float8[],
+                       $9::boolean[])
+             AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms, is_news)
+         ), latest AS (
+           INSERT INTO instances (replica, instance, service, epoch, applied, seen, sync_time, lease_end_time)
+           SELECT $1, instance, service, epoch, applied, seen, sync_time,
+                  clock_timestamp() + make_interval(secs => lease_left_ms / 1000)
+           FROM heard
+           ON CONFLICT (replica, instance) DO UPDATE SET
+             service = excluded.service, epoch = excluded.epoch, applied = excluded.applied, seen = excluded.seen,
+             sync_time = excluded.sync_time, lease_end_time = excluded.lease_end_time
+         ), names AS (
+           INSERT INTO instance_names (follower, service, instance, begin_time)
+           SELECT follower, service, instance, sync_time FROM heard WHERE is_news ORDER BY follower
+           ON CONFLICT DO NOTHING
+         )
+         -- A position counts only with the id of the entry that the log has there: see SharedRecord. The first time stays.
+         INSERT INTO instance_positions (follower, sequence, up_to, known_time)
+         SELECT follower, entry.seq, entry.seq = applied, sync_time
+         FROM heard
+           CROSS JOIN LATERAL generate_series(1, octet_length(seen), ${ID_BYTES}) AS start
+           CROSS JOIN LATERAL (
+             -- The limit keeps the planner from joining all entries of the epoch first.
+             SELECT seq, epoch FROM revocation_entries
+             WHERE entry_id = substring(seen FROM start FOR ${ID_BYTES}) LIMIT 1
+           ) AS entry
+         WHERE is_news AND entry.epoch = heard.epoch AND entry.seq >= applied ORDER BY 1, 2, 3
+         ON CONFLICT DO NOTHING`,
         [
           replica,
           records.map(({ instance }) => instance),
@@ -46,6 +76,7 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
           records.map(({ ageMs }) => ageMs),
           // An interval cannot hold minus infinity. An instance without a lease gets one that ended at its request.
           records.map(({ ageMs, leaseLeftMs }) => Math.max(leaseLeftMs, -ageMs)),
+          records.map(({ isNews }) => isNews === true),
         ],
       );
     },
@@ -95,7 +126,22 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
     deleteSilent: async () => {
       await database.query(
         'DELETE FROM instances WHERE sync_time < clock_timestamp() - make_interval(secs => $1)',
-        [INSTANCE_KEPT_SECONDS],
+        [HISTORY_KEPT_SECONDS],
+      );
+      for (let deleted = POSITIONS_DELETED_MAX; deleted === POSITIONS_DELETED_MAX; ) {
+        ({ rowCount: deleted } = await database.query(
+          `DELETE FROM instance_positions WHERE (follower, sequence, up_to) IN (
+             SELECT follower, sequence, up_to FROM instance_positions
+             WHERE known_time < (SELECT clock_timestamp()) - make_interval(secs => $1)
+             LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+          [HISTORY_KEPT_SECONDS, POSITIONS_DELETED_MAX],
+        ));
+      }
+      await database.query(
+        `DELETE FROM instance_names WHERE begin_time < clock_timestamp() - make_interval(secs => $1)
+           AND NOT EXISTS (SELECT FROM instance_positions AS known WHERE known.follower = instance_names.follower)
+           AND NOT EXISTS (SELECT FROM instances WHERE instances.instance = instance_names.instance)`,
+        [HISTORY_KEPT_SECONDS],
       );
     },
   };

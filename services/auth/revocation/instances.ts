@@ -16,7 +16,7 @@ import {
   recordOf,
   recordOfOther,
   type SharedRecord,
-  sharedRecords,
+  sharedRecord,
 } from './instance-records.js';
 import { createSharing } from './instance-sharing.js';
 import { createId, type SyncPosition, type SyncResult } from './log.js';
@@ -67,16 +67,26 @@ export function createInstances({
 }: InstancesDeps): Instances {
   const replica = createId();
   const records = createRecords();
+  /** The records as this replica has last shared them. */
+  const shared = createRecords();
   const places = createInstancePlaces({ clock, perClientMax, onRefused });
   const watches = new Set<EnforcementWatch>();
   const sharing = createSharing({
-    share: (keys) => store.share(replica, sharedRecords(records.get(keys), clock.monotonicMs())),
+    share: async (keys) => {
+      const nowMs = clock.monotonicMs();
+      const found = records.get(keys).map((record) => ({ key: record.instance.toString('hex'), record }));
+      await store.share(
+        replica,
+        found.map(({ key, record }) => sharedRecord(record, shared.get([key])[0], nowMs)),
+      );
+      for (const { key, record } of found) shared.put(key, record);
+    },
     clock,
     timers,
   });
   const readOthers = async (ageMsMax: readonly number[]) => {
-    const shared = await store.readFromOthers(replica, Math.max(...ageMsMax));
-    return () => shared;
+    const found = await store.readFromOthers(replica, Math.max(...ageMsMax));
+    return () => found;
   };
   const others = createSharedReads(readOthers, READ_BLOCKING_MS_MAX, timers);
 

@@ -1,15 +1,14 @@
 /** What operators ask of the log, in PostgreSQL. */
 
 import type { DatabaseLane, Sql } from '../../common/database/database.js';
-import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { AuthError } from '../errors.js';
 import type { EntryKind } from '../records/revocations.js';
-import { INSTANCE_KEPT_SECONDS } from './instance-records.js';
 import type { ListedRevocation, RevocationAtInstance, RevocationRecords } from './listed-revocations.js';
+import { KEEP_SECONDS_MAX, keysOf } from './log.js';
 
-/** Most instances that one answer lists. */
-const INSTANCES_LISTED_MAX = 1000;
+/** Maximum number of instances that one answer lists: as many as one replica of auth serves. */
+const INSTANCES_LISTED_MAX = 10_000;
 
 /** Creates the records over auth's database. */
 export function createRevocationRecords(database: DatabaseLane): RevocationRecords {
@@ -19,13 +18,14 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
       const { rows } = await database.query<EntryRow>(
         `SELECT ${COLUMNS} FROM revocation_entries AS entry JOIN log_state USING (epoch)
          WHERE ($1::bigint IS NULL OR entry.seq < $1) AND ($2::bytea[] IS NULL OR key = ANY($2))
-           AND ($3::text IS NULL OR actor = $3)
+           AND ($3::text IS NULL OR actor = $3) AND ($5::uuid IS NULL OR event_id = $5)
          ORDER BY entry.seq DESC LIMIT $4`,
         [
           after?.[0] ?? null,
           request.target === '' ? null : keysOf(request.target),
           request.actor === '' ? null : request.actor,
           limit + 1,
+          request.eventId === '' ? null : request.eventId,
         ],
       );
       const page = rows.slice(0, limit);
@@ -43,14 +43,16 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
       );
       const [row] = rows;
       if (row === undefined) throw new AuthError('NOT_FOUND', 'there is no such revocation in the log');
-      return { revocation: revocationOf(row), instances: await instancesWith(database, sequence) };
+      const revocation = revocationOf(row);
+      return { revocation, instances: await instancesWith(database, revocation) };
     },
   };
 }
 
 const SEQUENCE_MAX = 2n ** 63n - 1n;
 
-const COLUMNS = 'entry.seq, kind, key, issuer, min_generation, revoke_time, keep_until, reason, actor';
+const COLUMNS =
+  'entry.seq, kind, key, issuer, min_generation, revoke_time, keep_until, reason, actor, event_id';
 
 interface EntryRow {
   readonly seq: bigint;
@@ -62,13 +64,7 @@ interface EntryRow {
   readonly keep_until: Date;
   readonly reason: string;
   readonly actor: string;
-}
-
-/** An identifier as entries hold it: text, or the 16 bytes of a UUID. */
-function keysOf(target: string): readonly Buffer[] {
-  const uuid = parseUuid(target);
-  const text = Buffer.from(uuid ?? target, 'utf8');
-  return uuid === undefined ? [text] : [text, Buffer.from(uuid.replaceAll('-', ''), 'hex')];
+  readonly event_id: string | null;
 }
 
 function revocationOf(row: EntryRow): ListedRevocation {
@@ -83,6 +79,7 @@ function revocationOf(row: EntryRow): ListedRevocation {
     keepUntil: row.keep_until,
     reason: row.reason,
     actor: row.actor,
+    eventId: row.event_id ?? '',
   };
 }
 
@@ -93,33 +90,62 @@ function uuidOf(bytes: Buffer): string {
 interface InstanceRow {
   readonly service: string;
   readonly instance: Buffer;
+  readonly known_time: Date | null;
   readonly enforced: boolean;
-  readonly has_lease: boolean;
-  readonly age_ms: number;
+  readonly has_lease: boolean | null;
+  readonly lease_end_time: Date | null;
+  readonly age_ms: number | null;
 }
 
 /**
- * `applied` counts only where the log has the entry that the instance named at that place: a restored database may have
- * another one there.
+ * The instances that may have admitted calls after the revocation, with the first time at which auth knew that they had
+ * the entry. `applied` of a present record counts only where the log has the entry that the instance named at that
+ * place: a restored database may have another one there. The history was compared when it was written.
  */
-async function instancesWith(sql: Sql, sequence: bigint): Promise<readonly RevocationAtInstance[]> {
+async function instancesWith(
+  sql: Sql,
+  { sequence, revokeTime, keepUntil }: Pick<ListedRevocation, 'sequence' | 'revokeTime' | 'keepUntil'>,
+): Promise<readonly RevocationAtInstance[]> {
   const { rows } = await sql.query<InstanceRow>(
-    `SELECT DISTINCT ON (service, instance) service, instance, lease_end_time > clock_timestamp() AS has_lease,
-            extract(epoch FROM clock_timestamp() - sync_time)::float8 * 1000 AS age_ms,
-            instances.epoch = log_state.epoch AND applied >= $1 AND EXISTS (
-              SELECT FROM revocation_entries AS entry
-              WHERE entry.epoch = instances.epoch AND entry.seq = instances.applied
-                AND position(entry.entry_id IN instances.seen) > 0
-            ) AS enforced
-     FROM instances, log_state
-     WHERE sync_time > clock_timestamp() - make_interval(secs => $2)
-     ORDER BY service, instance, sync_time DESC LIMIT $3`,
-    [sequence, INSTANCE_KEPT_SECONDS, INSTANCES_LISTED_MAX],
+    `WITH present AS MATERIALIZED (
+       SELECT service, instance, max(sync_time) AS sync_time, max(lease_end_time) AS lease_end_time,
+              bool_or(instances.epoch = log_state.epoch AND applied >= $1 AND EXISTS (
+                SELECT FROM revocation_entries AS entry
+                WHERE entry.epoch = instances.epoch AND entry.seq = instances.applied
+                  AND position(entry.entry_id IN instances.seen) > 0)) AS enforced
+       FROM instances, log_state GROUP BY service, instance
+     ), every AS (
+       SELECT service, instance FROM present WHERE greatest(sync_time, lease_end_time) >= $2
+       UNION
+       SELECT service, instance FROM instance_names
+       WHERE EXISTS (SELECT FROM instance_positions AS known
+                     WHERE known.follower = instance_names.follower AND known_time >= $2)
+     )
+     SELECT service, instance, known_time, coalesce(enforced, false) AS enforced, lease_end_time,
+            lease_end_time > clock_timestamp() AS has_lease,
+            extract(epoch FROM clock_timestamp() - sync_time)::float8 * 1000 AS age_ms
+     FROM every LEFT JOIN present USING (service, instance), log_state, LATERAL (
+       SELECT min(known_time) AS known_time FROM (
+         (SELECT known_time FROM instance_positions
+          WHERE follower = follower_id(service, instance, epoch) AND up_to AND sequence >= $1
+          ORDER BY sequence LIMIT 1)
+         UNION ALL
+         (SELECT known_time FROM instance_positions
+          WHERE follower = follower_id(service, instance, epoch) AND sequence = $1)
+       ) AS times
+     ) AS history
+     ORDER BY service, instance LIMIT $3`,
+    [sequence, revokeTime ?? new Date(keepUntil.getTime() - KEEP_SECONDS_MAX * 1000), INSTANCES_LISTED_MAX],
   );
-  return rows.map(({ service, instance, enforced, has_lease: hasLease, age_ms: ageMs }) => ({
-    service,
-    instance,
-    state: enforced ? 'ENFORCED' : hasLease ? 'PENDING' : 'UNKNOWN',
-    lastSyncAgeMs: Math.max(0, ageMs),
-  }));
+  return rows.map((row) => {
+    const isEnforced = row.known_time !== null || row.enforced;
+    return {
+      service: row.service,
+      instance: row.instance,
+      state: isEnforced ? 'ENFORCED' : row.has_lease === true ? 'PENDING' : 'UNKNOWN',
+      enforcedTime: row.known_time ?? undefined,
+      leaseEndTime: row.lease_end_time ?? undefined,
+      lastSyncAgeMs: row.age_ms === null ? undefined : Math.max(0, row.age_ms),
+    };
+  });
 }

@@ -16,6 +16,8 @@ export interface ListedRevocation {
   readonly keepUntil: Date;
   readonly reason: string;
   readonly actor: string;
+  /** The security event that it shares with other revocations; empty when it has its own. */
+  readonly eventId: string;
 }
 
 /** A page of revocations, newest first. */
@@ -24,13 +26,20 @@ interface RevocationPage {
   readonly nextPageToken: string;
 }
 
-/** A revocation at one instance, as of its last sync. */
+/** A revocation at one instance, as far as auth knows. */
 export interface RevocationAtInstance {
   readonly service: string;
   readonly instance: Buffer;
   /** `UNKNOWN`: it did not have the entry, and its lease has ended. */
   readonly state: 'ENFORCED' | 'PENDING' | 'UNKNOWN';
-  readonly lastSyncAgeMs: number;
+  /**
+   * Database time of the sync by which auth first knew that the instance had the entry. Undefined unless `ENFORCED`, and
+   * for the moment until the history is written.
+   */
+  readonly enforcedTime: Date | undefined;
+  /** Database time at which its last lease ends. Undefined after a crash of the database, until it syncs again. */
+  readonly leaseEndTime: Date | undefined;
+  readonly lastSyncAgeMs: number | undefined;
 }
 
 /** What an operator asks of the log. */
@@ -47,6 +56,8 @@ export interface RevocationRecords {
     readonly target: string;
     /** Only entries of this actor; empty for all. */
     readonly actor: string;
+    /** Only entries that share this security event; empty for all. */
+    readonly eventId: string;
   }): Promise<RevocationPage>;
   /**
    * Returns one entry of the present epoch.

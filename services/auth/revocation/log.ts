@@ -162,6 +162,13 @@ export function bytesOfUuid(field: string, text: string): Buffer {
   return Buffer.from(uuid.replaceAll('-', ''), 'hex');
 }
 
+/** The keys of entries about an identifier: its text, and the 16 bytes of a UUID. */
+export function keysOf(target: string): readonly Buffer[] {
+  const uuid = parseUuid(target);
+  const text = Buffer.from(uuid ?? target, 'utf8');
+  return uuid === undefined ? [text] : [text, Buffer.from(uuid.replaceAll('-', ''), 'hex')];
+}
+
 /**
  * The bound of the promise, in milliseconds: the longest time after its commit for which a revocation is unknown to an
  * instance that still trusts its list. It is the lease, plus 1 % because the clocks of two machines may differ in rate,

@@ -12,6 +12,7 @@ import type { NewSecurityEvent, SecurityEventRows } from '../records/security-ev
 import type { LockedSession, SessionEnd, SessionRows } from '../records/sessions.js';
 import type { TransactionPlace } from '../transaction.js';
 import { enforcedEverywhereBy } from './log.js';
+import { rollUp } from './rolled-up-events.js';
 
 /** Maximum number of revocations that one transaction writes, so that it locks the log only for a moment. */
 export const GROUP_MEMBERS_MAX = 500;
@@ -292,12 +293,13 @@ async function commitGroup(
     const decisions = await decideAll(tx, members, alone === undefined ? 'skip' : 'wait');
     const writes = decisions.flatMap((decision) => (decision.kind === 'write' ? [decision.write] : []));
     if (writes.length === 0) return { decisions, appended: undefined };
+    const { events, sharedIds } = rollUp(writes.map(({ event }) => event));
     startedMs = clock.monotonicMs();
     // The revocation log is locked last, so its statement comes last.
     const [, , appended] = await Promise.all([
       endSessions(tx, members, decisions),
-      tx.events.recordAll(writes.map(({ event }) => event)),
-      tx.revocations.append(writes.map(({ entry }) => entry)),
+      tx.events.recordAll(events),
+      tx.revocations.append(writes.map(({ entry }, index) => ({ ...entry, eventId: sharedIds[index] }))),
     ]);
     return { decisions, appended };
   }, place);

@@ -170,15 +170,15 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        FROM locked
      ), written AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor)
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, event_id)
        SELECT epoch, before + ordinal, entry_id, kind, issuer, key, min_generation,
               CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END,
               CASE WHEN revokes_any THEN keep_any
-                   ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor
+                   ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor, event_id
        FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
-                         $11::boolean[], $12::timestamptz[])
+                         $11::boolean[], $12::timestamptz[], $14::uuid[])
          WITH ORDINALITY
-         AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, ordinal)
+         AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, event_id, ordinal)
      )
      SELECT epoch, before, lease_ms, older_leases_end_by, locked_time, keep_own, keep_any, cut_off_time FROM kept`,
     [
@@ -195,6 +195,7 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       ends.map((end) => end === 'ANY'),
       ends.map((end) => (end instanceof Date ? end : null)),
       KEEP_SECONDS_MAX,
+      entries.map(({ eventId }) => eventId ?? null),
     ],
   );
   const row = theOnly(rows);
@@ -253,9 +254,10 @@ async function openEpoch(
   await sql.query(
     `WITH carried AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, revoke_time)
+         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, revoke_time,
+          event_id)
        SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, key, min_generation,
-              cut_off_time, keep_until, reason, actor, revoke_time
+              cut_off_time, keep_until, reason, actor, revoke_time, event_id
        FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
        RETURNING seq, entry_id
      )

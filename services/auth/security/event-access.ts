@@ -49,6 +49,9 @@ export interface SecurityStore {
   ): Promise<{ readonly events: readonly PlacedEvent[]; readonly upTo: bigint }>;
   /** The input of the anomaly rules: recorded since a time, after one position and up to another. */
   itemsBetween(range: { since: Date; after: bigint; upTo: bigint; limit: number }): Promise<StreamPart>;
-  /** Drops at most `limit` expired events, and returns how many were dropped. */
-  dropExpired(limit: number): Promise<number>;
+  /**
+   * Creates the partitions of the coming time, and drops those whose events have all expired. Returns how many it
+   * dropped.
+   */
+  keepPartitions(): Promise<number>;
 }

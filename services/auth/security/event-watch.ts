@@ -31,6 +31,9 @@ export interface WatchedEvent {
   readonly resumeToken: string;
 }
 
+/** Lowest position of an event: positions are times in microseconds. Records of earlier versions counted from 1. */
+const POSITION_MIN = 1_000_000_000_000_000n;
+
 type WatchEvents = (
   request: WatchRequest,
   signal: AbortSignal,
@@ -68,7 +71,8 @@ async function* watch(
   const end = await store.place(caller);
   let position = resumeToken === '' ? end : positionOf(resumeToken);
   // A database that was restored does not have the event. The client would miss events up to its position.
-  if (position > end) throw invalidField('resume_token', 'is of a record that is no more: begin without');
+  if (position > end || (resumeToken !== '' && position < POSITION_MIN))
+    throw invalidField('resume_token', 'is of a record that is no more: begin without');
   while (!signal.aborted) {
     const { events, upTo } = await store.eventsAfter(position, filter, WATCH_READ_MAX, caller);
     for (const { position: at, event } of events) {

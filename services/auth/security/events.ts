@@ -2,8 +2,12 @@
 
 import type { SecurityEvent, SecurityEventType, Subject } from '../records/security-events.js';
 
-/** How long events are kept, in days. */
+/** For how many days events are kept that are not routine, by default. */
 export const EVENT_KEPT_DAYS = 365;
+
+/** The bounds of that number. */
+export const EVENT_DAYS_MIN = 31;
+export const EVENT_DAYS_MAX = 1825;
 
 /** How long routine events are kept, in days. */
 export const ROUTINE_EVENT_KEPT_DAYS = 30;
@@ -67,9 +71,9 @@ export function typeUriOf(type: SecurityEventType): string {
   return TYPES[type].profile + type;
 }
 
-/** For how many days an event of this type is kept. */
-export function keptDaysOf(type: SecurityEventType): number {
-  return TYPES[type].isRoutine ? ROUTINE_EVENT_KEPT_DAYS : EVENT_KEPT_DAYS;
+/** Whether events of this type are routine, and kept for a shorter time. */
+export function isRoutine(type: SecurityEventType): boolean {
+  return TYPES[type].isRoutine === true;
 }
 
 /** Every identifier of a subject. */

@@ -99,8 +99,15 @@ export function createReviewStore(database: Database): ReviewStore {
                     - (keep_until - make_interval(hours => $1))) * 1000)::float8 AS difference,
                 bool_or((details->>'plaintext')::boolean) AS plaintext,
                 bool_or((details->>'remotePlaintext')::boolean) AS remote
-         FROM security_events
-         WHERE type = 'service-report' AND event_time > clock_timestamp() - make_interval(mins => $2)
+         FROM (
+           SELECT details, keep_until FROM security_reports
+           WHERE event_time > statement_timestamp() - make_interval(mins => $2)
+             AND position > (SELECT security_position(statement_timestamp() - make_interval(mins => $2)) - early_us
+                             FROM security_stream)
+           UNION ALL
+           SELECT details, keep_until FROM security_events_unplaced
+           WHERE life = 'report' AND event_time > statement_timestamp() - make_interval(mins => $2)
+         ) AS reports
          GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $3`,
         [REPORT_KEPT_HOURS, REVIEW_REPORT_MINUTES, REVIEW_ROWS_MAX],
       );
@@ -114,8 +121,15 @@ export function createReviewStore(database: Database): ReviewStore {
       const { rows } = await database.query<{ lost: bigint; changed: bigint }>(
         `SELECT coalesce(sum((details->>'events')::bigint) FILTER (WHERE type = 'events-lost'), 0)::bigint AS lost,
                 count(*) FILTER (WHERE type = 'log-changed') AS changed
-         FROM security_events
-         WHERE type IN ('events-lost', 'log-changed') AND event_time > clock_timestamp() - interval '1 day'`,
+         FROM (
+           SELECT type, details FROM security_events_lasting
+           WHERE type IN ('events-lost', 'log-changed') AND event_time > statement_timestamp() - interval '1 day'
+             AND position > (SELECT security_position(statement_timestamp() - interval '1 day') - early_us
+                             FROM security_stream)
+           UNION ALL
+           SELECT type, details FROM security_events_unplaced
+           WHERE type IN ('events-lost', 'log-changed') AND event_time > statement_timestamp() - interval '1 day'
+         ) AS losses`,
       );
       return { lostEvents: Number(rows[0]?.lost ?? 0n), changedLogs: Number(rows[0]?.changed ?? 0n) };
     },

@@ -2,7 +2,6 @@
 
 import { randomUUID } from 'node:crypto';
 import { asCaller, type Database, type Sql } from '../../common/database/database.js';
-import { parseUuid } from '../../common/validation/identifiers.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type {
   NewSecurityEvent,
@@ -13,9 +12,18 @@ import type {
   StreamPart,
 } from '../records/security-events.js';
 import type { ServiceReport } from '../records/service-reports.js';
-import type { EventFilter, PlacedEvent, SecurityStore } from './event-access.js';
+import type { PlacedEvent, SecurityStore } from './event-access.js';
 import type { EventObserver } from './event-recorder.js';
-import { identifiersOf, isSecurityEventType, keptDaysOf, REPORT_KEPT_HOURS, sanitizeText } from './events.js';
+import {
+  EVENT_KEPT_DAYS,
+  identifiersOf,
+  isRoutine,
+  isSecurityEventType,
+  REPORT_KEPT_HOURS,
+  ROUTINE_EVENT_KEPT_DAYS,
+  sanitizeText,
+} from './events.js';
+import { type EventRow, PlacedSelect, STREAM_TABLES, tablesOf } from './placed-events-store.js';
 
 /** Maximum number of events that get their position in one transaction. */
 const PLACED_MAX = 5000;
@@ -26,8 +34,11 @@ const PLACED_MAX = 5000;
  */
 const REPORT_LATE_MINUTES_MAX = 10;
 
-/** The type of reports among the events; only the rules read them. */
-const REPORT_TYPE = 'service-report';
+/** How long ids are kept of events that may be recorded again, in hours. */
+const IDS_KEPT_HOURS = 24;
+
+/** Maximum number of ids that one statement deletes. */
+const IDS_DELETED_MAX = 10_000;
 
 /**
  * The events' rows inside a transaction.
@@ -37,11 +48,11 @@ const REPORT_TYPE = 'service-report';
 export function createSecurityEventRows(
   sql: Sql,
   afterCommit: (effect: () => void) => void,
-  observer: EventObserver,
+  { observer, eventDays }: { readonly observer: EventObserver; readonly eventDays: number },
 ): SecurityEventRows {
   const recordAll = async (events: readonly NewSecurityEvent[]): Promise<void> => {
     if (events.length === 0) return;
-    const outcomes = await record(sql, events);
+    const outcomes = await record(sql, events, eventDays);
     afterCommit(() => {
       for (const [index, { type }] of events.entries()) {
         if (outcomes[index] === true) observer.recorded(type);
@@ -57,10 +68,9 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
   return {
     place: (wait) => place(sql, wait ? 'FOR UPDATE' : 'FOR UPDATE SKIP LOCKED'),
     after: async (position, limit) => {
-      const { rows } = await sql.query<EventRow>(
-        `SELECT ${COLUMNS} FROM security_events WHERE position > $1 ORDER BY position LIMIT $2`,
-        [position, limit],
-      );
+      const select = new PlacedSelect([limit]);
+      select.where('position >', position);
+      const { rows } = await select.run(sql, STREAM_TABLES, 'ASC');
       return partOf(rows, limit);
     },
     setProcessed: async (position) => {
@@ -69,8 +79,12 @@ export function createSecurityStreamRows(sql: Sql): SecurityStreamRows {
   };
 }
 
-/** Creates the record in this database. */
-export function createSecurityStore(database: Database): SecurityStore {
+/**
+ * Creates the record in this database.
+ *
+ * @param eventDays - for how many days events are kept that are not routine
+ */
+export function createSecurityStore(database: Database, eventDays = EVENT_KEPT_DAYS): SecurityStore {
   const placeAll = async (caller?: string): Promise<bigint> => {
     for (;;) {
       const placed = await database.transaction((sql) => place(sql, 'FOR UPDATE'), { caller });
@@ -79,43 +93,21 @@ export function createSecurityStore(database: Database): SecurityStore {
     }
   };
   return {
-    record: (events) => record(database, events),
-
+    record: (events) => record(database, events, eventDays),
     recordReport: (report, events) =>
-      database.transaction(async (sql) => {
-        const { rowCount } = await sql.query(
-          `INSERT INTO security_events
-             (event_id, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
-           VALUES ($1, '${REPORT_TYPE}',
-                   greatest(least($2, clock_timestamp()), clock_timestamp() - make_interval(mins => $6)),
-                   '{}', '{}', $3, '', '', $3, $4, clock_timestamp() + make_interval(hours => $5))
-           ON CONFLICT (event_id) DO NOTHING`,
-          [
-            report.reportId,
-            report.endTime,
-            report.source,
-            JSON.stringify(report),
-            REPORT_KEPT_HOURS,
-            REPORT_LATE_MINUTES_MAX,
-          ],
-        );
-        if (rowCount === 0) return false;
-        if (events.length > 0 && (await record(sql, events)).includes(false)) {
-          throw new Error('events of a report could not be recorded');
-        }
-        return true;
-      }),
+      database.transaction((sql) => recordReport(sql, report, events, eventDays)),
 
     list: async (filter, page, caller) => {
       const { limit, after } = pageOf(page, [cursorPatterns.integer]);
       // Events that were just recorded belong to the first page.
       if (after === undefined) await placeAll(caller);
-      const { rows } = await asCaller(database, caller).query<EventRow>(
-        `SELECT ${COLUMNS} FROM security_events
-         WHERE ${MATCHES} AND ($5::bigint IS NULL OR position < $5) AND position IS NOT NULL
-         ORDER BY position DESC LIMIT $6`,
-        [...parametersOf(filter), after?.[0] ?? null, limit + 1],
-      );
+      const sql = asCaller(database, caller);
+      const select = new PlacedSelect([limit + 1]);
+      select.matching(filter);
+      await select.between(sql, filter);
+      await select.orShared(sql, filter);
+      if (after !== undefined) select.where('position <', BigInt(after[0] ?? 0));
+      const { rows } = await select.run(sql, tablesOf(filter), 'DESC');
       const events = rows.slice(0, limit).flatMap(placedOf);
       const last = rows.length > limit ? rows[limit - 1] : undefined;
       return {
@@ -127,42 +119,87 @@ export function createSecurityStore(database: Database): SecurityStore {
     place: placeAll,
 
     eventsAfter: async (position, filter, limit, caller) => {
-      const { rows } = await asCaller(database, caller).query<EventRow & { readonly end: bigint }>(
-        `WITH stream AS MATERIALIZED (SELECT position AS end FROM security_stream)
-         SELECT ${COLUMNS}, stream.end FROM stream LEFT JOIN LATERAL (
-           SELECT * FROM security_events
-           WHERE ${MATCHES} AND position > $5 AND position <= stream.end ORDER BY position LIMIT $6
-         ) AS found ON true ORDER BY position`,
-        [...parametersOf(filter), position, limit],
-      );
-      const found = rows.filter(({ event_id }) => event_id !== null);
-      const upTo = found.length < limit ? rows[0]?.end : found.at(-1)?.position;
-      return { events: found.flatMap(placedOf), upTo: upTo ?? position };
+      const sql = asCaller(database, caller);
+      const { rows: ends } = await sql.query<{ end: bigint }>('SELECT position AS end FROM security_stream');
+      const end = ends[0]?.end ?? position;
+      if (end <= position) return { events: [], upTo: position };
+      const select = new PlacedSelect([limit]);
+      select.matching(filter);
+      select.where('position >', position);
+      select.where('position <=', end);
+      const { rows } = await select.run(sql, tablesOf(filter), 'ASC');
+      return {
+        events: rows.flatMap(placedOf),
+        upTo: rows.length < limit ? end : (rows.at(-1)?.position ?? end),
+      };
     },
 
     itemsBetween: async ({ since, after, upTo, limit }) => {
-      const { rows } = await database.query<EventRow>(
-        `SELECT ${COLUMNS} FROM security_events
-         WHERE position > $1 AND position <= $2 AND event_time >= $3 ORDER BY position LIMIT $4`,
-        [after, upTo, since, limit],
-      );
+      const select = new PlacedSelect([limit]);
+      select.where('position >', after);
+      select.where('position <=', upTo);
+      await select.between(database, { beginTime: since });
+      const { rows } = await select.run(database, STREAM_TABLES, 'ASC');
       return partOf(rows, limit);
     },
 
-    dropExpired: async (limit) => {
-      const { rowCount } = await database.query(
-        `DELETE FROM security_events WHERE event_id IN (
-           SELECT event_id FROM security_events WHERE keep_until < (SELECT clock_timestamp())
-           ORDER BY keep_until LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-        [limit],
+    keepPartitions: async () => {
+      const { rows } = await database.query<{ dropped: number }>(
+        'SELECT keep_security_partitions() AS dropped',
       );
-      return rowCount;
+      await deleteOldIds(database);
+      return rows[0]?.dropped ?? 0;
     },
   };
 }
 
+async function recordReport(
+  sql: Sql,
+  report: ServiceReport,
+  events: readonly NewSecurityEvent[],
+  eventDays: number,
+): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    `WITH fresh AS (
+       INSERT INTO security_event_ids (event_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING event_id
+     )
+     INSERT INTO security_events_unplaced
+       (event_id, life, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
+     SELECT event_id, 'report', 'service-report',
+            greatest(least($2, clock_timestamp()), clock_timestamp() - make_interval(mins => $6)),
+            '{}', '{}', $3, '', '', $3, $4, clock_timestamp() + make_interval(hours => $5)
+     FROM fresh`,
+    [
+      report.reportId,
+      report.endTime,
+      report.source,
+      JSON.stringify(report),
+      REPORT_KEPT_HOURS,
+      REPORT_LATE_MINUTES_MAX,
+    ],
+  );
+  if (rowCount === 0) return false;
+  if (events.length > 0 && (await record(sql, events, eventDays)).includes(false)) {
+    throw new Error('events of a report could not be recorded');
+  }
+  return true;
+}
+
+/** Deletes ids that no process sends again: one that still retries has waited for the database for as long. */
+async function deleteOldIds(database: Database): Promise<void> {
+  for (let deleted = IDS_DELETED_MAX; deleted === IDS_DELETED_MAX; ) {
+    ({ rowCount: deleted } = await database.query(
+      `DELETE FROM security_event_ids WHERE event_id IN (
+         SELECT event_id FROM security_event_ids
+         WHERE record_time < (SELECT clock_timestamp()) - make_interval(hours => $1)
+         ORDER BY record_time LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+      [IDS_KEPT_HOURS, IDS_DELETED_MAX],
+    ));
+  }
+}
+
 /** Records events with one statement, and returns for each whether it was recorded. */
-async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<boolean[]> {
+async function record(sql: Sql, events: readonly NewSecurityEvent[], eventDays: number): Promise<boolean[]> {
   const values = events.map((event) => ({
     eventId: event.eventId ?? randomUUID(),
     type: event.type,
@@ -174,7 +211,10 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[]): Promise<bo
     network: event.network,
     source: event.source ?? 'auth',
     details: event.details,
-    days: keptDaysOf(event.type),
+    days: isRoutine(event.type) ? ROUTINE_EVENT_KEPT_DAYS : eventDays,
+    routine: isRoutine(event.type),
+    // An event without an id of its own is part of a transaction that commits once.
+    repeatable: event.eventId !== undefined,
   }));
   const { rows } = await sql.query<{ recorded: boolean[] }>(
     'SELECT record_security_events($1::jsonb) AS recorded',
@@ -187,62 +227,22 @@ async function place(
   sql: Sql,
   locking: 'FOR UPDATE' | 'FOR UPDATE SKIP LOCKED',
 ): Promise<{ position: bigint; processed: bigint; count: number } | undefined> {
-  const locked = await sql.query<{ position: bigint; processed: bigint }>(
-    `SELECT position, judged AS processed FROM security_stream ${locking}`,
+  const locked = await sql.query<{ processed: bigint }>(
+    `SELECT judged AS processed FROM security_stream ${locking}`,
   );
   const [end] = locked.rows;
   if (end === undefined) return undefined;
   // A separate statement, because it must see what was committed before the lock was granted.
-  const placed = await sql.query<{ count: bigint }>(
-    `WITH fresh AS (
-       SELECT event_id, row_number() OVER (ORDER BY event_time, event_id) AS n FROM (
-         SELECT event_id, event_time FROM security_events WHERE position IS NULL
-         ORDER BY event_time, event_id LIMIT $2
-       ) AS unplaced
-     ), placed AS (
-       UPDATE security_events SET position = $1 + n FROM fresh WHERE security_events.event_id = fresh.event_id
-       RETURNING 1
-     ) SELECT count(*) FROM placed`,
-    [end.position, PLACED_MAX],
-  );
-  const count = placed.rows[0]?.count ?? 0n;
-  const position = end.position + count;
-  if (count > 0n) await sql.query('UPDATE security_stream SET position = $1', [position]);
-  return { position, processed: end.processed, count: Number(count) };
-}
-
-const COLUMNS = 'event_id, position, type, event_time, subject, actor, reason, network, source, details';
-
-/** For {@link parametersOf}: $1 to $4. */
-const MATCHES = `type <> '${REPORT_TYPE}' AND ($1::text[] IS NULL OR type = ANY($1))
-  AND ($2::text[] IS NULL OR subjects && $2)
-  AND ($3::timestamptz IS NULL OR event_time >= $3) AND ($4::timestamptz IS NULL OR event_time < $4)`;
-
-function parametersOf({ types, subject, beginTime, endTime }: EventFilter): readonly unknown[] {
-  return [
-    types ?? null,
-    subject === undefined ? null : spellingsOf(subject),
-    beginTime ?? null,
-    endTime ?? null,
-  ];
-}
-
-/** Identifiers of this system are recorded in lower case, those of other issuers as they are. */
-function spellingsOf(subject: string): readonly string[] {
-  return [...new Set([subject, parseUuid(subject) ?? subject])];
-}
-
-interface EventRow {
-  readonly event_id: string;
-  readonly position: bigint;
-  readonly type: string;
-  readonly event_time: Date;
-  readonly subject: SecurityEvent['subject'];
-  readonly actor: string;
-  readonly reason: string;
-  readonly network: string;
-  readonly source: string;
-  readonly details: object;
+  const placed = await sql.query<{ count: bigint }>('SELECT place_security_events($1) AS count', [
+    PLACED_MAX,
+  ]);
+  // And another one, because it must see what that one has written.
+  const { rows } = await sql.query<{ position: bigint }>('SELECT position FROM security_stream');
+  return {
+    position: rows[0]?.position ?? 0n,
+    processed: end.processed,
+    count: Number(placed.rows[0]?.count ?? 0n),
+  };
 }
 
 function eventOf(row: EventRow): SecurityEvent | undefined {
@@ -273,7 +273,7 @@ function partOf(rows: readonly EventRow[], limit: number): StreamPart {
 
 function itemOf(row: EventRow): StreamItem[] {
   const place = { position: row.position, time: row.event_time };
-  if (row.type === REPORT_TYPE) return [{ ...place, report: reportOf(row.details) }];
+  if (row.table === 'security_reports') return [{ ...place, report: reportOf(row.details) }];
   const event = eventOf(row);
   return event === undefined ? [] : [{ ...place, event }];
 }

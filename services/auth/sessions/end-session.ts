@@ -16,6 +16,7 @@ import {
   receiptOfWritten,
 } from '../revocation/revocation-groups.js';
 import { receiptOf } from '../revocation/revoking-change.js';
+import { rollUp } from '../revocation/rolled-up-events.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { hashRefreshToken, isRefreshToken, parseRefreshToken } from './refresh-tokens.js';
 
@@ -193,10 +194,11 @@ async function appendSessionEnds(
   by: EndedBy,
 ): Promise<Appended> {
   const writes = sessionIds.map((sessionId) => writeOf({ userId, sessionId }, by));
+  const { events, sharedIds } = rollUp(writes.map(({ event }) => event));
   // The revocation log is locked last, so its statement comes last.
   const [, appended] = await Promise.all([
-    tx.events.recordAll(writes.map(({ event }) => event)),
-    tx.revocations.append(writes.map(({ entry }) => entry)),
+    tx.events.recordAll(events),
+    tx.revocations.append(writes.map(({ entry }, index) => ({ ...entry, eventId: sharedIds[index] }))),
   ]);
   return appended;
 }

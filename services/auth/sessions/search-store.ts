@@ -85,11 +85,18 @@ function stepOf(
       SELECT FROM user_roles WHERE user_roles.user_id = session.user_id AND user_roles.role = ${parameter(role)})`);
   }
   if (network !== undefined) {
-    // Events are found by the session's id, for which they have an index.
-    conditions.push(`EXISTS (
-      SELECT FROM security_events AS event
-      WHERE event.subjects && ARRAY[session.session_id::text] AND event.type = 'session-established'
-        AND event.network = ${parameter(network)})`);
+    // Events are found by the session's id, for which placed ones have an index. The positions around the time of the
+    // login let the database leave out partitions.
+    const isLogin = `event.subjects && ARRAY[session.session_id::text] AND event.type = 'session-established'
+        AND event.network = ${parameter(network)}`;
+    conditions.push(`(EXISTS (
+      SELECT FROM security_events_unplaced AS event WHERE ${isLogin}
+    ) OR EXISTS (
+      SELECT FROM security_events_routine AS event WHERE ${isLogin}
+        AND position BETWEEN security_position(session.create_time - interval '1 minute')
+                             - (SELECT early_us FROM security_stream)
+                         AND security_position(session.create_time + interval '1 minute')
+                             + (SELECT late_us FROM security_stream)))`);
   }
   return {
     searched: `searched AS MATERIALIZED (

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
 import {
+  HISTORY_KEPT_SECONDS,
   INSTANCE_KEPT_SECONDS,
   type ListedInstance,
   type SharedRecord,
@@ -107,10 +108,10 @@ export function describeInstances(under: Under): void {
     });
 
     it('are deleted when the instance has been silent for long', async () => {
-      const silent = recordOf({ ageMs: (INSTANCE_KEPT_SECONDS + 1) * 1000 });
-      const recent = recordOf({ ageMs: (INSTANCE_KEPT_SECONDS - 60) * 1000 });
+      const silent = recordOf({ ageMs: (HISTORY_KEPT_SECONDS + 1) * 1000 });
+      const recent = recordOf({ ageMs: (HISTORY_KEPT_SECONDS - 60) * 1000 });
       await share(silent, recent);
-      const withinMs = 2 * INSTANCE_KEPT_SECONDS * 1000;
+      const withinMs = 2 * HISTORY_KEPT_SECONDS * 1000;
       expect(await foundBy(silent, { withinMs })).to.not.equal(undefined);
       await under().instances.deleteSilent();
       expect(await foundBy(silent, { withinMs })).to.equal(undefined);

@@ -9,6 +9,7 @@ import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/syst
 import { skeletonOf } from '../../../services/auth/accounts/usernames.js';
 import { createClientRows } from '../../../services/auth/clients/store.js';
 import type { StoredCredential } from '../../../services/auth/records/clients.js';
+import { createSecurityStore } from '../../../services/auth/security/store.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -119,5 +120,49 @@ describe('migrating auth', () => {
       [first, ''],
       ['ab'.repeat(16), 'olga'],
     ]);
+  });
+
+  it('moves security events into partitions in their order, and loses none', async () => {
+    const before = await openAt('0018');
+    await before.query(
+      `INSERT INTO security_events (event_id, position, type, event_time, subject, subjects, actor, reason, network,
+                                    source, details, keep_until)
+       SELECT gen_random_uuid(), CASE WHEN n <= 90 THEN n END,
+              CASE n % 3 WHEN 0 THEN 'session-revoked' WHEN 1 THEN 'token-refreshed' ELSE 'service-report' END,
+              -- Placed in another order than they happened, and some expired.
+              at, '{}', ARRAY[n::text], 'a', '', '', 'auth', '{}',
+              at + CASE n % 3 WHEN 0 THEN interval '365 days' WHEN 1 THEN interval '30 days' ELSE interval '2 hours' END
+       FROM (SELECT n, now() - interval '1 day' * (100 - n) + interval '36 hours' * (n % 2) AS at
+             FROM generate_series(1, 100) AS n) AS numbers`,
+    );
+    await before.query('UPDATE security_stream SET position = 90, judged = 60');
+    await before.close();
+    const after = await openAt('9999');
+    const { rows } = await after.query<{ n: number; placed: boolean }>(
+      `SELECT subjects[1]::int AS n, position IS NOT NULL AS placed FROM security_events
+       ORDER BY position, subjects[1]::int`,
+    );
+    const numbers = Array.from({ length: 100 }, (_, index) => index + 1);
+    const isKept = (n: number) => n % 3 === 0 || (n % 3 === 1 ? n > 70 : n > 99);
+    expect(rows.filter(({ placed }) => placed).map(({ n }) => n)).to.deep.equal(
+      numbers.filter((n) => n <= 90 && isKept(n)),
+    );
+    expect(rows.filter(({ placed }) => !placed).map(({ n }) => n)).to.deep.equal(
+      numbers.filter((n) => n > 90),
+    );
+    const { rows: ends } = await after.query<{ judged: boolean }>(
+      `SELECT judged = (SELECT position FROM security_events WHERE subjects = ARRAY['60']) AS judged
+       FROM security_stream`,
+    );
+    expect(ends).to.deep.equal([{ judged: true }]);
+    const store = createSecurityStore(after);
+    const since = new Date(Date.now() - 40 * 86_400_000);
+    const { events } = await store.list({ beginTime: since }, { pageSize: 200, pageToken: '' });
+    const { rows: expected } = await after.query<{ count: bigint }>(
+      "SELECT count(*) FROM security_events WHERE event_time >= $1 AND type <> 'service-report' AND keep_until > now()",
+      [since],
+    );
+    expect(BigInt(events.length)).to.equal(expected[0]?.count);
+    await after.close();
   });
 });

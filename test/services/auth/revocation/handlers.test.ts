@@ -285,9 +285,10 @@ describe('RevocationService', () => {
     const [alice, bob] = [await log.addUser(), await log.addUser()];
     const [first, second] = [await log.addSession(alice), await log.addSession(bob)];
     await log.database.query(
-      `INSERT INTO security_events
-         (event_id, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
-       VALUES (gen_random_uuid(), 'session-established', now(), '{}', ARRAY[$1], '', '', '192.0.2.7', 'auth', '{}', now())`,
+      `INSERT INTO security_events_unplaced
+         (event_id, life, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
+       VALUES (gen_random_uuid(), 'routine', 'session-established', now(), '{}', ARRAY[$1], '', '', '192.0.2.7', 'auth',
+               '{}', now())`,
       [first],
     );
     const none = { role: '', clientId: '', loggedInBeforeTime: undefined, network: '', userId: '' };
@@ -302,6 +303,8 @@ describe('RevocationService', () => {
       second,
     ]);
     expect(await matching({ loggedInBeforeTime: new Date(0) })).to.deep.equal([]);
+    expect(await matching({ network: '192.0.2.7' })).to.deep.equal([first]);
+    await log.database.query('SELECT place_security_events(10)');
     expect(await matching({ network: '192.0.2.7' })).to.deep.equal([first]);
     expect(await matching({ userId: bob.toUpperCase() })).to.deep.equal([second]);
     expect(await matching({ userId: bob, network: '192.0.2.7' })).to.deep.equal([]);
@@ -328,7 +331,7 @@ describe('RevocationService', () => {
     await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'one' });
     await revoke({ target: { $case: 'sessionId', value: sessionId }, reason: 'two' });
     await revoke({ target: { $case: 'tokenId', value: TOKEN_ID }, reason: 'three' });
-    const all = { pageSize: 2, pageToken: '', target: '', actor: '' };
+    const all = { pageSize: 2, pageToken: '', target: '', actor: '', eventId: '' };
     const first = await listRevocations(all);
     expect(first.revocations.map(({ reason }) => reason)).to.deep.equal(['three', 'two']);
     expect(first.revocations[1]).to.deep.include({
@@ -360,10 +363,16 @@ describe('RevocationService', () => {
     expect(pending.revocation).to.include({ reason: 'lost laptop', target: TOKEN_ID });
     const states = EnforcementState;
     expect(pending.instances.map(({ state }) => state)).to.deep.equal([states.ENFORCEMENT_STATE_PENDING]);
+    const beforeSync = Date.now();
     await log.revocations.sync(following(before));
     await log.instances.list({ pageSize: 1, pageToken: '' });
     const enforced = await getRevocation(1n);
     expect(enforced.instances).to.have.length(1);
+    const enforcedMs = enforced.instances[0]?.enforcedTime?.getTime() ?? 0;
+    expect(enforcedMs).to.be.within(beforeSync - 1000, Date.now() + 1000);
+    await log.revocations.sync(following(before));
+    await log.instances.list({ pageSize: 1, pageToken: '' });
+    expect((await getRevocation(1n)).instances[0]?.enforcedTime?.getTime()).to.equal(enforcedMs);
     expect(enforced.instances[0]).to.include({
       service: 'inventory',
       state: states.ENFORCEMENT_STATE_ENFORCED,

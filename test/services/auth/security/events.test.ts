@@ -9,16 +9,19 @@ import type {
   SecurityEvent,
   SecurityEventType,
 } from '../../../../services/auth/records/security-events.js';
+import { ROLLED_UP_MIN } from '../../../../services/auth/revocation/rolled-up-events.js';
 import type { EventFilter } from '../../../../services/auth/security/event-access.js';
 import { EVENTS_WAITING_MAX } from '../../../../services/auth/security/event-recorder.js';
 import {
   EVENT_KEPT_DAYS,
-  keptDaysOf,
+  isRoutine,
   ROUTINE_EVENT_KEPT_DAYS,
   SECURITY_EVENT_TYPES,
   sanitizeText,
   typeUriOf,
 } from '../../../../services/auth/security/events.js';
+import { createSecurityStore } from '../../../../services/auth/security/store.js';
+import type { Database } from '../../../../services/common/database/database.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import {
@@ -40,6 +43,20 @@ const NO_PROOF = {
   scopes: [],
 } as const;
 
+/** A database that records the plans of the statements that read placed events. */
+function explaining(database: Database, plans: string[]): Database {
+  return {
+    ...database,
+    query: async <Row extends object>(text: string, values?: readonly unknown[]) => {
+      if (text.includes('security_events_lasting')) {
+        const { rows } = await database.query<{ 'QUERY PLAN': string }>(`EXPLAIN ${text}`, values);
+        plans.push(...rows.map((row) => row['QUERY PLAN']));
+      }
+      return await database.query<Row>(text, values);
+    },
+  };
+}
+
 describe('security events', () => {
   let auth: FreshAuth;
 
@@ -58,6 +75,16 @@ describe('security events', () => {
       pageToken = page.nextPageToken;
       if (pageToken === '') return found;
     }
+  }
+
+  /** The partition of a table that takes the next events. */
+  async function partitionOf(table: string): Promise<string> {
+    const { rows } = await auth.database.query<{ name: string }>(
+      `SELECT inhrelid::regclass::text AS name FROM pg_inherits
+       WHERE inhparent = $1::regclass ORDER BY name LIMIT 1`,
+      [table],
+    );
+    return rows[0]?.name ?? '';
   }
 
   /** Waits until events that were recorded outside of a transaction are written. */
@@ -252,6 +279,35 @@ describe('security events', () => {
       expect(events[5]?.subject).to.deep.equal({ keyId: signingKey.kid });
     });
 
+    it('once for many sessions that are revoked at once, and found by each of them while its tokens live', async () => {
+      const user = await addUser(auth);
+      const sessions: string[] = [];
+      for (let count = 0; count <= ROLLED_UP_MIN; count += 1) {
+        sessions.push((await logIn(auth, user)).session.sessionId);
+      }
+      const targets = sessions.map((sessionId) => ({ kind: 'session', sessionId }) as const);
+      await auth.revocations.revokeMany({ targets, reason: 'stolen laptop', actor: 'olga' });
+      const revoked = await eventsOf({ types: ['session-revoked'] });
+      // The first waits for no other, so it may have been written alone.
+      const shared = revoked.find(({ details }) => 'revocations' in details);
+      expect(revoked).to.have.length.at.most(2);
+      expect(shared).to.deep.include({
+        actor: 'olga',
+        reason: 'stolen laptop',
+        subject: { userId: user.userId },
+      });
+      const listed = await auth.revocationRecords.list({
+        ...{ pageSize: 100, pageToken: '', target: '', actor: '', eventId: shared?.eventId ?? '' },
+      });
+      expect(shared?.details).to.include({ revocations: listed.revocations.length });
+      expect(listed.revocations).to.have.length.at.least(ROLLED_UP_MIN - 1);
+      for (const { target } of listed.revocations) {
+        const about = await eventsOf({ subject: target, types: ['session-revoked'] });
+        expect(about.map(({ eventId }) => eventId)).to.deep.equal([shared?.eventId]);
+      }
+      expect(await eventsOf({ subject: randomUUID() })).to.be.empty;
+    });
+
     it('together with the change that they report, or not at all', async () => {
       const event = {
         type: 'log-changed',
@@ -275,25 +331,35 @@ describe('security events', () => {
       await addUser(auth);
       await eventsOf();
       for (const statement of [
-        "UPDATE security_events SET actor = 'nobody'",
-        'UPDATE security_events SET position = position + 100',
-        'DELETE FROM security_events',
-        'TRUNCATE security_events',
+        "UPDATE security_events_lasting SET actor = 'nobody'",
+        'UPDATE security_events_lasting SET position = position + 100',
+        'DELETE FROM security_events_lasting',
+        'TRUNCATE security_events_lasting',
+        `TRUNCATE ${await partitionOf('security_events_lasting')}`,
       ]) {
         const outcome = await auth.database.query(statement).catch(String);
         expect(outcome, statement).to.include('neither changed nor dropped');
       }
-      expect(await auth.securityStore.dropExpired(10)).to.equal(0);
-      expect(await eventsOf()).to.have.length(1);
+      await addUser(auth);
+      for (const statement of [
+        "UPDATE security_events_unplaced SET actor = 'nobody'",
+        'DELETE FROM security_events_unplaced',
+        'TRUNCATE security_events_unplaced',
+      ]) {
+        const outcome = await auth.database.query(statement).catch(String);
+        expect(outcome, statement).to.include('neither changed nor dropped');
+      }
+      expect(await auth.securityStore.keepPartitions()).to.equal(0);
+      expect(await eventsOf()).to.have.length(2);
     });
 
     it('for a year, and routine events for a month', async () => {
-      expect(keptDaysOf('session-revoked')).to.equal(EVENT_KEPT_DAYS);
-      expect(keptDaysOf('token-refreshed')).to.equal(ROUTINE_EVENT_KEPT_DAYS);
-      await addUser(auth);
+      expect([isRoutine('session-revoked'), isRoutine('token-refreshed')]).to.deep.equal([false, true]);
+      await logIn(auth, await addUser(auth));
       const days =
-        'SELECT round(extract(epoch FROM keep_until - event_time) / 86400)::int AS days FROM security_events';
+        'SELECT round(extract(epoch FROM keep_until - event_time) / 86400)::int AS days FROM security_events ORDER BY days';
       expect((await auth.database.query<{ days: number }>(days)).rows).to.deep.equal([
+        { days: ROUTINE_EVENT_KEPT_DAYS },
         { days: EVENT_KEPT_DAYS },
       ]);
     });
@@ -321,6 +387,114 @@ describe('security events', () => {
       const [event] = await eventsOf({ types: ['token-revoked'] });
       expect(event?.reason).to.equal('see [token]');
       expect(sanitizeText(`a ${refreshToken} b\n`)).to.equal('a [token] b ');
+    });
+  });
+
+  describe('are partitioned by time', () => {
+    /** The names of a table's partitions, in the order of their times. */
+    async function partitionsOf(table: string): Promise<string[]> {
+      const { rows } = await auth.database.query<{ name: string }>(
+        'SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = $1::regclass ORDER BY name',
+        [table],
+      );
+      return rows.map(({ name }) => name);
+    }
+
+    /** Makes the events of a partition expire, as if their time had passed. */
+    async function expire(table: string, where = 'true'): Promise<void> {
+      await auth.database.transaction(async (sql) => {
+        await sql.query("SELECT set_config('session_replication_role', 'replica', true)");
+        await sql.query(
+          `UPDATE ${table} SET keep_until = clock_timestamp() - interval '1 second' WHERE ${where}`,
+        );
+      });
+    }
+
+    /** Moves the end of the record, so that the next events are placed that much later. */
+    async function skip(days: number): Promise<void> {
+      await auth.database.query(
+        'UPDATE security_stream SET position = security_position(clock_timestamp() + make_interval(days => $1))',
+        [days],
+      );
+    }
+
+    it('whose coming ones exist ahead, and whose expired ones are dropped whole', async () => {
+      await addUser(auth);
+      await logIn(auth, await addUser(auth));
+      await auth.securityStore.place();
+      const [first = ''] = await partitionsOf('security_events_lasting');
+      await skip(60);
+      const late = await addUser(auth);
+      await auth.securityStore.place();
+      // The partition of the reports is over, and empty.
+      expect(await auth.securityStore.keepPartitions()).to.equal(1);
+      expect(await auth.securityStore.keepPartitions()).to.equal(0);
+      expect(await partitionsOf('security_events_lasting')).to.have.length.at.least(4);
+      expect(await partitionsOf('security_events_routine')).to.have.length.at.least(4);
+      expect(await partitionsOf('security_reports')).to.have.length.at.least(7);
+      await expire(
+        first,
+        'subjects = (SELECT subjects FROM security_events_lasting ORDER BY position LIMIT 1)',
+      );
+      expect(await auth.securityStore.keepPartitions(), 'one event is still kept').to.equal(0);
+      expect(await eventsOf({ types: ['account-created'] })).to.have.length(2);
+      await expire(first);
+      expect(await auth.securityStore.keepPartitions()).to.equal(1);
+      expect(await partitionsOf('security_events_lasting')).to.not.include(first);
+      const left = await eventsOf({ types: ['account-created'] });
+      expect(left.map(({ subject }) => subject.userId)).to.deep.equal([late.userId]);
+    });
+
+    it('of which a missing one holds up no event, and is made when events are placed', async () => {
+      await skip(4000);
+      const user = await addUser(auth);
+      expect(auth.events.counts().lost).to.equal(0);
+      const [event] = await eventsOf({ subject: user.userId });
+      expect(event?.type).to.equal('account-created');
+      expect(await partitionsOf('security_events_lasting')).to.have.length(2);
+    });
+
+    it('of which only those of the time asked for are read', async () => {
+      await addUser(auth);
+      await auth.securityStore.place();
+      const between = new Date();
+      await skip(60);
+      await addUser(auth);
+      await auth.securityStore.place();
+      await auth.database.query('UPDATE security_stream SET early_us = 0, late_us = 0');
+      const read: string[] = [];
+      const store = createSecurityStore(explaining(auth.database, read));
+      const early = await store.list({ endTime: between }, { pageSize: 0, pageToken: '' });
+      expect(early.events).to.have.length(1);
+      expect(read.join('\n')).to.include((await partitionsOf('security_events_lasting'))[0]);
+      expect(read.join('\n')).to.not.include((await partitionsOf('security_events_lasting')).at(-1));
+    });
+
+    it('and are found by their time even if they were placed long after it', async () => {
+      await addUser(auth);
+      const after = new Date(Date.now() + 60_000);
+      await skip(60);
+      await auth.securityStore.place();
+      await skip(120);
+      expect(await eventsOf({ endTime: after })).to.have.length(1);
+      expect(await eventsOf({ beginTime: after })).to.be.empty;
+    });
+
+    it('and are recorded once when a process records them again', async () => {
+      const event = {
+        type: 'log-changed',
+        subject: {},
+        actor: 'a',
+        reason: '',
+        network: '',
+        details: {},
+        eventId: randomUUID(),
+        time: new Date(),
+      } as const;
+      expect(await auth.securityStore.record([event])).to.deep.equal([true]);
+      await auth.securityStore.place();
+      expect(await auth.securityStore.record([event])).to.deep.equal([true]);
+      expect(await eventsOf()).to.have.length(1);
     });
   });
 
@@ -422,7 +596,7 @@ describe('security events', () => {
   describe('that cannot be recorded', () => {
     it('block no login and no revocation, and their loss is counted and recorded', async () => {
       const user = await addUser(auth);
-      await auth.database.query('ALTER TABLE security_events RENAME TO away');
+      await auth.database.query('ALTER TABLE security_events_unplaced RENAME TO away');
       const { session } = await logIn(auth, user);
       await auth.revocations.revoke({
         target: { kind: 'session', sessionId: session.sessionId },
@@ -432,7 +606,7 @@ describe('security events', () => {
       await codeOf(auth.sessions.login(attemptOf(user.username, 'wrong')));
       await until(() => auth.events.counts().lost >= 3);
       expect(auth.events.counts().lost).to.equal(3);
-      await auth.database.query('ALTER TABLE away RENAME TO security_events');
+      await auth.database.query('ALTER TABLE away RENAME TO security_events_unplaced');
       const [recorded] = await written('events-lost');
       expect(recorded?.details).to.deep.equal({ events: 3 });
     });
@@ -444,7 +618,7 @@ describe('security events', () => {
         release = resolve;
       });
       const locking = auth.database.transaction(async (sql) => {
-        await sql.query('LOCK TABLE security_events IN ACCESS EXCLUSIVE MODE');
+        await sql.query('LOCK TABLE security_events_unplaced IN ACCESS EXCLUSIVE MODE');
         await held;
       });
       await sleep(50);

@@ -516,6 +516,8 @@ export interface ListRevocationsRequest {
   target: string;
   /** Only entries of this actor; empty for all. */
   actor: string;
+  /** Only entries that share this security event, a UUID; empty for all. */
+  eventId: string;
 }
 
 /** A page of revocations, newest first. */
@@ -553,6 +555,11 @@ export interface Revocation {
   reason: string;
   /** The subject of the caller, or the part of auth that revoked. */
   actor: string;
+  /**
+   * The security event that it shares with others, because many were revoked at
+   * once; empty when it has an event of its own.
+   */
+  eventId: string;
 }
 
 /** Asks for one revocation. */
@@ -567,24 +574,41 @@ export interface GetRevocationResponse {
   revocation:
     | Revocation
     | undefined;
-  /** The instances that have synced within the last minutes. */
+  /** The instances that have synced, or held a lease, since the revocation. */
   instances: RevocationAtInstance[];
 }
 
-/** A revocation at one instance, as of the instance's last Sync. */
+/**
+ * A revocation at one instance, as far as auth knows from the instance's Syncs. It is
+ * kept for as long as the revocation is in the log.
+ */
 export interface RevocationAtInstance {
   /** The service the instance belongs to, by its client id; `auth` for auth itself. */
   service: string;
   /** Identifier of the instance, 16 bytes. */
   instance: Buffer;
   /**
-   * ENFORCED: the entry was in its list at its last Sync. PENDING: it was not, and
-   * the instance may still trust its list. UNKNOWN: it was not, and the lease has
+   * ENFORCED: a Sync stated that the entry was in its list. PENDING: none did, and
+   * the instance may still trust its list. UNKNOWN: none did, and its lease has
    * ended, so the instance refuses all calls that need the list.
    */
   state: EnforcementState;
-  /** Time since its last Sync arrived. */
-  lastSyncAge: Duration | undefined;
+  /** Time since its last Sync arrived. Unset when the database has crashed since. */
+  lastSyncAge:
+    | Duration
+    | undefined;
+  /**
+   * With ENFORCED: the database time of the Sync by which auth first knew. The entry
+   * may have been in the list earlier, by the broadcast.
+   */
+  enforcedTime:
+    | Date
+    | undefined;
+  /**
+   * When its last lease ends or has ended, by database time. Unset when the database
+   * has crashed since its last Sync.
+   */
+  leaseEndTime: Date | undefined;
 }
 
 /** The state of a revocation at one instance. */
@@ -2564,7 +2588,7 @@ export const MatchedSession: MessageFns<MatchedSession> = {
 };
 
 function createBaseListRevocationsRequest(): ListRevocationsRequest {
-  return { pageSize: 0, pageToken: "", target: "", actor: "" };
+  return { pageSize: 0, pageToken: "", target: "", actor: "", eventId: "" };
 }
 
 export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
@@ -2580,6 +2604,9 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
     }
     if (message.actor !== "") {
       writer.uint32(34).string(message.actor);
+    }
+    if (message.eventId !== "") {
+      writer.uint32(42).string(message.eventId);
     }
     return writer;
   },
@@ -2629,6 +2656,14 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
             message.actor = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.eventId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2655,6 +2690,11 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
         : "",
       target: isSet(object.target) ? globalThis.String(object.target) : "",
       actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      eventId: isSet(object.eventId)
+        ? globalThis.String(object.eventId)
+        : isSet(object.event_id)
+        ? globalThis.String(object.event_id)
+        : "",
     };
   },
 
@@ -2672,6 +2712,9 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
     if (message.actor !== "") {
       obj.actor = message.actor;
     }
+    if (message.eventId !== "") {
+      obj.eventId = message.eventId;
+    }
     return obj;
   },
 
@@ -2684,6 +2727,7 @@ export const ListRevocationsRequest: MessageFns<ListRevocationsRequest> = {
     message.pageToken = object.pageToken ?? "";
     message.target = object.target ?? "";
     message.actor = object.actor ?? "";
+    message.eventId = object.eventId ?? "";
     return message;
   },
 };
@@ -2790,6 +2834,7 @@ function createBaseRevocation(): Revocation {
     keepUntil: undefined,
     reason: "",
     actor: "",
+    eventId: "",
   };
 }
 
@@ -2827,6 +2872,9 @@ export const Revocation: MessageFns<Revocation> = {
     }
     if (message.actor !== "") {
       writer.uint32(74).string(message.actor);
+    }
+    if (message.eventId !== "") {
+      writer.uint32(82).string(message.eventId);
     }
     return writer;
   },
@@ -2916,6 +2964,14 @@ export const Revocation: MessageFns<Revocation> = {
             message.actor = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.eventId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2951,6 +3007,11 @@ export const Revocation: MessageFns<Revocation> = {
         : undefined,
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      eventId: isSet(object.eventId)
+        ? globalThis.String(object.eventId)
+        : isSet(object.event_id)
+        ? globalThis.String(object.event_id)
+        : "",
     };
   },
 
@@ -2983,6 +3044,9 @@ export const Revocation: MessageFns<Revocation> = {
     if (message.actor !== "") {
       obj.actor = message.actor;
     }
+    if (message.eventId !== "") {
+      obj.eventId = message.eventId;
+    }
     return obj;
   },
 
@@ -3002,6 +3066,7 @@ export const Revocation: MessageFns<Revocation> = {
     message.keepUntil = object.keepUntil ?? undefined;
     message.reason = object.reason ?? "";
     message.actor = object.actor ?? "";
+    message.eventId = object.eventId ?? "";
     return message;
   },
 };
@@ -3166,7 +3231,14 @@ export const GetRevocationResponse: MessageFns<GetRevocationResponse> = {
 };
 
 function createBaseRevocationAtInstance(): RevocationAtInstance {
-  return { service: "", instance: Buffer.alloc(0), state: 0, lastSyncAge: undefined };
+  return {
+    service: "",
+    instance: Buffer.alloc(0),
+    state: 0,
+    lastSyncAge: undefined,
+    enforcedTime: undefined,
+    leaseEndTime: undefined,
+  };
 }
 
 export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
@@ -3182,6 +3254,12 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     }
     if (message.lastSyncAge !== undefined) {
       Duration.encode(message.lastSyncAge, writer.uint32(34).fork()).join();
+    }
+    if (message.enforcedTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.enforcedTime), writer.uint32(42).fork()).join();
+    }
+    if (message.leaseEndTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.leaseEndTime), writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -3231,6 +3309,22 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
             message.lastSyncAge = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.enforcedTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.leaseEndTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3253,6 +3347,16 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
         : isSet(object.last_sync_age)
         ? Duration.fromJSON(object.last_sync_age)
         : undefined,
+      enforcedTime: isSet(object.enforcedTime)
+        ? fromJsonTimestamp(object.enforcedTime)
+        : isSet(object.enforced_time)
+        ? fromJsonTimestamp(object.enforced_time)
+        : undefined,
+      leaseEndTime: isSet(object.leaseEndTime)
+        ? fromJsonTimestamp(object.leaseEndTime)
+        : isSet(object.lease_end_time)
+        ? fromJsonTimestamp(object.lease_end_time)
+        : undefined,
     };
   },
 
@@ -3270,6 +3374,12 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     if (message.lastSyncAge !== undefined) {
       obj.lastSyncAge = Duration.toJSON(message.lastSyncAge);
     }
+    if (message.enforcedTime !== undefined) {
+      obj.enforcedTime = message.enforcedTime.toISOString();
+    }
+    if (message.leaseEndTime !== undefined) {
+      obj.leaseEndTime = message.leaseEndTime.toISOString();
+    }
     return obj;
   },
 
@@ -3284,6 +3394,8 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     message.lastSyncAge = (object.lastSyncAge !== undefined && object.lastSyncAge !== null)
       ? Duration.fromPartial(object.lastSyncAge)
       : undefined;
+    message.enforcedTime = object.enforcedTime ?? undefined;
+    message.leaseEndTime = object.leaseEndTime ?? undefined;
     return message;
   },
 };
