@@ -9,6 +9,7 @@ export interface Tally {
   seeds: number;
   revocations: number;
   checks: number;
+  comparedSteps: number;
   maxLateMs: number;
   readonly violations: { readonly seed: number; readonly first: Violation }[];
   readonly revokeToRefusedMs: number[];
@@ -24,6 +25,8 @@ export interface Figures {
   readonly without: string | null;
   readonly revocations: number;
   readonly checks: number;
+  /** Steps of feeds that were compared with the tables of the specification; 0 when a guard is left out. */
+  readonly compared_steps: number;
   readonly violations: number;
   readonly violating_seeds: readonly number[];
   /** Latest admission of a revoked token after Revoke returned, in milliseconds; within the bound unless it is a violation. */
@@ -43,6 +46,7 @@ export function createTally(): Tally {
     seeds: 0,
     revocations: 0,
     checks: 0,
+    comparedSteps: 0,
     maxLateMs: 0,
     violations: [],
     revokeToRefusedMs: [],
@@ -58,6 +62,7 @@ export function addRun(tally: Tally, { seed, violations, measures }: RunResult):
   tally.seeds += 1;
   tally.revocations += measures.revocations;
   tally.checks += measures.checks;
+  tally.comparedSteps += measures.comparedSteps;
   tally.maxLateMs = Math.max(tally.maxLateMs, measures.maxLateMs);
   if (first !== undefined) tally.violations.push({ seed, first });
   tally.revokeToRefusedMs.push(...measures.revokeToRefusedMs);
@@ -71,6 +76,7 @@ export function addTally(tally: Tally, other: Tally): void {
   tally.seeds += other.seeds;
   tally.revocations += other.revocations;
   tally.checks += other.checks;
+  tally.comparedSteps += other.comparedSteps;
   tally.maxLateMs = Math.max(tally.maxLateMs, other.maxLateMs);
   tally.violations.push(...other.violations);
   tally.revokeToRefusedMs.push(...other.revokeToRefusedMs);
@@ -90,6 +96,7 @@ export function figuresOf(
     without: run.without ?? null,
     revocations: tally.revocations,
     checks: tally.checks,
+    compared_steps: tally.comparedSteps,
     violations: tally.violations.length,
     violating_seeds: tally.violations.map(({ seed }) => seed).sort((a, b) => a - b),
     max_late_ms: roundTo(tally.maxLateMs, 1),
@@ -109,6 +116,7 @@ export function summaryOf(figures: Figures): string {
     ['schedules', `${figures.seeds} in ${figures.seconds} s, ${figures.seeds_per_second} a second`],
     ['revocations', String(figures.revocations)],
     ['checks', String(figures.checks)],
+    ['compared steps', String(figures.compared_steps)],
     ['violations', String(figures.violations)],
     ['latest admission', `${figures.max_late_ms} ms after Revoke had returned`],
     ['revoked to refused', spread(figures.revoke_to_refused_ms)],

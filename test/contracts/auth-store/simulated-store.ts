@@ -71,6 +71,7 @@ function createWorld(): World {
       activeMs: 0,
     },
     without: undefined,
+    comparesTables: false,
     measures: createMeasures(),
     violations: [],
     tell: () => {},

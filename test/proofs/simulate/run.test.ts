@@ -29,8 +29,18 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'same-list': 5217,
   'known-epochs': 36,
   'clock-rises': 66,
-  'stored-lifetime': 0,
+  'stored-lifetime': 360,
   'older-lifetimes': 22,
+};
+
+/** Guards of the feed, and the first schedule in which the tables of the specification notice that they are missing. */
+const COMPARED: { readonly [G in GuardName]?: number } = {
+  lease: 1,
+  'lease-start': 1,
+  applied: 1,
+  hydration: 3,
+  epoch: 11,
+  'clock-rises': 1,
 };
 
 describe('a simulated run', function () {
@@ -51,17 +61,20 @@ describe('a simulated run', function () {
     const faults = new Set<string>();
     let revocations = 0;
     let checks = 0;
+    let comparedSteps = 0;
     for (let seed = 1; seed <= SEEDS; seed += 1) {
       const { violations, measures } = await runSeedSoon(seed);
       expect(violations, `npm run simulate -- --seed ${seed}`).to.deep.equal([]);
       for (const fault of measures.faults.keys()) faults.add(fault);
       revocations += measures.revocations;
       checks += measures.checks;
+      comparedSteps += measures.comparedSteps;
     }
     // A simulation without events would pass, too.
     expect(faults.size).to.be.greaterThan(20);
     expect(revocations).to.be.greaterThan(3 * SEEDS);
     expect(checks).to.be.greaterThan(50 * SEEDS);
+    expect(comparedSteps).to.be.greaterThan(50 * SEEDS);
   });
 
   for (const guard of GUARDS) {
@@ -73,6 +86,14 @@ describe('a simulated run', function () {
         if (isNoticed(await runSeedSoon(seed, { without: guard }))) return;
       }
       expect.fail(`nothing was noticed from seed ${first} to ${first + SEEDS_MAX - 1}`);
+    });
+  }
+
+  for (const [guard, seed] of Object.entries(COMPARED) as [GuardName, number][]) {
+    it(`differs from the tables of the specification without ${guard}`, async () => {
+      const { violations } = await runSeedSoon(seed, { without: guard, comparesTables: true });
+      const [first] = violations.filter(({ oracle }) => oracle === 'tables');
+      expect(first?.what).to.match(/inventory-\d and the tables of the specification differ: /);
     });
   }
 });
