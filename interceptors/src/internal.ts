@@ -11,7 +11,12 @@ export {
   startReporting,
 } from './reports/report-sender.js';
 export { REPORT_INTERVAL_MS, ReportCollector } from './reports/security-reports.js';
-export { BROADCAST_SUBJECT, BROADCAST_TYPE, BroadcastReader } from './revocation/broadcasts.js';
+export {
+  BROADCAST_SUBJECT,
+  BROADCAST_TYPE,
+  BroadcastReader,
+  subscribeToBroadcasts,
+} from './revocation/broadcasts.js';
 export { brokerConnection } from './revocation/broker.js';
 export { type BrokerLink, keepConnected } from './revocation/broker-link.js';
 export {

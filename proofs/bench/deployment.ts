@@ -1,6 +1,7 @@
 /**
- * Section `deployment`: the needs of deployments of several sizes. Nothing is measured: the needs are computed from the
- * figures of other sections, and queues are simulated in virtual time.
+ * Section `deployment`: the needs of deployments of several sizes, up to 10,000 instances. Nothing in it is measured: the
+ * needs are computed from the figures of the sections `scale`, `sync`, `throughput`, `revoke` and `list`, and queues are
+ * simulated in virtual time.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -33,18 +34,21 @@ const KEEP_SECONDS = 365;
 const HELD_LONGER_SECONDS = 20;
 const SYNC_ENTRIES_MAX = 1_000;
 const LIST_ENTRIES_MAX = 20e6;
-const BROADCAST_ENTRIES_MAX = 500;
+/** Revocations that share a transaction, and entries that share a broadcast. */
+const GROUP_MAX = 500;
+/** The shortest time between two reads of auth for syncs, in seconds. */
+const READ_INTERVAL_SECONDS = 0.01;
 const ACCESS_TOKEN_SECONDS = 300;
 /** The share of sessions that are in use at one time and refresh their tokens. */
 const ACTIVE_PART = 0.05;
 const ID_BYTES = 16;
+/** The run of section `scale` that shows what an entry costs an instance. */
+const ENTRIES_STAGE = '100x1000';
 const SEED = 7;
-const REQUESTS_SIMULATED = 50_000;
-const BROADCASTS_SIMULATED = 100_000;
+const REVOCATIONS_SIMULATED = 200_000;
 const SYNCS_SIMULATED = 20_000;
 /** Header, signature and dots of a broadcast, in bytes. */
 const JWS_BYTES = 190;
-const SIGN_SECONDS = 0.00005;
 /** What a synchronous standby in the same region adds to a commit, in seconds. */
 const REPLICATION_SECONDS = 0.001;
 
@@ -52,16 +56,22 @@ const REPLICATION_SECONDS = 0.001;
 interface Costs {
   /** From the lock on the end of the log to the durable commit, in seconds. */
   readonly commitSeconds: number;
-  /** Signing one broadcast and passing it to the broker, in seconds. */
-  readonly signSeconds: number;
   /** One read of the log, in seconds. */
   readonly readSeconds: number;
-  /** Processor time of auth for one Sync, in seconds. */
+  /** Processor time of auth for one Sync at the head of the log, and for one of 1,000 entries, in seconds. */
   readonly syncCpuSeconds: number;
-  /** Processor time of an instance for one broadcast, in seconds. */
-  readonly applyCpuSeconds: number;
+  readonly fullSyncCpuSeconds: number;
+  /** Processor time of auth for one revocation, in a group, in seconds. */
+  readonly revokeCpuSeconds: number;
+  /** Processor time of an instance for one broadcast, without its entries, in seconds. */
+  readonly broadcastCpuSeconds: number;
+  /** Processor time of an instance for one entry, by broadcast and once more by a sync, in seconds. */
+  readonly entryCpuSeconds: number;
   readonly listBytes: number;
 }
+
+/** Verifying one Ed25519 signature on the main thread, in seconds. */
+const VERIFY_SECONDS = 0.0001;
 
 export const deployment: Section = {
   name: 'deployment',
@@ -87,7 +97,7 @@ function compute(context: BenchContext): Findings {
     goals: [],
     tables: [
       {
-        title: `lease ${LEASE_SECONDS} s, entries kept for ${KEEP_SECONDS} s, ${ACTIVE_PART * 100} % of sessions active`,
+        title: `computed, not measured: lease ${LEASE_SECONDS} s, entries kept for ${KEEP_SECONDS} s, ${ACTIVE_PART * 100} % of sessions active`,
         rows: [
           ['', ...needs.map(({ name }) => name)],
           row('instances', ({ instances }) => size(instances)),
@@ -98,14 +108,16 @@ function compute(context: BenchContext): Findings {
           row('broadcasts/s', ({ broadcasts }) => formatNumber(broadcasts)),
           row('deliveries by the broker/s', ({ deliveries }) => formatNumber(deliveries)),
           row('broker, out, MB/s', ({ brokerMegabytes }) => formatNumber(brokerMegabytes)),
-          row('CPU of an instance for broadcasts, %', ({ applyCpu }) => formatNumber(applyCpu * 100)),
+          row('CPU of an instance for entries, %', ({ applyCpu }) => formatNumber(applyCpu * 100)),
           row('syncs/s', ({ syncs }) => formatNumber(syncs)),
           row('auth, out, for syncs, MB/s', ({ syncMegabytes }) => formatNumber(syncMegabytes)),
           row('auth, cores for syncs', ({ syncCores }) => formatNumber(syncCores)),
+          row('auth, cores for revocations', ({ revokeCores }) => formatNumber(revokeCores)),
           row('sync waits for its read, p99 ms', ({ syncWaitP99Ms }) => formatNumber(syncWaitP99Ms)),
           row('entries between two syncs', ({ entriesPerSync }) => formatNumber(entriesPerSync)),
+          row('transactions that append/s', ({ groups }) => formatNumber(groups)),
           row('log lock busy, %', ({ lockBusy }) => formatNumber(lockBusy * 100)),
-          row('revoker waits for the lock, p99 ms', ({ lockWaitP99Ms }) => formatNumber(lockWaitP99Ms)),
+          row('revoker waits for the commit, p99 ms', ({ commitP99Ms }) => formatNumber(commitP99Ms)),
           row('refreshes/s', ({ refreshes }) => formatNumber(refreshes)),
           row('cold start pulls, MB', ({ pullMegabytes }) => formatNumber(pullMegabytes)),
           row('stops at', ({ stops }) => (stops.length === 0 ? '–' : stops.join(', '))),
@@ -122,80 +134,69 @@ function needsOf(
 ) {
   const intervalSeconds = LEASE_SECONDS / QUESTIONS_PER_LEASE;
   const entries = Math.round(revocationsPerSecond * (KEEP_SECONDS + HELD_LONGER_SECONDS));
-  const batches = simulateBroadcasts(revocationsPerSecond, costs.signSeconds);
+  const groups = simulateGroups(revocationsPerSecond, costs.commitSeconds);
   const syncs = instances / (intervalSeconds * 0.95);
   const entriesPerSync = revocationsPerSecond * intervalSeconds;
-  const lock = simulateQueue(revocationsPerSecond, costs.commitSeconds);
-  const perEntry = batches.perBatch < 2 ? entryBytes.single : entryBytes.batched;
+  const listed = Math.min(entriesPerSync, SYNC_ENTRIES_MAX);
+  const syncCpu =
+    costs.syncCpuSeconds + ((costs.fullSyncCpuSeconds - costs.syncCpuSeconds) * listed) / SYNC_ENTRIES_MAX;
+  const perEntry = groups.perGroup < 2 ? entryBytes.single : entryBytes.batched;
   const stops: string[] = [];
   if (entries > LIST_ENTRIES_MAX) stops.push('list bound');
-  if (entriesPerSync > SYNC_ENTRIES_MAX) stops.push('sync answers');
-  if (lock.busy >= 1) stops.push('log lock');
+  if (entriesPerSync > SYNC_ENTRIES_MAX) stops.push('sync responses');
+  if (revocationsPerSecond * costs.revokeCpuSeconds > 1) stops.push('one auth that revokes');
+  if (revocationsPerSecond >= GROUP_MAX / costs.commitSeconds) stops.push('log lock');
   return {
     entries,
     listMegabytes: (entries * costs.listBytes) / 1e6,
-    broadcasts: batches.perSecond,
-    deliveries: batches.perSecond * instances,
+    // A group is signed in less time than the next one is committed, so each has a broadcast of its own.
+    broadcasts: groups.perSecond,
+    deliveries: groups.perSecond * instances,
     brokerMegabytes: (revocationsPerSecond * perEntry * instances) / 1e6,
-    applyCpu: batches.perSecond * costs.applyCpuSeconds,
+    applyCpu: groups.perSecond * costs.broadcastCpuSeconds + revocationsPerSecond * costs.entryCpuSeconds,
     syncs,
     entriesPerSync,
-    syncMegabytes: (syncs * Math.min(entriesPerSync, SYNC_ENTRIES_MAX) * entryBytes.plain) / 1e6,
-    syncCores: syncs * costs.syncCpuSeconds,
+    syncMegabytes: (syncs * listed * entryBytes.plain) / 1e6,
+    syncCores: syncs * syncCpu,
+    revokeCores: revocationsPerSecond * costs.revokeCpuSeconds,
     syncWaitP99Ms: simulateReads(syncs, costs.readSeconds) * 1000,
-    lockBusy: lock.busy,
-    lockWaitP99Ms: lock.waitP99Seconds * 1000,
+    groups: groups.perSecond,
+    lockBusy: groups.busy,
+    commitP99Ms: groups.waitP99Seconds * 1000,
     refreshes: (sessions * ACTIVE_PART) / ACCESS_TOKEN_SECONDS,
     pullMegabytes: (entries * ID_BYTES) / 1e6,
     stops,
   };
 }
 
-/** A queue with random arrivals, one server, and a constant service time. */
-function simulateQueue(
-  perSecond: number,
-  serviceSeconds: number,
-): { readonly busy: number; readonly waitP99Seconds: number } {
-  const busy = perSecond * serviceSeconds;
-  if (busy >= 1) return { busy, waitP99Seconds: Number.POSITIVE_INFINITY };
+/** Group commit: revocations that arrive while a transaction appends share the next one. */
+function simulateGroups(perSecond: number, commitSeconds: number) {
   const random = createRandom(SEED);
   const waits: number[] = [];
   let arrival = 0;
   let freeAt = 0;
-  for (let request = 0; request < REQUESTS_SIMULATED; request += 1) {
-    arrival += random.exponential(1 / perSecond);
-    waits.push(Math.max(0, freeAt - arrival));
-    freeAt = Math.max(freeAt, arrival) + serviceSeconds;
-  }
-  return { busy, waitP99Seconds: quantile(waits, 0.99) };
-}
-
-/** Batching: entries committed while auth signs one broadcast are sent together in the next one. */
-function simulateBroadcasts(
-  perSecond: number,
-  signSeconds: number,
-): { readonly perSecond: number; readonly perBatch: number } {
-  const random = createRandom(SEED);
-  let arrival = 0;
-  let freeAt = 0;
-  let messages = 0;
-  let entries = 0;
-  while (entries < BROADCASTS_SIMULATED) {
-    // Signing starts when there is an entry and the previous broadcast is signed.
+  let groups = 0;
+  let busySeconds = 0;
+  while (waits.length < REVOCATIONS_SIMULATED) {
     const startedAt = Math.max(arrival, freeAt);
-    let inMessage = 0;
-    while (arrival <= startedAt && inMessage < BROADCAST_ENTRIES_MAX) {
-      inMessage += 1;
+    const endedAt = startedAt + commitSeconds;
+    for (let members = 0; arrival <= startedAt && members < GROUP_MAX; members += 1) {
+      waits.push(endedAt - arrival);
       arrival += random.exponential(1 / perSecond);
     }
-    messages += 1;
-    entries += inMessage;
-    freeAt = startedAt + signSeconds;
+    groups += 1;
+    busySeconds += commitSeconds;
+    freeAt = endedAt;
   }
-  return { perSecond: (messages / entries) * perSecond, perBatch: entries / messages };
+  return {
+    perSecond: groups / freeAt,
+    perGroup: waits.length / groups,
+    busy: busySeconds / freeAt,
+    waitP99Seconds: quantile(waits, 0.99),
+  };
 }
 
-/** The p99 time that a sync waits for the read that answers it, in seconds; one read at a time. */
+/** The p99 time that a sync waits for the read that answers it, in seconds; one read at a time, and not too often. */
 function simulateReads(perSecond: number, readSeconds: number): number {
   const random = createRandom(SEED);
   const waits: number[] = [];
@@ -209,7 +210,7 @@ function simulateReads(perSecond: number, readSeconds: number): number {
       waits.push(endedAt - arrival);
       arrival += random.exponential(1 / perSecond);
     }
-    freeAt = endedAt;
+    freeAt = Math.max(endedAt, startedAt + READ_INTERVAL_SECONDS);
   }
   return quantile(waits, 0.99);
 }
@@ -240,12 +241,21 @@ function costsOf(earlier: Readonly<Record<string, unknown>>): Costs {
     for (const name of path) value = (value as Record<string, unknown> | undefined)?.[name];
     return typeof value === 'number' ? value : fallback;
   };
+  const sync = (what: string, fallback: number): number =>
+    number(fallback, 'sync', what, 'now', 'auth_cpu_us') / 1e6;
+  const commitSeconds = number(2, 'revoke', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS;
+  const busy = (name: string): number => number(Number.NaN, 'scale', 'stages', ENTRIES_STAGE, name);
+  const entrySeconds =
+    (busy('instance_cores') - busy('idle_instance_cores') - busy('broadcasts_per_second') * VERIFY_SECONDS) /
+    busy('entries_per_second');
   return {
-    commitSeconds: number(2, 'revoke', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS,
-    signSeconds: SIGN_SECONDS,
-    readSeconds: number(2, 'revoke', 'commit_p50_ms') / 1000 + REPLICATION_SECONDS,
-    syncCpuSeconds: number(300, 'scale', 'instances', '100', 'sync_issuer_cpu_us_an_instance_second') / 1e6,
-    applyCpuSeconds: number(300, 'scale', 'instances', '100', 'apply_cpu_us_an_instance') / 1e6,
+    commitSeconds,
+    readSeconds: commitSeconds,
+    syncCpuSeconds: sync('at the head', 250),
+    fullSyncCpuSeconds: sync('1,000 entries behind', 350),
+    revokeCpuSeconds: number(100, 'throughput', '500', 'grouped', 'cpu_us') / 1e6,
+    broadcastCpuSeconds: VERIFY_SECONDS,
+    entryCpuSeconds: Number.isFinite(entrySeconds) ? entrySeconds : 6 / 1e6,
     listBytes: number(23, 'list', '10000000', 'bytes_per_entry'),
   };
 }

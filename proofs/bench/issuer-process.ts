@@ -1,12 +1,9 @@
-/** An issuer as a process: it serves instances over gRPC, and broadcasts over a real broker. */
+/** An issuer as a process, which serves instances over gRPC. */
 
 import { randomBytes } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { serverStream, unary } from '@portcullis/guard';
-import { BROADCAST_SUBJECT, brokerConnection } from '@portcullis/guard/internal';
-import { connect, type NatsConnection } from 'nats';
 import {
-  EntryKind,
   type PullRequest,
   type PullResponse,
   RevocationServiceService,
@@ -24,15 +21,12 @@ const TOKEN_MS = 3_600_000;
 const NEVER = new AbortController().signal;
 
 const issuer = await BenchIssuer.create();
-let broker: NatsConnection | undefined;
 
 const commands = {
   /** Opens a port. @param options.entries - number of revoked tokens in the log. @returns the port */
-  listen: async (options: { entries: number; leaseMs: number; natsUrl?: string }): Promise<number> => {
+  listen: async (options: { entries: number; leaseMs: number }): Promise<number> => {
     issuer.packed = randomBytes(options.entries * ID_BYTES);
     issuer.leaseMs = options.leaseMs;
-    if (options.natsUrl !== undefined)
-      broker = await connect(brokerConnection(options.natsUrl, 'bench issuer'));
     const server = new Server();
     server.addService(RevocationServiceService, {
       sync: unary<SyncRequest, SyncResponse>((request) => issuer.source.sync(request, NEVER)),
@@ -47,19 +41,6 @@ const commands = {
         error === null ? resolve(port) : reject(error),
       );
     });
-  },
-
-  /** Revokes and broadcasts the id of an unused token. @returns when it began, in Unix milliseconds */
-  revoke: async (): Promise<number> => {
-    const startedMs = performance.timeOrigin + performance.now();
-    const entry = issuer.revoke(EntryKind.ENTRY_KIND_TOKEN, randomBytes(ID_BYTES));
-    broker?.publish(BROADCAST_SUBJECT, await issuer.broadcast([entry]));
-    return startedMs;
-  },
-
-  cpuMicroseconds: (): number => {
-    const { user, system } = process.cpuUsage();
-    return user + system;
   },
 };
 

@@ -2,14 +2,8 @@
 
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import type { RevocationSource } from '@portcullis/guard';
-import { BROADCAST_TYPE } from '@portcullis/guard/internal';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
-import {
-  Broadcast,
-  Entry,
-  EntryKind,
-  type PullResponse,
-} from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { Entry, EntryKind, type PullResponse } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 import { ECHO_AUDIENCE } from './echo.js';
 
@@ -28,7 +22,7 @@ export class BenchIssuer {
   /** Revoked token ids, 16 bytes each, which only a packed Pull returns. */
   packed: Buffer = Buffer.alloc(0);
   readonly #privateKey: CryptoKey;
-  readonly #broadcastKey: { readonly published: PublicKey; readonly privateKey: CryptoKey };
+  readonly #broadcastKey: PublicKey;
   readonly #epoch = randomBytes(ID_BYTES);
   readonly #idOfLastPacked = randomBytes(ID_BYTES);
   readonly #log: Entry[] = [];
@@ -36,7 +30,7 @@ export class BenchIssuer {
   private constructor(key: IssuerKey, broadcastKey: IssuerKey) {
     this.published = key.published;
     this.#privateKey = key.privateKey;
-    this.#broadcastKey = broadcastKey;
+    this.#broadcastKey = broadcastKey.published;
   }
 
   static async create(algorithm = 'EdDSA'): Promise<BenchIssuer> {
@@ -95,14 +89,6 @@ export class BenchIssuer {
     return entry;
   }
 
-  /** Signs a broadcast of entries. */
-  async broadcast(entries: Entry[]): Promise<string> {
-    const { published, privateKey } = this.#broadcastKey;
-    return await new CompactSign(Broadcast.encode({ epoch: this.#epoch, entries }).finish())
-      .setProtectedHeader({ alg: published.algorithm, kid: published.kid, typ: BROADCAST_TYPE })
-      .sign(privateKey);
-  }
-
   /** The source of a guard in this process. */
   readonly source: RevocationSource = {
     sync: async (request) => {
@@ -117,7 +103,7 @@ export class BenchIssuer {
         // Entries before the beginning of the log are in no sync response.
         pull: isOther || request.applied < this.#packedCount,
         keySet: isKnown ? undefined : { version, keys: [this.published] },
-        broadcastKeys: [this.#broadcastKey.published],
+        broadcastKeys: [this.#broadcastKey],
         horizon: new Date(0),
         epochNumber: 1n,
         fenceWanted: 0n,

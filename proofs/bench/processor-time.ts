@@ -1,6 +1,7 @@
 /** Processor time of other processes, from `/proc`. */
 
 import { readdir, readFile } from 'node:fs/promises';
+import { sumOf } from '../shared/statistics.js';
 
 /** The length of a tick in `/proc/PID/stat`, in milliseconds (proc(5): `sysconf(_SC_CLK_TCK)`, 100 a second everywhere). */
 const TICK_MS = 10;
@@ -13,16 +14,35 @@ const FIELD = { parent: 1, user: 11, system: 12 } as const;
  * include children that have ended.
  */
 export async function processorTimeMs(pids: readonly number[]): Promise<number> {
+  const times = await processorTimesMs(pids);
+  if (times === undefined) return Number.NaN;
+  return sumOf(times.values(), (ms) => ms);
+}
+
+/** The processor time of each of these processes and of their children so far; undefined without `/proc`. */
+export async function processorTimesMs(
+  pids: readonly number[],
+): Promise<ReadonlyMap<number, number> | undefined> {
   const names = await readdir('/proc').catch(() => []);
-  if (names.length === 0) return Number.NaN;
-  let ticks = 0;
+  if (names.length === 0) return undefined;
+  const times = new Map<number, number>();
   for (const name of names) {
     if (!/^\d+$/.test(name)) continue;
     // The process may have ended since.
     const text = await readFile(`/proc/${name}/stat`, 'utf8').catch(() => '');
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
     const isMeant = pids.includes(Number(name)) || pids.includes(Number(fields[FIELD.parent]));
-    if (isMeant) ticks += Number(fields[FIELD.user]) + Number(fields[FIELD.system]);
+    if (!isMeant) continue;
+    times.set(Number(name), (Number(fields[FIELD.user]) + Number(fields[FIELD.system])) * TICK_MS);
   }
-  return ticks * TICK_MS;
+  return times;
+}
+
+/** The processor time between two readings, in milliseconds; that of processes that have ended meanwhile is missing. */
+export function processorTimeBetween(
+  before: ReadonlyMap<number, number> | undefined,
+  after: ReadonlyMap<number, number> | undefined,
+): number {
+  if (before === undefined || after === undefined) return Number.NaN;
+  return sumOf(after, ([pid, ms]) => ms - (before.get(pid) ?? 0));
 }

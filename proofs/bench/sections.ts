@@ -7,11 +7,13 @@ import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
 import { login } from './login.js';
+import { longLists } from './long-lists.js';
 import { peers } from './peers.js';
 import { revoke } from './revoke.js';
 import { scale } from './scale.js';
 import type { Section } from './section.js';
 import { storm } from './storm.js';
+import { sync } from './sync.js';
 import { throughput } from './throughput.js';
 import { warm } from './warm.js';
 
@@ -23,9 +25,11 @@ export const SECTIONS: readonly Section[] = [
   list,
   hydrate,
   live,
+  longLists,
   scale,
   revoke,
   throughput,
+  sync,
   login,
   domain,
   deployment,

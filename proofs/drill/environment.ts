@@ -1,8 +1,9 @@
 /** The environment of the drill: a private system, with controllable links between its processes. */
 
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { createServiceProcess, type ServiceProcess } from '../../scripts/system/parts.js';
 import { findFreePort, isPortFree } from '../../scripts/system/ports.js';
 import { PROJECT_FOLDER, programArguments } from '../../scripts/system/project.js';
@@ -45,6 +46,8 @@ export interface Environment {
   };
   readonly customers: readonly Customer[];
   readonly victimClientSecret: string;
+  /** Where instances record their steps. */
+  readonly traceFolder: string;
   /** The data folder of nats-server. */
   readonly natsFolder: string;
   readonly ports: { readonly auth: number; readonly authReplica: number };
@@ -104,6 +107,9 @@ async function buildIn(
   const addressOf = (kind: 'auth' | 'broker', from: string): string | undefined =>
     [...links[kind]].find(([name]) => name === from)?.[1].address;
 
+  const traceFolder = join(dataDir, 'traces');
+  await mkdir(traceFolder);
+  const nodeArguments = ['--import', recorderOf(traceFolder)];
   const { customers, victimClientSecret, keyFile } = await addParticipants(dataDir, count);
   const system = await startSystem({
     dataDir,
@@ -113,6 +119,7 @@ async function buildIn(
     ephemeral: true,
     withTestUser: true,
     leaseMs,
+    nodeArguments,
     signal,
     onProgress,
     environment: { PORTCULLIS_TRUSTED_ISSUERS: JSON.stringify([TRUSTED_ISSUER]) },
@@ -127,6 +134,7 @@ async function buildIn(
   natsUrl.host = addressOf('broker', 'echo') ?? natsUrl.host;
   const echo = await prepareEcho({
     dataDir,
+    nodeArguments,
     environment: {
       PATH: process.env['PATH'],
       DRILL_ISSUER: system.issuer,
@@ -148,6 +156,7 @@ async function buildIn(
     links,
     customers,
     victimClientSecret,
+    traceFolder,
     natsFolder: join(dataDir, 'nats'),
     ports,
     stop,
@@ -195,9 +204,11 @@ async function addParticipants(
 
 async function prepareEcho({
   dataDir,
+  nodeArguments,
   environment,
 }: {
   dataDir: string;
+  nodeArguments: readonly string[];
   environment: NodeJS.ProcessEnv;
 }): Promise<ServiceProcess> {
   const port = await freePair();
@@ -209,12 +220,19 @@ async function prepareEcho({
     launch: {
       name: 'echo',
       command: process.execPath,
-      arguments: programArguments('proofs/drill/echo-process'),
+      arguments: [...nodeArguments, ...programArguments('proofs/drill/echo-process')],
       cwd: PROJECT_FOLDER,
       environment: { ...environment, DRILL_LISTEN: address, DRILL_OPS_LISTEN: opsAddress },
       logFile: join(dataDir, 'logs', 'echo.log'),
     },
   });
+}
+
+/** The module that records the steps of a process, for Node's `--import`. */
+function recorderOf(folder: string): string {
+  const url = pathToFileURL(join(PROJECT_FOLDER, 'dist', 'proofs', 'spec', 'record-process.js'));
+  url.searchParams.set('folder', folder);
+  return url.href;
 }
 
 /** A free port whose ops port is free, too. */

@@ -29,6 +29,9 @@ export interface Figures {
   readonly drill_delay_ms_max: number;
   /** Calls refused as stale by instances that waited for a processor, without a fault as cause. */
   readonly starved: number;
+  /** Instances whose steps were recorded and compared with the tables of the specification, and how many steps. */
+  readonly traces: number;
+  readonly compared_steps: number;
   /** Load of the machine at the start, as context for the latencies. */
   readonly load_average: number;
   readonly seconds: number;
@@ -86,6 +89,8 @@ export function figuresOf(
     | 'revoke_to_refused_under_load_ms'
     | 'drill_delay_ms_max'
     | 'load_average'
+    | 'traces'
+    | 'compared_steps'
     | 'seconds'
   >,
 ): Figures {

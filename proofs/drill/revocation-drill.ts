@@ -4,6 +4,7 @@ import { loadavg } from 'node:os';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
+import { checkTraceFolder } from '../spec/trace-file.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
 import { buildEnvironment, INSTANCES } from './environment.js';
 import { FAULTS, type Fault } from './faults.js';
@@ -101,6 +102,9 @@ export async function drillRevocation({
         `${fault.name}: ${revocations} revocations, ${checks} checks, ${violations} violations, latest ${maxLateMs.toFixed(0)} ms, unavailable ${unavailableMs.toFixed(0)} ms`,
       );
     }
+    progress.show(count, count, 'comparing what the instances decided with the specification');
+    const { traces, steps, mismatches } = await checkTraceFolder(environment.traceFolder);
+    for (const mismatch of mismatches) oracle.report('OTHER_DECISION', mismatch);
     progress.end();
     const figures = figuresOf(oracle, {
       drill: 'revocation',
@@ -110,6 +114,8 @@ export async function drillRevocation({
       revoke_to_refused_under_load_ms: loaded,
       drill_delay_ms_max: Math.round(starvation.worstDelayMs()),
       load_average: busy,
+      traces,
+      compared_steps: steps,
       seconds: Math.round((nowMs() - startedMs) / 1_000),
     });
     print(figures, oracle);
@@ -179,6 +185,9 @@ function print(figures: Figures, oracle: RevocationOracle): void {
       `${figures.starved} calls were refused as stale because instances had to wait for a processor`,
     );
   }
+  console.log(
+    `${figures.compared_steps} steps of ${figures.traces} instances were compared with the tables of the specification`,
+  );
   if (figures.violations === 0) console.log('No violation.');
   else console.error(`${figures.violations} violations:\n${violationsOf(oracle)}`);
 }

@@ -39,7 +39,9 @@ export type ViolationKind =
   /** A stream of a revoked token was still open at the end of a round. */
   | 'STREAM_LEFT_OPEN'
   /** Not every instance served again in time after the fault was healed. */
-  | 'NOT_BACK';
+  | 'NOT_BACK'
+  /** An instance decided otherwise than the tables of the specification. */
+  | 'OTHER_DECISION';
 
 /** One violation. */
 export interface Violation {

@@ -1,5 +1,6 @@
 /** Expands states of one world: judges each, lets every event happen, and keeps the new ones. */
 
+import { comparedWithTables, isComparable } from './compared.js';
 import { type EventCode, kindNumber } from './events.js';
 import { guardOf } from './guards.js';
 import { Model } from './model.js';
@@ -24,10 +25,20 @@ export async function createExpander(world: World, without: string | undefined):
   return new Expander(await createModel(world, without));
 }
 
-/** @param without - the guard that is left out */
-export async function createModel(world: World, without: string | undefined): Promise<Model> {
+/**
+ * @param without - the guard that is left out. With every guard in place, feeds are compared with the tables of the
+ *   specification
+ * @param everyFeed - compares every feed with the tables, even without a guard
+ */
+export async function createModel(
+  world: World,
+  without: string | undefined,
+  everyFeed = false,
+): Promise<Model> {
   const guard = without === undefined ? undefined : guardOf(without);
-  const protocol = await loadProtocol(guard?.edits ?? []);
+  const loaded = await loadProtocol(guard?.edits ?? []);
+  const isCompared = isComparable(world) && (everyFeed || without === undefined);
+  const protocol = isCompared ? comparedWithTables(loaded, everyFeed) : loaded;
   return new Model(protocol, world, guard?.environment ?? {});
 }
 

@@ -401,7 +401,7 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'remembered-prefix',
     about: 'what a replica remembers of the log must begin where the instance ends',
-    edits: [edit('log-tail', 'first.sequence > after + 1n || ', '')],
+    edits: [edit('log-tail', 'if (first.sequence > after + 1n)', 'if (false)')],
     worlds: ['tail'],
   },
 ];

@@ -23,6 +23,9 @@ import type {
   PullRequest,
   PullResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { Checker } from '../spec/checker.js';
+import { watchFeeds } from '../spec/feed-steps.js';
+import type { Step } from '../spec/steps.js';
 import type { Broker } from './broker.js';
 import { createFeed, OnceCheckedFeed, type WatchedFeed } from './guards.js';
 import type { Money } from './money.js';
@@ -121,6 +124,7 @@ export class Instance {
           world.without,
           now,
         );
+        if (world.comparesTables) this.#compare(feed);
         return feed;
       },
       onTokenInvalid: () => {},
@@ -168,6 +172,23 @@ export class Instance {
     });
     this.#runner.start();
     this.#dropExpired();
+  }
+
+  /** Compares every decision of a feed with the tables of the specification, up to the first that differs. */
+  #compare(feed: WatchedFeed): void {
+    const { measures, violations, scheduler } = this.#world;
+    const checker = new Checker();
+    let isEqual = true;
+    const onStep = (step: Step): void => {
+      if (!isEqual) return;
+      measures.comparedSteps += 1;
+      const mismatch = checker.check(step);
+      if (mismatch === undefined) return;
+      isEqual = false;
+      const what = `${this.process.name} and the tables of the specification differ: ${mismatch.what}`;
+      violations.push({ oracle: 'tables', atMs: scheduler.nowMs, what });
+    };
+    watchFeeds(feed, () => ({ onStep }));
   }
 
   /** Both clocks are read. @returns true */

@@ -11,6 +11,7 @@ export interface Tally {
   checks: number;
   commits: number;
   fenced: number;
+  comparedSteps: number;
   maxLateMs: number;
   readonly violations: { readonly seed: number; readonly first: Violation }[];
   readonly revokeToRefusedMs: number[];
@@ -29,6 +30,8 @@ export interface Figures {
   /** Transactions behind the fence, and revocations whose fence stood when Revoke returned. */
   readonly commits: number;
   readonly fenced: number;
+  /** Steps of feeds that were compared with the tables of the specification; 0 when a guard is left out. */
+  readonly compared_steps: number;
   readonly violations: number;
   readonly violating_seeds: readonly number[];
   /** Latest admission of a revoked token after Revoke returned, in milliseconds; within the bound unless it is a violation. */
@@ -50,6 +53,7 @@ export function createTally(): Tally {
     checks: 0,
     commits: 0,
     fenced: 0,
+    comparedSteps: 0,
     maxLateMs: 0,
     violations: [],
     revokeToRefusedMs: [],
@@ -67,6 +71,7 @@ export function addRun(tally: Tally, { seed, violations, measures }: RunResult):
   tally.checks += measures.checks;
   tally.commits += measures.commits;
   tally.fenced += measures.fenced;
+  tally.comparedSteps += measures.comparedSteps;
   tally.maxLateMs = Math.max(tally.maxLateMs, measures.maxLateMs);
   if (first !== undefined) tally.violations.push({ seed, first });
   tally.revokeToRefusedMs.push(...measures.revokeToRefusedMs);
@@ -82,6 +87,7 @@ export function addTally(tally: Tally, other: Tally): void {
   tally.checks += other.checks;
   tally.commits += other.commits;
   tally.fenced += other.fenced;
+  tally.comparedSteps += other.comparedSteps;
   tally.maxLateMs = Math.max(tally.maxLateMs, other.maxLateMs);
   tally.violations.push(...other.violations);
   tally.revokeToRefusedMs.push(...other.revokeToRefusedMs);
@@ -103,6 +109,7 @@ export function figuresOf(
     checks: tally.checks,
     commits: tally.commits,
     fenced: tally.fenced,
+    compared_steps: tally.comparedSteps,
     violations: tally.violations.length,
     violating_seeds: tally.violations.map(({ seed }) => seed).sort((a, b) => a - b),
     max_late_ms: roundTo(tally.maxLateMs, 1),
@@ -123,6 +130,7 @@ export function summaryOf(figures: Figures): string {
     ['revocations', String(figures.revocations)],
     ['checks', String(figures.checks)],
     ['commits', `${figures.commits}, with ${figures.fenced} revocations that were fenced`],
+    ['compared steps', String(figures.compared_steps)],
     ['violations', String(figures.violations)],
     ['latest admission', `${figures.max_late_ms} ms after Revoke had returned`],
     ['revoked to refused', spread(figures.revoke_to_refused_ms)],

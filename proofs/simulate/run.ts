@@ -35,10 +35,12 @@ export interface RunResult {
 /** Runs one seed. Equal seeds run alike, with a trace or without. */
 export function runSeed(
   seed: number,
-  options: { without?: GuardName | undefined; trace?: boolean } = {},
+  options: { without?: GuardName | undefined; trace?: boolean; comparesTables?: boolean } = {},
 ): RunResult {
   demandSettling();
   const { without, trace: isTraced = false } = options;
+  // Without a guard, another oracle must notice; the tables notice at once.
+  const { comparesTables = without === undefined } = options;
   const random = createRandom(seed, { discard: DISCARDED_DRAWS });
   const scheduler = new Scheduler();
   const trace: string[] = [];
@@ -51,6 +53,7 @@ export function runSeed(
     signatures: new Signatures(random),
     settings,
     without,
+    comparesTables,
     measures: createMeasures(),
     violations: [],
     tell: isTraced

@@ -40,7 +40,7 @@ export const START_MS = Date.UTC(2030, 0, 1);
 
 /** A violation. */
 export interface Violation {
-  readonly oracle: 'late' | 'innocent' | 'unnoticed' | 'liveness';
+  readonly oracle: 'late' | 'innocent' | 'unnoticed' | 'liveness' | 'tables';
   readonly atMs: number;
   readonly what: string;
 }
@@ -54,6 +54,8 @@ export interface World {
   readonly signatures: Signatures;
   readonly settings: Settings;
   readonly without: GuardName | undefined;
+  /** Every decision of a feed is compared with the tables of the specification. */
+  readonly comparesTables: boolean;
   readonly measures: Measures;
   readonly violations: Violation[];
   /** Adds a line to the trace, if a trace is requested; the text is created only then. */
@@ -63,6 +65,8 @@ export interface World {
 /** Figures of a run. */
 export interface Measures {
   checks: number;
+  /** Steps of feeds that were compared with the tables of the specification. */
+  comparedSteps: number;
   revocations: number;
   /** Transactions that were committed, and revocations whose fence stood when Revoke returned. */
   commits: number;
@@ -81,6 +85,7 @@ export interface Measures {
 export function createMeasures(): Measures {
   return {
     checks: 0,
+    comparedSteps: 0,
     revocations: 0,
     commits: 0,
     fenced: 0,

@@ -39,6 +39,15 @@ export interface TlsPaths {
   readonly keyFile: string;
 }
 
+/** How a server joins the others of its cluster, all on 127.0.0.1. */
+export interface NatsClusterMember {
+  readonly name: string;
+  /** The port for the other servers. */
+  readonly port: number;
+  /** The ports of all servers of the cluster. */
+  readonly routes: readonly number[];
+}
+
 interface NatsOptions {
   /** The folder of configuration, passwords and log; created when absent. */
   readonly dataDir: string;
@@ -52,6 +61,8 @@ interface NatsOptions {
   readonly tls?: TlsPaths | undefined;
   /** The settings that authenticate clients, in place of those of the users above. */
   readonly authentication?: Readonly<Record<string, unknown>>;
+  /** Makes it a member of a cluster. */
+  readonly cluster?: NatsClusterMember | undefined;
   /** Records the process, so that a start after a crash can end it. */
   readonly registry?: ProcessRegistry | undefined;
   /** Where NATS_SERVER_BIN and PATH are read; `process.env` by default. */
@@ -101,7 +112,8 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
   const configurationFile = join(dataDir, CONFIGURATION_FILE);
   const users = Object.keys(passwords).filter((user) => user !== 'test' || options.withTestUser === true);
   const authentication = options.authentication ?? authenticationOf(users, passwords);
-  await writeFile(configurationFile, natsConfiguration({ port, authentication, tls: options.tls }), {
+  const { tls, cluster } = options;
+  await writeFile(configurationFile, natsConfiguration({ port, authentication, tls, cluster }), {
     mode: 0o600,
   });
   const server = await launch({
@@ -204,8 +216,9 @@ export function natsConfiguration(settings: {
   readonly port: number;
   readonly authentication: Readonly<Record<string, unknown>>;
   readonly tls?: TlsPaths | undefined;
+  readonly cluster?: NatsClusterMember | undefined;
 }): string {
-  const { port, authentication, tls } = settings;
+  const { port, authentication, tls, cluster } = settings;
   return JSON.stringify(
     {
       host: '127.0.0.1',
@@ -216,11 +229,16 @@ export function natsConfiguration(settings: {
       ...(tls === undefined
         ? {}
         : { tls: { cert_file: tls.certFile, key_file: tls.keyFile, ca_file: tls.caFile, verify: true } }),
+      ...(cluster === undefined ? {} : { cluster: clusterSettings(cluster) }),
       ...authentication,
     },
     null,
     2,
   );
+}
+
+function clusterSettings({ name, port, routes }: NatsClusterMember): Record<string, unknown> {
+  return { name, host: '127.0.0.1', port, routes: routes.map((other) => `nats://127.0.0.1:${other}`) };
 }
 
 async function waitUntilReady(server: LaunchedProcess, port: number): Promise<void> {

@@ -70,6 +70,8 @@ export interface SystemOptions {
   readonly paymentReplicaPort?: number;
   /** A program that runs in the place of payment, with variables of its own. */
   readonly paymentProgram?: { readonly program: string; readonly environment: NodeJS.ProcessEnv };
+  /** Further arguments of Node for every service. */
+  readonly nodeArguments?: readonly string[];
   /** Where DATABASE_URL, NATS_URL and the forwarded variables are read; none of them by default. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Aborts the start; what was started is stopped. */
@@ -481,7 +483,7 @@ function commonVariables(
 }
 
 function launchOptions(
-  { dataDir, registry }: ServiceSettings,
+  { dataDir, registry, options }: ServiceSettings,
   {
     name,
     service,
@@ -492,7 +494,7 @@ function launchOptions(
   return {
     name,
     command: process.execPath,
-    arguments: programArguments(program ?? `services/${service}/main`),
+    arguments: [...(options.nodeArguments ?? []), ...programArguments(program ?? `services/${service}/main`)],
     cwd: PROJECT_FOLDER,
     environment,
     logFile: join(dataDir, 'logs', `${name}.log`),

@@ -100,6 +100,8 @@ export class Trace {
   started = 0;
   messages = 0;
   ended = 0;
+  /** The deadline of the last unary call, as its handler sees it. */
+  deadline: number | Date = Number.NaN;
 }
 
 /** Resolves when the signal is aborted. */
@@ -111,8 +113,9 @@ function aborted(signal: AbortSignal): Promise<void> {
 }
 
 export function echoHandlers(trace: Trace): UntypedServiceImplementation {
-  const once = unary<Buffer, Buffer>((request) => {
+  const once = unary<Buffer, Buffer>((request, call) => {
     trace.started += 1;
+    trace.deadline = call.getDeadline();
     return request;
   });
   const streamed = serverStream<Buffer, Buffer>(async function* (request, call) {

@@ -1,4 +1,4 @@
-/** The bytes of sync responses. An entry is encoded once, and the entries of a read are joined once, for all responses. */
+/** The bytes of sync responses. Each entry is encoded once, and a read that continues another one reuses its bytes. */
 
 import { SyncResponse } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { LogEntry } from '../records/revocations.js';
@@ -7,8 +7,9 @@ import { entryMessageOf } from './revocation-messages.js';
 
 /** The entries of one read as they stand in the bytes of a SyncResponse, one after another. */
 interface EncodedEntries {
+  readonly entries: readonly LogEntry[];
   readonly bytes: Buffer;
-  /** Where each entry begins, and the end. */
+  /** Where each entry begins in `bytes`, and the end. */
   readonly offsets: readonly number[];
 }
 
@@ -18,9 +19,12 @@ interface SharedEntries {
   readonly from: number;
 }
 
+const EMPTY = SyncResponse.fromPartial({});
+
 const shared = new WeakMap<SyncResponse, SharedEntries>();
 const encodedReadings = new WeakMap<readonly LogEntry[], EncodedEntries>();
-const encodedEntries = new WeakMap<LogEntry, Uint8Array>();
+/** The latest read: the next one most likely continues it. */
+let latest: EncodedEntries = { entries: [], bytes: Buffer.alloc(0), offsets: [0] };
 
 /** Notes that the entries of a response are part of a read, so that {@link encodeSyncResponse} can use its bytes. */
 export function shareEntries(response: SyncResponse, { reading, entries }: SyncResult): void {
@@ -50,25 +54,42 @@ export function encodeSyncResponse(response: SyncResponse): Buffer {
 function encodingOf(reading: readonly LogEntry[]): EncodedEntries {
   const known = encodedReadings.get(reading);
   if (known !== undefined) return known;
-  const parts = reading.map(bytesOf);
-  const offsets: number[] = [];
-  let length = 0;
-  for (const part of parts) {
-    offsets.push(length);
-    length += part.byteLength;
-  }
-  const encoded = { bytes: Buffer.concat(parts, length), offsets: [...offsets, length] };
+  const encoded = encode(reading);
   encodedReadings.set(reading, encoded);
+  latest = encoded;
   return encoded;
 }
 
-function bytesOf(entry: LogEntry): Uint8Array {
-  const known = encodedEntries.get(entry);
-  if (known !== undefined) return known;
-  // With the tag and the length that it has as a member of the response.
-  const bytes = SyncResponse.encode({ ...EMPTY, entries: [entryMessageOf(entry)] }).finish();
-  encodedEntries.set(entry, bytes);
-  return bytes;
+function encode(entries: readonly LogEntry[]): EncodedEntries {
+  const reused = beginningIn(latest, entries);
+  const offsets = [...reused.offsets];
+  const fresh = entries.slice(offsets.length - 1).map(bytesOf);
+  let end = reused.bytes.byteLength;
+  for (const { byteLength } of fresh) {
+    end += byteLength;
+    offsets.push(end);
+  }
+  return { entries, bytes: Buffer.concat([reused.bytes, ...fresh], end), offsets };
 }
 
-const EMPTY = SyncResponse.fromPartial({});
+/** The encoding of those first entries that are the last ones of another read. */
+function beginningIn(
+  other: EncodedEntries,
+  entries: readonly LogEntry[],
+): Pick<EncodedEntries, 'bytes' | 'offsets'> {
+  const [first] = entries;
+  const from = first === undefined ? 0 : indexAfter(other.entries, first.sequence - 1n);
+  const common = other.entries.slice(from);
+  const isContinued = common.every((entry, index) => entry === entries[index]);
+  if (!isContinued) return { bytes: Buffer.alloc(0), offsets: [0] };
+  const start = other.offsets[from] ?? 0;
+  return {
+    bytes: other.bytes.subarray(start),
+    offsets: other.offsets.slice(from).map((offset) => offset - start),
+  };
+}
+
+/** An entry with the tag and the length that it has as a member of the response. */
+function bytesOf(entry: LogEntry): Uint8Array {
+  return SyncResponse.encode({ ...EMPTY, entries: [entryMessageOf(entry)] }).finish();
+}

@@ -37,6 +37,12 @@ import { createTurns, PULL_LIMITS } from './turns.js';
 /** Maximum number of entries that one transaction drops, so that it locks the log only for a moment. */
 const PURGE_ENTRIES_MAX = 1000;
 
+/**
+ * Shortest time between two reads for sync requests, in milliseconds: a read costs more than an answer, and many instances
+ * share it. A broadcast does not wait for it, nor does the acknowledgement in a request.
+ */
+const HEAD_READ_INTERVAL_MS = 10;
+
 /** Shortest time between two reads of the whole list, in milliseconds: all Pulls that wait share the next one. */
 const LIVE_READ_INTERVAL_MS = 100;
 
@@ -135,7 +141,7 @@ function createShared({ log, timers }: Pick<RevocationDeps, 'log' | 'timers'>): 
     return () => undefined;
   };
   return {
-    heads: createSharedReads(readHead, READ_BLOCKING_MS_MAX, timers),
+    heads: createSharedReads(readHead, READ_BLOCKING_MS_MAX, timers, HEAD_READ_INTERVAL_MS),
     live: createSharedReads(readLive, READ_BLOCKING_MS_MAX, timers, LIVE_READ_INTERVAL_MS),
     // Shared like reads: a service that invents epochs must not take all connections to the database.
     losses: createSharedReads(noteLost, READ_BLOCKING_MS_MAX, timers),

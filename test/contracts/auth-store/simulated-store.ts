@@ -72,6 +72,7 @@ function createWorld(): World {
       activeMs: 0,
     },
     without: undefined,
+    comparesTables: false,
     measures: createMeasures(),
     violations: [],
     tell: () => {},

@@ -55,6 +55,15 @@ describe('a kept connection to a broker that fails', () => {
   const urlOf = ({ port }: FakeBroker) => `nats://127.0.0.1:${port}`;
   const isConnected = () => changes.at(-1)?.state === 'connected';
 
+  it('states what is behind the error of the client', async () => {
+    const broker = await start();
+    const url = urlOf(broker);
+    await broker.stop();
+    const kept = keep(url);
+    await until(() => changes.length > 0);
+    expect(kept.status().problem).to.match(/^[^:]+: connect ECONNREFUSED 127\.0\.0\.1:\d+$/);
+  });
+
   it('states why there is none, by the error of the broker', async () => {
     const states: [message: string, state: BrokerState][] = [
       ['Authorization Violation', 'refused'],
@@ -82,7 +91,10 @@ describe('a kept connection to a broker that fails', () => {
         changes.map((change) => change.state),
         message,
       ).to.deep.equal([state]);
-      expect(kept.status().problem.toLowerCase(), message).to.contain(message.toLowerCase());
+      const { problem } = kept.status();
+      expect(problem.toLowerCase(), message).to.contain(message.toLowerCase());
+      // Not twice, where the error of the client is that of the broker.
+      expect(problem.split(': '), message).to.deep.equal([...new Set(problem.split(': '))]);
       expect(kept.connection()).to.equal(undefined);
       await kept.close();
     }

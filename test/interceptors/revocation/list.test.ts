@@ -365,6 +365,12 @@ describe('a revocation list', () => {
     expect([issuedAt(NOW_SECONDS + 9), issuedAt(NOW_SECONDS + 10)]).to.deep.equal([true, false]);
   });
 
+  it('has no session of a token without one, whatever its text is', () => {
+    const list = listOf([foreignEntry(ENTRY_KIND_SESSION, ISSUER, 'undefined')]);
+    const inSession = (sessionId: string | undefined) => list.revokes(claims({ sessionId }));
+    expect([inSession('undefined'), inSession(undefined)]).to.deep.equal([true, false]);
+  });
+
   it('distinguishes issuers and identifiers whose concatenations are equal', () => {
     const list = listOf([foreignEntry(ENTRY_KIND_TOKEN, 'https://a.example', 'b c')]);
     const from = (issuer: string, tokenId: string) => list.revokes(claims({ issuer, tokenId }));

@@ -273,6 +273,16 @@ describe('verified tokens', () => {
     expect([...tokens.all()]).to.deep.equal([late]);
   });
 
+  it('expire although another one that expires with them was removed', () => {
+    const tokens = new VerifiedTokens();
+    const [removed, other] = [verifiedToken(), verifiedToken()];
+    tokens.add(removed);
+    tokens.add(other);
+    tokens.remove(removed);
+    tokens.dropExpired(other.expiresAtMs);
+    expect(tokens.size).to.equal(0);
+  });
+
   it('are returned when they had live calls as they expired', () => {
     const tokens = new VerifiedTokens();
     const [idle, busy] = [verifiedToken(), verifiedToken()];

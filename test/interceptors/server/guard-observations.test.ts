@@ -3,8 +3,18 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { credentials, Metadata, Server } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { createGuard, type Guard, type GuardOptions, signalOf } from '../../../interceptors/src/index.js';
+import { connect } from 'nats';
+import {
+  createGuard,
+  type Guard,
+  type GuardOptions,
+  signalOf,
+  stillAllowed,
+} from '../../../interceptors/src/index.js';
+import { BROADCAST_SUBJECT } from '../../../interceptors/src/revocation/broadcasts.js';
 import { stateOf } from '../../../interceptors/src/server/call-state.js';
+import { startNats } from '../../../scripts/system/nats.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { MovableClock } from '../../support/clock.js';
 import { bearer, ECHO, ECHO_RULES, echoHandlers, echoSchema, Trace } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
@@ -145,6 +155,19 @@ describe('a guard, as its operators see it', () => {
       issuer.answers = false;
       clock.pass(2 * LEASE_MS);
       expect(guard.state()).to.include({ leaseMs: 0, current: false, ready: true });
+    });
+
+    it('is up to date at once when it is told to sync', async () => {
+      await start();
+      let asked: number;
+      do {
+        asked = issuer.asked;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      } while (issuer.asked !== asked);
+      issuer.revokeSession('00000000-0000-4000-8000-000000000000');
+      guard.syncNow();
+      await until(() => guard.state().applied === 1n);
+      expect(issuer.asked).to.equal(asked + 1);
     });
 
     it('is neither ready nor current before the first sync', async () => {
@@ -290,6 +313,15 @@ describe('a guard, as its operators see it', () => {
       expect(limited).to.deep.equal(new Array(4).fill('calls_per_user'));
     });
 
+    it('lets a handler rely on the lease, and on the expiry of the token', async () => {
+      await start();
+      const started = await call(
+        'Unary',
+        bearer(await issuer.token({ exp: Math.floor(clock.wallMs() / 1000) + 60 })),
+      );
+      expect(stillAllowed(started)).to.be.within(55_000, 65_000);
+    });
+
     it('logs what a handler throws while its call is cut, and what a handler reports', async () => {
       await start();
       const claims = issuer.claims();
@@ -303,6 +335,7 @@ describe('a guard, as its operators see it', () => {
       await until(() => lines.length > 0);
       expect(lines).to.deep.equal([{ event: 'cut_failed', err: fault }]);
       expect(signalOf(started).aborted).to.equal(true);
+      expect(() => stillAllowed(started)).to.throw('the access token has been revoked');
       lines = [];
       stateOf(started)?.reportFailure(fault);
       expect(lines).to.deep.equal([
@@ -346,6 +379,28 @@ describe('a guard, as its operators see it', () => {
       expect(await guard.authenticateToken(token, AUDIENCE)).to.include({ tokenId: claims['jti'] });
       expect(await codeOf(guard.authenticateToken(token, 'other'))).to.equal('TOKEN_INVALID');
       expect(await codeOf(guard.authenticateToken('x'))).to.equal('TOKEN_INVALID');
+    });
+  });
+
+  describe('on the broker', () => {
+    it('reports a broadcast that its issuer has not signed', async () => {
+      const folder = await makeTemporaryFolder();
+      const nats = await startNats({ dataDir: folder.path, port: 0 });
+      const { username: user, password: pass, host: servers } = new URL(nats.url('auth'));
+      const sender = await connect({ servers, user, pass });
+      try {
+        let forged = 0;
+        const observer = { broadcastForged: () => (forged += 1) };
+        await start({ nats: { url: nats.url('inventory') }, observer });
+        await until(() => guard.state().broker.some(({ state }) => state === 'connected'));
+        sender.publish(BROADCAST_SUBJECT, 'no broadcast');
+        await until(() => forged === 1);
+      } finally {
+        await sender.close();
+        await Promise.all(guards.map((each) => each.close()));
+        await nats.stop();
+        await folder.remove();
+      }
     });
   });
 

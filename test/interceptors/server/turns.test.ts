@@ -61,6 +61,13 @@ describe('turns', () => {
     expect(turns.waiting).to.equal(0);
   });
 
+  it('begin at once in the turn after one whose places were just all taken', () => {
+    arriveOften(6, 'first');
+    turn();
+    arrive('second');
+    expect(begun).to.include('second');
+  });
+
   it('do not begin an arrival before one that waits', () => {
     arriveOften(20, 'stranger');
     turn();

@@ -46,6 +46,11 @@ describe('a deadline', () => {
     }
   });
 
+  it('is what its handler sees, when it is long', async () => {
+    await codeWith('1000H');
+    expect(Number(echo.trace.deadline) - Date.now()).to.be.within(999.9 * HOUR_MS, 1000 * HOUR_MS);
+  });
+
   it('is refused when it is malformed, and no handler runs', async () => {
     for (const timeout of MALFORMED) {
       expect(await codeWith(timeout), JSON.stringify(timeout)).to.equal(status.INVALID_ARGUMENT);

@@ -25,6 +25,8 @@ interface Figures {
   readonly violations: number;
   readonly violations_by_kind: Readonly<Record<string, number>>;
   readonly max_late_ms: number;
+  readonly traces: number;
+  readonly compared_steps: number;
   readonly faults: Readonly<Record<string, number>>;
 }
 
@@ -53,6 +55,9 @@ describe('npm run drill', function () {
     expect(figures.revocations).to.be.at.least(5 * ROUNDS);
     expect(figures.checks).to.be.at.least(100 * ROUNDS);
     expect(figures.max_late_ms).to.be.at.most(1_600);
+    // Auth, two inventories, payment and echo, and some of them twice.
+    expect(figures.traces).to.be.at.least(5);
+    expect(figures.compared_steps).to.be.at.least(500);
     expect((await readdir(temporary)).filter((name) => name.startsWith('portcullis-'))).to.deep.equal([]);
   });
 
@@ -65,7 +70,7 @@ describe('npm run drill', function () {
       ...rounds,
     ]);
     expect(code).to.equal(1);
-    expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE');
+    expect(figures.violations_by_kind).to.include.keys('ADMITTED_LATE', 'OTHER_DECISION');
   });
 
   it('lists the drills when it is asked for an unknown one', async () => {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { eventOf, eventsOf } from '../../../proofs/explore/events.js';
-import { createModel } from '../../../proofs/explore/expander.js';
+import { createModel, Expander } from '../../../proofs/explore/expander.js';
 import { checkFields } from '../../../proofs/explore/fields.js';
 import { GUARDS, SIMULATED_ONLY } from '../../../proofs/explore/guards.js';
 import { Oracle } from '../../../proofs/explore/oracle.js';
@@ -13,6 +13,7 @@ import { loadProtocol } from '../../../proofs/explore/protocol.js';
 import { replay } from '../../../proofs/explore/replay.js';
 import { search } from '../../../proofs/explore/search.js';
 import type { State } from '../../../proofs/explore/state.js';
+import { createTable, FingerprintTable } from '../../../proofs/explore/table.js';
 import type { World } from '../../../proofs/explore/world.js';
 import { WORLDS, worldOf } from '../../../proofs/explore/worlds.js';
 import { createRandom } from '../../../proofs/shared/random.js';
@@ -38,6 +39,37 @@ const WALKS = 5;
 // Every state costs some twenty calls of the real code, and the machine may be busy.
 const PATIENCE_MS = 180_000;
 
+/** Worlds in which the feed without a rule soon does something else than the tables of the specification. */
+const COMPARED: readonly (readonly [guard: string, world: string])[] = [
+  ['same-list', 'epoch-keys'],
+  ['hydration', 'entries'],
+  ['lease', 'entries'],
+  ['applied', 'entries'],
+  ['latest', 'requests'],
+  ['epoch', 'user'],
+  ['pull-epoch', 'epoch-one'],
+  ['monotonic-clock', 'jump-back'],
+  ['clock-rises', 'sleep-back'],
+];
+
+/** Compares every feed of a world, breadth first, with the tables. @returns how they differ */
+async function differenceIn(world: World, without: string | undefined, states: number): Promise<string> {
+  const expander = new Expander(await createModel(world, without, true));
+  const table = new FingerprintTable(createTable(2 ** 16));
+  let front = expander.root();
+  let visited = 0;
+  try {
+    while (front.length > 0 && visited < states) {
+      const { next, states: found } = expander.expand(front, table);
+      front = next;
+      visited += found;
+    }
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  return 'none';
+}
+
 describe('the explorer', function () {
   this.timeout(PATIENCE_MS);
 
@@ -61,6 +93,18 @@ describe('the explorer', function () {
     expect(without.story).to.have.length(9);
     expect((await replay(SMALL, undefined, events)).violation).to.equal(undefined);
   });
+
+  it('compares the feed with the tables of the specification', async () => {
+    expect(await differenceIn(SMALL, undefined, 5000)).to.equal('none');
+  });
+
+  for (const [guard, world] of COMPARED) {
+    it(`finds a feed without ${guard} to differ from the tables of the specification`, async () => {
+      expect(await differenceIn(worldOf(world), guard, 10_000)).to.match(
+        /tables of the specification differ/,
+      );
+    });
+  }
 
   it('names a field of the feed or of the enforcement that it does not save', async () => {
     const protocol = await loadProtocol([

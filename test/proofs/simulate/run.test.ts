@@ -32,8 +32,18 @@ const FIRST_SEEDS: { readonly [G in GuardName]: number } = {
   'fence-lock': 1,
   'fence-position': 1,
   'fence-list': 1,
-  'stored-lifetime': 0,
+  'stored-lifetime': 360,
   'older-lifetimes': 22,
+};
+
+/** Guards of the feed, and the first schedule in which the tables of the specification notice that they are missing. */
+const COMPARED: { readonly [G in GuardName]?: number } = {
+  lease: 1,
+  'lease-start': 1,
+  applied: 1,
+  hydration: 3,
+  epoch: 11,
+  'clock-rises': 1,
 };
 
 describe('a simulated run', function () {
@@ -56,6 +66,7 @@ describe('a simulated run', function () {
     let checks = 0;
     let commits = 0;
     let fenced = 0;
+    let comparedSteps = 0;
     for (let seed = 1; seed <= SEEDS; seed += 1) {
       const { violations, measures } = await runSeedSoon(seed);
       expect(violations, `npm run simulate -- --seed ${seed}`).to.deep.equal([]);
@@ -64,6 +75,7 @@ describe('a simulated run', function () {
       checks += measures.checks;
       commits += measures.commits;
       fenced += measures.fenced;
+      comparedSteps += measures.comparedSteps;
     }
     // A simulation without events would pass, too.
     expect(faults.size).to.be.greaterThan(20);
@@ -71,6 +83,7 @@ describe('a simulated run', function () {
     expect(checks).to.be.greaterThan(50 * SEEDS);
     expect(commits).to.be.greaterThan(SEEDS);
     expect(fenced).to.be.greaterThan(SEEDS / 4);
+    expect(comparedSteps).to.be.greaterThan(50 * SEEDS);
   });
 
   for (const guard of GUARDS) {
@@ -82,6 +95,14 @@ describe('a simulated run', function () {
         if (isNoticed(await runSeedSoon(seed, { without: guard }))) return;
       }
       expect.fail(`nothing was noticed from seed ${first} to ${first + SEEDS_MAX - 1}`);
+    });
+  }
+
+  for (const [guard, seed] of Object.entries(COMPARED) as [GuardName, number][]) {
+    it(`differs from the tables of the specification without ${guard}`, async () => {
+      const { violations } = await runSeedSoon(seed, { without: guard, comparesTables: true });
+      const [first] = violations.filter(({ oracle }) => oracle === 'tables');
+      expect(first?.what).to.match(/inventory-\d and the tables of the specification differ: /);
     });
   }
 });

@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
-import { SyncResponse } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { type Entry, SyncResponse } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { encodeSyncResponse, shareEntries } from '../../../../services/auth/adapters/encoded-entries.js';
 import { syncResponseOf } from '../../../../services/auth/adapters/revocation-messages.js';
 import type { LogEntry } from '../../../../services/auth/records/revocations.js';
@@ -69,23 +69,61 @@ describe('the encoding of sync responses', () => {
     const response = syncResponseOf(first);
     shareEntries(response, first);
     encodeSyncResponse(response);
-    let translated = 0;
-    for (const one of poisoned) {
-      const { entryId } = one;
-      Object.defineProperty(one, 'entryId', {
-        get: () => {
-          translated += 1;
-          return entryId;
-        },
-      });
-    }
+    const translated = countTranslations(poisoned);
     // Of the same read, and of a later one that begins with the same entries.
-    for (const later of [poisoned, [...poisoned, entry(11n)]]) {
-      const second = answer(later, 3n);
-      const other = syncResponseOf(second);
-      shareEntries(other, second);
-      encodeSyncResponse(other);
-    }
-    expect(translated).to.equal(0);
+    for (const later of [poisoned, [...poisoned, entry(11n)]]) encode(later, 3n);
+    expect(translated()).to.equal(0);
+  });
+
+  it('reuses the bytes of a read that it continues', () => {
+    const known = reading.slice(0, 8).map((one) => ({ ...one }));
+    encode(known, 0n);
+    const poisoned = countTranslations(known);
+    const fresh = reading.slice(8);
+    const continued = [...known.slice(2), ...fresh];
+    const bytes = encode(continued, 4n);
+    expect(poisoned()).to.equal(0);
+    expect(SyncResponse.decode(bytes).entries.map(({ sequence }) => sequence)).to.deep.equal(
+      continued.slice(2).map(({ sequence }) => sequence),
+    );
+    expect(SyncResponse.decode(bytes).entries).to.deep.equal(plainEntries(reading.slice(4)));
+  });
+
+  it('encodes again what another log has at the same places', () => {
+    encode(reading, 0n);
+    const others = [reading[0], ...reading.slice(1).map(({ sequence }) => entry(sequence))] as LogEntry[];
+    expect(SyncResponse.decode(encode(others, 0n)).entries).to.deep.equal(plainEntries(others));
+    const same = reading.slice(0, 5);
+    const forked = [...same, ...others.slice(5)];
+    encode(reading, 0n);
+    expect(SyncResponse.decode(encode(forked, 2n)).entries).to.deep.equal(plainEntries(forked.slice(2)));
   });
 });
+
+function encode(reading: readonly LogEntry[], after: bigint): Buffer {
+  const result = answer(reading, after);
+  const response = syncResponseOf(result);
+  shareEntries(response, result);
+  return encodeSyncResponse(response);
+}
+
+/** The entries of a response that encodes them by itself. */
+function plainEntries(entries: readonly LogEntry[]): readonly Entry[] {
+  const { reading: _reading, ...result } = answer(entries, 0n);
+  return SyncResponse.decode(SyncResponse.encode(syncResponseOf({ ...result, entries })).finish()).entries;
+}
+
+/** Counts how often entries are read from now on. */
+function countTranslations(entries: readonly LogEntry[]): () => number {
+  let translated = 0;
+  for (const one of entries) {
+    const { entryId } = one;
+    Object.defineProperty(one, 'entryId', {
+      get: () => {
+        translated += 1;
+        return entryId;
+      },
+    });
+  }
+  return () => translated;
+}

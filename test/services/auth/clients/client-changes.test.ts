@@ -226,6 +226,16 @@ describe('changes of a client', () => {
       expect(answers[0]?.answer).to.not.contain('$argon2id$');
     });
 
+    it('are made once per request id, which no other secret can use', async () => {
+      const { clientId } = await addClient(auth);
+      const requestId = randomUUID();
+      const secret = { kind: 'secret', secret: 'a secret of the client that is long enough' } as const;
+      const { credentialId } = await add(clientId, secret, requestId);
+      expect((await add(clientId, secret, requestId)).credentialId).to.equal(credentialId);
+      const other = { ...secret, secret: `${secret.secret}!` };
+      expect(await codeOf(add(clientId, other, requestId))).to.equal('REQUEST_ID_REUSED');
+    });
+
     it('replace a secret with an overlap, of two at most', async () => {
       const { clientId } = await addClient(auth);
       const one = await add(clientId, { kind: 'generated-secret' });

@@ -3,6 +3,7 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
 import { errorOf as receivedError } from '@portcullis/guard/client';
+import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import { infinityPem, pemOf, weakKeys } from '../../../../proofs/attack/weak-keys.js';
 import {
@@ -12,6 +13,7 @@ import {
 } from '../../../../proto/gen/auth/v1/client_service.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import { DIRECT_CLIENT } from '../../../../services/auth/clients/client-ids.js';
+import { createClients } from '../../../../services/auth/clients/clients.js';
 import type { NewCredential } from '../../../../services/auth/clients/credentials.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
@@ -102,6 +104,13 @@ describe('clients', () => {
     for (const over of [{ scopes: [] }, { credential: { kind: 'secret', secret: SECRET } as const }]) {
       expect(await codeOf(auth.clients.create({ ...first, ...over }))).to.equal('REQUEST_ID_REUSED');
     }
+    const withSecret = request({ credential: { kind: 'secret', secret: SECRET } });
+    const created = await auth.clients.create(withSecret);
+    expect(await auth.clients.create(withSecret)).to.deep.equal(created);
+    const otherSecret = { kind: 'secret', secret: `${SECRET}!` } as const;
+    expect(await codeOf(auth.clients.create({ ...withSecret, credential: otherSecret }))).to.equal(
+      'REQUEST_ID_REUSED',
+    );
     const again = request({ clientId: client.clientId });
     expect(await codeOf(auth.clients.create(again))).to.equal('ALREADY_EXISTS');
     expect(await codeOf(auth.clients.create(request({ clientId: DIRECT_CLIENT })))).to.equal(
@@ -198,6 +207,24 @@ describe('clients', () => {
     expect(seen).to.include.members(['zz-a', 'zz-b', 'zz-c', DIRECT_CLIENT]);
     expect(await codeOf(auth.clients.list({ pageSize: 0, pageToken: 'x' }))).to.equal('FIELD_INVALID');
     expect(await codeOf(auth.clients.list({ pageSize: -1, pageToken: '' }))).to.equal('FIELD_INVALID');
+  });
+
+  it('are listed in the turn of the caller', async () => {
+    const turns: unknown[] = [];
+    const clients = createClients({
+      passwords: auth.passwords,
+      clock: systemClock,
+      fingerprint: String,
+      store: {
+        ...auth.store,
+        transaction: (work, options) => {
+          turns.push(options);
+          return auth.store.transaction(work, options);
+        },
+      },
+    });
+    await clients.list({ pageSize: 1, pageToken: '' }, 'somebody');
+    expect(turns).to.deep.equal([{ caller: 'somebody' }]);
   });
 
   describe('that are disabled', () => {

@@ -60,6 +60,13 @@ describe('a client’s credential', () => {
     }
   });
 
+  it('as a key are checked once', async () => {
+    const { publicKey } = generateKeyPairSync('ed25519');
+    const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString();
+    const [first, second] = [await parseClientKey(pem), await parseClientKey(pem)];
+    expect('key' in first && 'key' in second && first.key === second.key).to.equal(true);
+  });
+
   it('as a key is refused with the reason when it is too long or no public key', async () => {
     const longest = ed25519.padEnd(8192, '\n');
     expect(await parseClientKey(longest)).to.have.property('key');

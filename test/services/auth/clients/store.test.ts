@@ -1,6 +1,7 @@
 /** Tests of the rows of clients and of their used assertions, in PostgreSQL. */
 
 import { randomBytes, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import {
   ASSERTIONS_PER_CLIENT_MAX,
@@ -118,6 +119,21 @@ describe('the rows of clients', () => {
     expect(await find(other)).to.deep.equal(before);
     expect(await rows((clients) => clients.raiseGeneration('nobody'))).to.equal(undefined);
     expect(await rows((clients) => clients.setDisabled('nobody', true))).to.equal(false);
+  });
+
+  it('get another generation only after the transactions that use the client have ended', async () => {
+    const [clientId, other] = [await insert(), await insert()];
+    const order: string[] = [];
+    let raised: Promise<unknown> = Promise.resolve();
+    await auth.store.transaction(async (tx) => {
+      // The row of another client: the lock is one on the table.
+      await tx.clients.lockShared(other);
+      raised = rows((clients) => clients.raiseGeneration(clientId)).then(() => order.push('raised'));
+      await sleep(200);
+      order.push('ended');
+    });
+    await raised;
+    expect(order).to.deep.equal(['ended', 'raised']);
   });
 
   it('are found no more once deleted, and continue their generations when they are created again', async () => {

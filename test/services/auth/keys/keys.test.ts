@@ -129,6 +129,23 @@ describe('signing keys', () => {
     expect(keySet.keys.some(({ kid }) => kid === header.kid)).to.equal(false);
   });
 
+  it('sign broadcasts with the signing key, however many others are published', async () => {
+    await auth.keys.open();
+    const signingKid = async () =>
+      (await stored()).find(({ purpose, state }) => purpose === 'broadcast' && state === 'signing')?.kid;
+    const signedBy = async () => {
+      const keys = reopened();
+      await keys.open();
+      return decodeProtectedHeader(await keys.broadcastSigner().sign(Buffer.from('entries'))).kid;
+    };
+    expect(await signedBy()).to.equal(await signingKid());
+    await auth.store.transaction(async ({ keys }) => {
+      await keys.stopSigning('broadcast');
+      await keys.promoteNext('broadcast');
+    });
+    expect(await signedBy()).to.equal(await signingKid());
+  });
+
   it('cannot sign before they are opened', async () => {
     expect(await codeOf(sign())).to.equal('DEPENDENCY_UNAVAILABLE');
     expect((await rejectionOf(auth.keys.broadcastSigner().sign(Buffer.alloc(1)))).message).to.equal(

@@ -37,6 +37,16 @@ describe('a sealed secret', () => {
     }
   });
 
+  it('is not decrypted with a shorter tag, which would be easier to guess', () => {
+    const sealed = encrypt(associated, Buffer.alloc(0), key);
+    expect(tryDecrypt(associated, sealed, key)).to.deep.equal(Buffer.alloc(0));
+    for (const tagBytes of [4, 8, 12, 13, 14, 15]) {
+      expect(tryDecrypt(associated, sealed.subarray(0, 12 + tagBytes), key), `${tagBytes}`).to.equal(
+        undefined,
+      );
+    }
+  });
+
   it('has a new nonce of twelve bytes each time, then a tag of sixteen', () => {
     const sealed = [encrypt(associated, plaintext, key), encrypt(associated, plaintext, key)];
     expect(new Set(sealed.map((one) => one.subarray(0, 12).toString('hex'))).size).to.equal(2);

@@ -1,6 +1,7 @@
 /** Tests of the rows of keys and secrets, in PostgreSQL. */
 
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { publish } from '../../../../services/auth/keys/published-keys.js';
 import { readPublishedKeys } from '../../../../services/auth/keys/store.js';
@@ -168,6 +169,31 @@ describe('the rows of keys', () => {
     const whole = await page(4, '');
     expect([whole.keys.length, whole.nextPageToken]).to.deep.equal([4, '']);
     expect(whole.keys[3]).to.deep.equal(await recordOf(expected[3] ?? ''));
+  });
+
+  it('of one moment are each on one page', async () => {
+    const inserted = [await insert('signing'), await insert('next')];
+    await auth.database.query('UPDATE signing_keys SET create_time = $1', [new Date()]);
+    const first = await rows((keys) => keys.list({ pageSize: 1, pageToken: '' }));
+    const second = await rows((keys) => keys.list({ pageSize: 1, pageToken: first.nextPageToken }));
+    expect(kids(...inserted)).to.deep.equal([...first.keys, ...second.keys].map(({ kid }) => kid).toSorted());
+  });
+
+  it('are not encrypted again before the transactions that sign with them have ended', async () => {
+    const { kid, sealedPrivateKey: sealed } = await insert('signing');
+    const order: string[] = [];
+    let resealed: Promise<unknown> = Promise.resolve();
+    await auth.store.transaction(async (tx) => {
+      await tx.keys.lockSigning('token');
+      // No row has this id: the lock is one on the table.
+      resealed = rows((keys) => keys.reseal({ kid: `${kid}-other`, sealed }, randomBytes(40))).then(() =>
+        order.push('resealed'),
+      );
+      await sleep(200);
+      order.push('ended');
+    });
+    await resealed;
+    expect(order).to.deep.equal(['ended', 'resealed']);
   });
 
   it('are encrypted again only where nothing has changed meanwhile, and so are secrets', async () => {

@@ -63,6 +63,22 @@ describe('stored secrets', () => {
     }
   });
 
+  it('are derived from the key that encrypts only some of the keys', async () => {
+    await auth.database.query('DELETE FROM stored_secrets');
+    await auth.database.query(
+      "UPDATE signing_keys SET sealed_private_key = set_bit(sealed_private_key, 300, 1 - get_bit(sealed_private_key, 300)) WHERE state = 'next'",
+    );
+    expect(await opened({ current: other, previous: current })).to.deep.equal(derivedFrom(current));
+  });
+
+  it('that are all stored are read although no key-encryption key decrypts the keys', async () => {
+    await secretsWith({ current: other }).replace();
+    const replaced = await opened({ current: other });
+    expect(new Set([...replaced, ...derivedFrom(current), ...derivedFrom(other)]).size).to.equal(
+      3 * SECRET_PURPOSES.length,
+    );
+  });
+
   it('are derived from the current key where there is no key to tell', async () => {
     await auth.database.query('DELETE FROM signing_keys');
     expect(await opened({ current: other, previous: current })).to.deep.equal(derivedFrom(other));

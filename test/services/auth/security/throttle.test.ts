@@ -6,6 +6,7 @@ import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
 import { deriveSecret } from '../../../../services/auth/keys/derived-secrets.js';
 import {
+  type AttemptCounters,
   createThrottle,
   NETWORK_KEPT_DAYS,
   REFUSAL_REPEATED_MS,
@@ -153,6 +154,53 @@ describe('the throttle', () => {
       await throttle.attempt(undefined, peer).catch(() => undefined);
     }
     expect(asked).to.equal(LIMITS.failuresPerPeer + 1);
+  });
+
+  it('repeats the rejection of a name from its network without a query', async () => {
+    const counters = createAttemptCounters(() => auth.database);
+    let asked = 0;
+    const count: typeof counters.count = (...args) => {
+      asked += 1;
+      return counters.count(...args);
+    };
+    const throttle = createThrottle({
+      counters: { ...counters, count },
+      clock,
+      limits: LIMITS,
+      purpose: 'login',
+      key,
+    });
+    const [name, peer] = [randomUUID(), newPeer()];
+    for (let attempt = 0; attempt < LIMITS.failuresPerName + 5; attempt += 1) {
+      await throttle.attempt(name, peer).catch(() => undefined);
+    }
+    expect(asked).to.equal(LIMITS.failuresPerName + 1);
+  });
+
+  it('states the time of the window that is exhausted, be it that of the network or of the name', async () => {
+    const left = new Map<string, number>();
+    const asked: string[] = [];
+    let taken: Awaited<ReturnType<AttemptCounters['count']>> = { isKnown: false };
+    const counters: AttemptCounters = {
+      count: (counted) => {
+        left.set(counted.peer.key.toString('hex'), 1000);
+        left.set(counted.name?.networkKey.toString('hex') ?? '', 2000);
+        return Promise.resolve(taken);
+      },
+      windowLeftMs: (counter) => {
+        asked.push(counter.toString('hex'));
+        return Promise.resolve(left.get(counter.toString('hex')) ?? 3000);
+      },
+      subtract: () => Promise.resolve(),
+    };
+    const throttleWith = () => createThrottle({ counters, clock, limits: LIMITS, purpose: 'login', key });
+    const waitOf = async () =>
+      (await serviceErrorOf(throttleWith().attempt('alice', '192.0.2.1:1'))).retryAfterMs;
+    expect(await waitOf()).to.equal(1000);
+    const counted = { key: randomBytes(32), endTime: new Date() };
+    taken = { isKnown: true, peer: counted };
+    expect(await waitOf()).to.equal(2000);
+    expect(new Set(asked).size).to.equal(2);
   });
 
   it('repeats a rejection for a second with the time that remains, and asks again then', async () => {
