@@ -74,6 +74,8 @@ function responseOf(answer: SyncResult): SyncResponse {
     keySet: answer.keySet && { version: answer.keySet.version, keys: [...answer.keySet.keys] },
     broadcastKeys: [...answer.broadcastKeys],
     horizon: answer.horizon,
+    epochNumber: answer.epochNumber,
+    fenceWanted: answer.fenceWanted,
     leaseLength: { seconds: BigInt(Math.floor(leaseMs / 1000)), nanos: (leaseMs % 1000) * 1_000_000 },
   };
 }

@@ -70,7 +70,7 @@ export async function createOperator(system: System): Promise<Operator> {
     const sentMs = performance.timeOrigin + performance.now();
     const { results } = await ask(
       revocations.revoke.bind(revocations),
-      { target: undefined, targets, reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE },
+      { target: undefined, targets, reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, fences: [] },
       { token, timeoutMs: CALL_MS_MAX },
     );
     const sequences = results.map(({ sequence }) => sequence);

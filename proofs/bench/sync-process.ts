@@ -12,6 +12,8 @@ import { SharedRevocationService } from '../../services/auth/adapters/revocation
 import { createRevocationSource } from '../../services/auth/adapters/revocation-source.js';
 import { MIGRATIONS } from '../../services/auth/compose.js';
 import { createKeyRows, readPublishedKeys } from '../../services/auth/keys/store.js';
+import { createFenceStore } from '../../services/auth/revocation/fence-store.js';
+import { createFences } from '../../services/auth/revocation/fences.js';
 import { createRevocationHandlers } from '../../services/auth/revocation/handlers.js';
 import { createInstanceStore } from '../../services/auth/revocation/instance-store.js';
 import { createInstances, type Instances } from '../../services/auth/revocation/instances.js';
@@ -105,6 +107,7 @@ function partsOver(database: Database): Parts {
     foreignIssuers: [],
     clock: systemClock,
     instances,
+    fences: createFences({ store: createFenceStore(lane), clock: systemClock }),
     onKeyRevoked: () => undefined,
     onLogChanged: () => undefined,
   });

@@ -136,6 +136,7 @@ function requestAt(place: Place): SyncRequest {
     instance: randomBytes(ID_BYTES),
     keySetVersion: Buffer.alloc(0),
     seen: [],
+    fences: [],
     ...place,
   };
 }

@@ -69,9 +69,9 @@ export function watchFeeds(target: Feed, watcherOf: (feed: Feed) => Watcher | un
     };
   };
 
-  target.createSyncRequest = function (sentAt) {
+  target.createSyncRequest = function (sentAt, fences) {
     const watched = watchedOf(this);
-    const ticket = createSyncRequest.call(this, sentAt);
+    const ticket = createSyncRequest.call(this, sentAt, fences);
     if (watched === false) return ticket;
     const at = [sentAt.monotonicMs, sentAt.wallMs] as const;
     watched.read = sentAt;

@@ -44,6 +44,7 @@ function positionOf({ request }: IssuerVector): SyncPosition {
     entryIdAtApplied: bytes(request.entry_id_at_applied),
     keySetVersion: Buffer.alloc(0),
     seen: [],
+    fences: [],
   };
 }
 
@@ -56,6 +57,8 @@ function readingOf({ log }: IssuerVector, position: SyncPosition): LogReading {
     headEntryId: bytes(log.entry_ids[log.head] ?? ''),
     horizon: new Date(0),
     leaseMs: 5000,
+    epochNumber: 1n,
+    fenceWanted: 0n,
   };
   const after = entriesNeededAfter(state, [position]);
   const entries: LogEntry[] = [];

@@ -23,6 +23,8 @@ describe('reads for sync requests', () => {
         headEntryId: Buffer.alloc(0),
         horizon: new Date(0),
         leaseMs: 5000,
+        epochNumber: 1n,
+        fenceWanted: 0n,
       },
       entriesAfter: unexpected,
       entryIdsAt: unexpected,
@@ -55,6 +57,7 @@ describe('reads for sync requests', () => {
       issuer: 'https://issuer.example',
       foreignIssuers: [],
       instances: { requested: () => {}, answered: () => {}, waits: () => 0, wait: unexpected },
+      fences: { reported: () => {}, waits: () => 0, wait: unexpected },
       onKeyRevoked: unexpected,
       onLogChanged: unexpected,
     });
