@@ -47,6 +47,7 @@ describe('a feed', () => {
         entryIdAtApplied: NOTHING,
         keySetVersion: NOTHING,
         seen: [],
+        fences: [],
       });
       expect(held.leaseLeftMs(at(0))).to.equal(0);
       expect(feed.hydrated).to.equal(false);
