@@ -73,8 +73,8 @@ export function stillAllowed(call: AnyCall): number {
  * @throws ServiceError TOKEN_REVOKED, TOKEN_EXPIRED; REVOCATION_STATE_STALE, also when this instance lags behind the fence;
  *   what `query` throws
  */
-export function passFence(call: AnyCall, query: FenceQuery): Promise<number> {
-  return guardedState(call).passFence(query);
+export async function passFence(call: AnyCall, query: FenceQuery): Promise<number> {
+  return await guardedState(call).passFence(query);
 }
 
 /** A signal that is aborted when the call ends, is cancelled by its caller, or is cut by the guard. */

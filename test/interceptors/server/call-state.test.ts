@@ -5,13 +5,21 @@ import { expect } from 'chai';
 import {
   bearerOf,
   certificateThumbprintOf,
+  passFence,
   principalOf,
   signalOf,
   stateOf,
   stillAllowed,
 } from '../../../interceptors/src/server/call-state.js';
+import { rejectionOf } from '../../support/outcomes.js';
 
 describe('a call that no guard has decided', () => {
+  it('passes no fence', async () => {
+    const call = { metadata: new Metadata() };
+    const rejection = await rejectionOf(passFence(call, () => Promise.resolve({ rows: [] })));
+    expect(rejection).to.be.instanceOf(TypeError);
+  });
+
   it('has no state, and every function that reads it says what is missing', () => {
     const call = { metadata: new Metadata() };
     expect(stateOf(call)).to.equal(undefined);

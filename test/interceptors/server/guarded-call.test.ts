@@ -13,6 +13,7 @@ import type { Admission, Caller } from '../../../interceptors/src/server/admissi
 import {
   bearerOf,
   certificateThumbprintOf,
+  passFence,
   principalOf,
   signalOf,
   stateOf,
@@ -23,6 +24,7 @@ import { CUT_GRACE_MS } from '../../../interceptors/src/server/guarded-call.js';
 import { MovableClock } from '../../support/clock.js';
 import { type Echo, startEcho } from '../../support/echo.js';
 import { TestIssuer } from '../../support/issuer.js';
+import { codeOf } from '../../support/outcomes.js';
 import { until } from '../../support/waiting.js';
 import { claims } from '../tokens-support.js';
 import {
@@ -226,6 +228,27 @@ describe('a guarded call', () => {
       expect(certificateThumbprintOf(call)).to.equal(undefined);
       expect([guard.decisions, guard.reports]).to.deep.equal([['ADMITTED'], ['ADMITTED']]);
       expect(isLive()).to.equal(true);
+    });
+
+    it('passes a fence that its list has reached, and only while its token is good', async () => {
+      const { metadata } = startFakeCall(guard);
+      const pass = () => passFence({ metadata }, () => Promise.resolve({ rows: [] }));
+      expect(await pass()).to.equal(4321);
+      guard.passes = false;
+      expect(await codeOf(pass())).to.equal('REVOCATION_STATE_STALE');
+      guard.passes = true;
+      guard.denial = 'TOKEN_REVOKED';
+      expect(await codeOf(pass())).to.equal('TOKEN_REVOKED');
+    });
+
+    it('has its token checked after the fence is locked, and not before', async () => {
+      const { metadata } = startFakeCall(guard);
+      guard.fences.pass = () => {
+        guard.denial = 'TOKEN_REVOKED';
+        return Promise.resolve(true);
+      };
+      const passing = passFence({ metadata }, () => Promise.resolve({ rows: [] }));
+      expect(await codeOf(passing)).to.equal('TOKEN_REVOKED');
     });
 
     it('has no principal on a public method, and stays allowed without end', () => {
