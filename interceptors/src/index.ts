@@ -24,6 +24,7 @@ export { FENCE_TABLE, type FenceQuery } from './revocation/fence.js';
 export type { FenceDatabase } from './revocation/fences.js';
 export type { SchemaMetadata } from './server/access-rule.js';
 export {
+  type AnyCall,
   bearerOf,
   certificateThumbprintOf,
   passFence,

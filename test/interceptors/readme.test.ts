@@ -30,7 +30,7 @@ describe("the library's README", () => {
     await mkdir(cache, { recursive: true });
     folder = await mkdtemp(join(cache, 'portcullis-readme-'));
     const [buf = '', template = ''] = blocks('yaml');
-    const [server = '', client = '', errors = ''] = blocks('ts');
+    const [server = '', client = '', deposit = '', errors = ''] = blocks('ts');
     const clientKey = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
     await write({
       'package.json': '{ "type": "module" }',
@@ -44,6 +44,7 @@ describe("the library's README", () => {
       'proto/greeter/v1/greeter.proto': blocks('proto').join('\n'),
       'server.ts': server.replace('localhost:50060', 'localhost:0').replace('localhost:50051', 'localhost:1'),
       'client.ts': client,
+      'deposit.ts': deposit,
       'errors.ts': errors,
       'greeter.key.pem': String(clientKey),
     });
