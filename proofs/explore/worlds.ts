@@ -21,7 +21,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN, TOKEN],
     crashes: true,
-    states: 0,
+    states: 93_859,
     short: true,
   },
   {
@@ -41,7 +41,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     epochs: 1,
-    states: 0,
+    states: 118_444,
     short: true,
   },
   {
@@ -51,7 +51,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     epochs: 1,
-    states: 0,
+    states: 286_631,
     short: true,
   },
   {
@@ -73,7 +73,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     keep: 6,
-    states: 0,
+    states: 113_386,
     short: true,
   },
   {
@@ -82,7 +82,7 @@ export const WORLDS: readonly World[] = [
     lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN, TOKEN],
-    states: 0,
+    states: 223_786,
     short: true,
   },
   {
@@ -92,7 +92,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     epochs: 1,
-    states: 0,
+    states: 204_589,
     short: true,
   },
   {
@@ -153,7 +153,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     back: 2,
-    states: 0,
+    states: 52_259,
     short: true,
   },
   {
@@ -184,7 +184,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     keyChanges: 1,
-    states: 0,
+    states: 225_555,
     short: true,
   },
   {
@@ -194,7 +194,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['FOREIGN', TOKEN],
     epochs: 1,
-    states: 0,
+    states: 119_274,
     short: true,
   },
   {
@@ -205,7 +205,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keep: 4,
     back: 2,
-    states: 0,
+    states: 122_863,
     short: true,
   },
   {
@@ -216,7 +216,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     listMax: 1,
     keep: 6,
-    states: 0,
+    states: 77_069,
     short: true,
   },
   {
@@ -228,7 +228,7 @@ export const WORLDS: readonly World[] = [
     epochs: 1,
     stale: true,
     crashes: true,
-    states: 0,
+    states: 192_665,
     short: true,
   },
   {
@@ -238,7 +238,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     shorterLease: 1,
-    states: 0,
+    states: 255_788,
     short: true,
   },
   {
@@ -302,7 +302,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     cached: true,
-    states: 0,
+    states: 55_990,
     short: true,
   },
   {
@@ -313,7 +313,7 @@ export const WORLDS: readonly World[] = [
     entries: ['FOREIGN'],
     epochs: 1,
     cached: true,
-    states: 0,
+    states: 28_304,
     short: true,
   },
   {
@@ -323,7 +323,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     cached: true,
-    states: 0,
+    states: 131_604,
     short: true,
   },
   {
