@@ -100,9 +100,14 @@ describe('a simulated run', function () {
 
   for (const [guard, seed] of Object.entries(COMPARED) as [GuardName, number][]) {
     it(`differs from the tables of the specification without ${guard}`, async () => {
-      const { violations } = await runSeedSoon(seed, { without: guard, comparesTables: true });
-      const [first] = violations.filter(({ oracle }) => oracle === 'tables');
-      expect(first?.what).to.match(/inventory-\d and the tables of the specification differ: /);
+      for (let tried = seed; tried < seed + SEEDS_MAX; tried += 1) {
+        const { violations } = await runSeedSoon(tried, { without: guard, comparesTables: true });
+        const [first] = violations.filter(({ oracle }) => oracle === 'tables');
+        if (first === undefined) continue;
+        expect(first.what).to.match(/inventory-\d and the tables of the specification differ: /);
+        return;
+      }
+      expect.fail(`no difference from seed ${seed} to ${seed + SEEDS_MAX - 1}`);
     });
   }
 });
