@@ -68,6 +68,15 @@ describe('turns', () => {
     expect(begun).to.include('second');
   });
 
+  it('begin at once in the turn after one in which exactly all that waited began', () => {
+    arriveOften(6 + MAX, 'first');
+    expect(turn()).to.have.lengthOf(MAX);
+    expect(turns.waiting).to.equal(0);
+    turn();
+    arrive('second');
+    expect(begun).to.include('second');
+  });
+
   it('do not begin an arrival before one that waits', () => {
     arriveOften(20, 'stranger');
     turn();
