@@ -99,9 +99,10 @@ describe('the search for sessions', () => {
       [six, '2001:db8:0:a'],
     ]) {
       await log.database.query(
-        `INSERT INTO security_events
-           (event_id, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
-         VALUES (gen_random_uuid(), 'session-established', now(), '{}', ARRAY[$1], '', '', $2, 'auth', '{}', now())`,
+        `INSERT INTO security_events_unplaced
+           (event_id, life, type, event_time, subject, subjects, actor, reason, network, source, details, keep_until)
+         VALUES (gen_random_uuid(), 'routine', 'session-established', now(), '{}', ARRAY[$1], '', '', $2, 'auth', '{}',
+                 now() + interval '1 day')`,
         [session, network],
       );
     }
