@@ -48,7 +48,7 @@ export function fenceStateOf(entry: FencePlace, fences: readonly FencePlace[]): 
 }
 
 /** A later epoch is beyond every entry of an earlier one: no instance of the earlier epoch passes its fence. */
-function isAtOrBeyond(fence: FencePlace, entry: FencePlace): boolean {
+export function isAtOrBeyond(fence: FencePlace, entry: FencePlace): boolean {
   if (fence.epochNumber !== entry.epochNumber) return fence.epochNumber > entry.epochNumber;
   return fence.sequence >= entry.sequence;
 }
@@ -58,15 +58,9 @@ export function nameOfFence({ service, database }: Pick<ReportedFence, 'service'
   return database === '' ? service : `${service}/${database}`;
 }
 
-/**
- * The parts of a name. The name of a service may itself contain a slash, and the name of a database may not.
- *
- * @returns all that it may mean
- */
-export function partsOfName(name: string): Pick<ReportedFence, 'service' | 'database'>[] {
-  const at = name.lastIndexOf('/');
-  const whole = { service: name, database: '' };
-  return at < 0 ? [whole] : [whole, { service: name.slice(0, at), database: name.slice(at + 1) }];
+/** The service of a name. A client id contains no slash. */
+export function serviceOfName(name: string): string {
+  return name.split('/', 1)[0] ?? name;
 }
 
 /**

@@ -8,9 +8,10 @@ import {
   type FencePosition,
   type FenceReceipt,
   fenceStateOf,
+  isAtOrBeyond,
   nameOfFence,
-  partsOfName,
   type ReportedFence,
+  serviceOfName,
 } from './fence-watch.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX } from './shared-reads.js';
 
@@ -82,7 +83,7 @@ export function createFences({
     reported: reports.add,
     waits: () => wakes.size,
     wait: async (entry, names, signal) => {
-      const services = [...new Set(names.flatMap((name) => partsOfName(name).map(({ service }) => service)))];
+      const services = [...new Set(names.map(serviceOfName))];
       let receipts = receiptsOf(entry, names, [], 0);
       let wake = (): void => {};
       const onWake = (): void => wake();
@@ -174,7 +175,7 @@ function createReports(options: {
       for (const position of positions) {
         const key = `${nameOfFence({ service, ...position })} ${position.fenceId.toString('hex')}`;
         const known = pending.get(key) ?? knownOf(stored.get(key), clock.monotonicMs());
-        if (known === undefined || isBelow(known, position)) pending.set(key, { service, ...position });
+        if (known === undefined || !isAtOrBeyond(known, position)) pending.set(key, { service, ...position });
       }
       if (pending.size > 0 && !isStoring) void storePending();
     },
@@ -186,11 +187,6 @@ function knownOf(
   nowMs: number,
 ): ReportedFence | undefined {
   return stored !== undefined && nowMs - stored.atMs < REPORT_INTERVAL_MS ? stored.fence : undefined;
-}
-
-function isBelow(one: FencePosition, other: FencePosition): boolean {
-  if (one.epochNumber !== other.epochNumber) return one.epochNumber < other.epochNumber;
-  return one.sequence < other.sequence;
 }
 
 function remember<Value>(map: Map<string, Value>, key: string, value: Value): void {

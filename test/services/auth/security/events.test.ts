@@ -331,7 +331,7 @@ describe('security events', () => {
       await addUser(auth);
       await eventsOf();
       for (const statement of [
-        "UPDATE security_events_lasting SET actor = 'nobody'",
+        "UPDATE security_events_lasting SET actor = 'changed'",
         'UPDATE security_events_lasting SET position = position + 100',
         'DELETE FROM security_events_lasting',
         'TRUNCATE security_events_lasting',
@@ -342,7 +342,7 @@ describe('security events', () => {
       }
       await addUser(auth);
       for (const statement of [
-        "UPDATE security_events_unplaced SET actor = 'nobody'",
+        "UPDATE security_events_unplaced SET actor = 'changed'",
         'DELETE FROM security_events_unplaced',
         'TRUNCATE security_events_unplaced',
       ]) {
