@@ -9,7 +9,7 @@ import {
   type ServerInterceptor,
   status,
 } from '@grpc/grpc-js';
-import { createGuard, type Guard } from '@portcullis/guard';
+import { createGuard, type Guard, native } from '@portcullis/guard';
 import { createVerifier } from 'fast-jwt';
 import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
 import jsonwebtoken from 'jsonwebtoken';
@@ -75,7 +75,7 @@ async function guarded(issuer: BenchIssuer): Promise<Arm> {
   return {
     guard,
     interceptors: [guard.interceptor],
-    addTo: (server) => guard.addService(server, ECHO, ECHO_SCHEMA, ECHO_HANDLERS),
+    addTo: (server) => guard.addService(server, ECHO, ECHO_SCHEMA, native(ECHO_HANDLERS)),
   };
 }
 
