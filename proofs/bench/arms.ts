@@ -61,6 +61,7 @@ function plain(interceptors: readonly ServerInterceptor[]): Arm {
 
 async function guarded(issuer: BenchIssuer): Promise<Arm> {
   const guard = await createGuard({
+    log: 'silent',
     issuer: BENCH_ISSUER,
     audience: ECHO_AUDIENCE,
     auth: { source: issuer.source },

@@ -141,6 +141,7 @@ async function createKeys(database: Database, issuer: BenchIssuer): Promise<void
 
 async function openGuard(issuer: BenchIssuer): Promise<Guard> {
   const guard = await createGuard({
+    log: 'silent',
     issuer: BENCH_ISSUER,
     audience: AUDIENCE,
     auth: { source: issuer.source },

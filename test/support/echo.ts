@@ -191,6 +191,7 @@ export async function startEcho(
   rules: typeof ECHO_RULES = ECHO_RULES,
 ): Promise<Echo> {
   const guard = await createGuard({
+    log: 'silent',
     issuer: ISSUER,
     audience: AUDIENCE,
     auth: { source: issuer.source },

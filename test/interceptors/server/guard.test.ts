@@ -113,6 +113,7 @@ describe('guard', () => {
   describe('at start', () => {
     it('rejects a service with a method without a rule, naming the method', async () => {
       const guard = await createGuard({
+        log: 'silent',
         issuer: ISSUER,
         audience: AUDIENCE,
         auth: { source: issuer.source },
@@ -159,6 +160,7 @@ describe('guard', () => {
 
     it('refuses a method that was added without a rule, with and without a token', async () => {
       const guard = await createGuard({
+        log: 'silent',
         issuer: ISSUER,
         audience: AUDIENCE,
         auth: { source: issuer.source },

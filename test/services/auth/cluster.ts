@@ -109,6 +109,7 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
   const follow = async (service: string, { address }: Replica): Promise<Guard> => {
     const { clientId, privateKey } = await clientOf(service);
     const guard = await createGuard({
+      log: 'silent',
       issuer: ISSUER,
       audience: service,
       auth: {
@@ -176,6 +177,7 @@ export async function startReplica(
     follower = onWritten;
   });
   const ownGuard = await createGuard({
+    log: 'silent',
     issuer: ISSUER,
     audience: 'auth',
     auth: { source },

@@ -46,6 +46,7 @@ describe('inventory handlers', () => {
     instance = await openFreshInstance();
     issuer = await TestIssuer.create();
     guard = await createGuard({
+      log: 'silent',
       issuer: ISSUER,
       audience: 'inventory',
       auth: { source: issuer.source },

@@ -48,7 +48,12 @@ describe('PaymentService', () => {
     warehouse.stock('LAMP', { minorUnits: 250n, currencyCode: 'EUR' });
     instance = await openFreshInstance();
     issuer = await TestIssuer.create();
-    guard = await createGuard({ issuer: ISSUER, audience: 'payment', auth: { source: issuer.source } });
+    guard = await createGuard({
+      log: 'silent',
+      issuer: ISSUER,
+      audience: 'payment',
+      auth: { source: issuer.source },
+    });
     server = new Server({ interceptors: [guard.interceptor] });
     const inventoryFor = (call: { metadata: Metadata }) => warehouse.for(principalOf(call).subject);
     const handlers = createHandlers({ ...instance, inventoryFor });

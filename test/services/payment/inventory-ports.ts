@@ -27,7 +27,12 @@ export interface InventoryPorts {
 export async function openInventoryPorts(unitPrice: Money): Promise<InventoryPorts> {
   const instance = await openFreshInstance();
   const issuer = await TestIssuer.create();
-  const guard = await createGuard({ issuer: ISSUER, audience: 'inventory', auth: { source: issuer.source } });
+  const guard = await createGuard({
+    log: 'silent',
+    issuer: ISSUER,
+    audience: 'inventory',
+    auth: { source: issuer.source },
+  });
   const server = new Server({ interceptors: [guard.interceptor] });
   guard.addService(server, InventoryServiceService, protoMetadata, native(createHandlers(instance)));
   const port = await new Promise<number>((resolve, reject) => {
