@@ -8,6 +8,7 @@ import type { ServerOptions } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
 import { createGuard, type Guard, ServerGuard } from '../server/guard.js';
 import type { GuardOptions } from '../server/options.js';
+import { accessRulesOf } from '../server/rule-sources.js';
 import { Accounts } from './accounts.js';
 import { type BadTokens, createBadTokens } from './bad-tokens.js';
 import { IssuerLog } from './issuer-log.js';
@@ -24,7 +25,7 @@ import { type Served, type Setup, serveGuarded } from './serve.js';
 import { signingKeys } from './signing.js';
 import { TestClock } from './test-clock.js';
 
-/** The options of a guard that a test may set; issuer, log and clock are those of the kit. */
+/** The options of a guard that a test may set; issuer, clock and revocation log are those of the kit. Default log: none. */
 export type TestGuardOptions = Omit<GuardOptions, 'issuer' | 'auth' | 'clock' | 'nats'>;
 
 /** Options of {@link createTestKit}: those of its guard, and of its issuer. */
@@ -151,7 +152,7 @@ async function startGuard(
 ): Promise<ServerGuard> {
   const onClosed = (): void => void guards.delete(guard);
   const source = log.createSource(onClosed);
-  const guard = inner(await createGuard({ ...options, issuer, clock, auth: { source } }));
+  const guard = inner(await createGuard({ log: 'silent', ...options, issuer, clock, auth: { source } }));
   guards.set(guard, { isCurrent: false });
   guard.onStateChange(() => {
     if (guards.has(guard)) guards.set(guard, { isCurrent: guard.state().current });
@@ -212,7 +213,9 @@ class Kit implements TestKit {
     { services, guard = this.guard }: MatrixOptions = {},
   ): Promise<Matrix<Name>> {
     const deciding = inner(guard);
-    for (const { definition, schema } of services ?? []) deciding.protect(definition, schema);
+    for (const { definition, rules } of services ?? []) {
+      deciding.protect(accessRulesOf(definition, rules), pathsOf({ definition }));
+    }
     const paths = services?.flatMap(pathsOf) ?? deciding.paths;
     if (paths.length === 0) {
       throw new TypeError('the matrix has no methods: serve a service before, or name it in `services`');
@@ -317,6 +320,6 @@ async function until(isReached: () => boolean): Promise<void> {
   }
 }
 
-function pathsOf({ definition }: ServiceRules): readonly string[] {
+function pathsOf({ definition }: Pick<ServiceRules, 'definition'>): readonly string[] {
   return Object.values(definition).map(({ path }) => path);
 }

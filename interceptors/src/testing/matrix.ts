@@ -5,6 +5,7 @@ import type { GuardErrorCode } from '../errors.js';
 import type { SchemaMetadata } from '../server/access-rule.js';
 import type { Caller } from '../server/admission.js';
 import type { ServerGuard } from '../server/guard.js';
+import type { AccessRules } from '../server/rule-sources.js';
 import { authorize, type Persona } from './personas.js';
 
 /** What calls: a persona, the text of a token, or nothing for a caller without a token. */
@@ -16,11 +17,11 @@ export type Verdict = 'ADMITTED' | GuardErrorCode;
 /** The verdicts by the full path of the method, and then by the name of the caller. */
 export type Matrix<Name extends string = string> = Readonly<Record<string, Readonly<Record<Name, Verdict>>>>;
 
-/** A service as it is generated: its definition, and its metadata with the access rules. */
+/** A generated service and its access rules. */
 export interface ServiceRules {
   readonly definition: ServiceDefinition;
-  /** The `protoMetadata` of the generated file. */
-  readonly schema: SchemaMetadata;
+  /** The `protoMetadata` of the generated file, or the result of `codeRules` or `descriptorRules`. */
+  readonly rules: SchemaMetadata | AccessRules;
 }
 
 /** Decides a call of every path by every caller. */

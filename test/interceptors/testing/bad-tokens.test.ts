@@ -1,7 +1,7 @@
 /** The catalogue of bad tokens: each is refused, and for its own reason. */
 
 import { Client, type Server } from '@grpc/grpc-js';
-import type { Guard } from '@portcullis/guard';
+import { type Guard, native } from '@portcullis/guard';
 import { type BadTokenName, createTestKit, type TestKit } from '@portcullis/guard/testing';
 import { expect } from 'chai';
 import { callEcho, ECHO, echoHandlers, echoSchema, Trace } from '../../support/echo.js';
@@ -60,7 +60,7 @@ describe('the bad tokens of the kit', () => {
 
   const trace = new Trace();
   const addEcho = (server: Server, guard: Guard): void =>
-    guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+    guard.addService(server, ECHO, echoSchema(), native(echoHandlers(trace)));
 
   const reasonOf = (name: string): string => (name === 'expired' ? 'TOKEN_EXPIRED' : 'TOKEN_INVALID');
 
@@ -91,7 +91,7 @@ describe('the bad tokens of the kit', () => {
   });
 
   it('are refused as well where the rule of the method admits every caller', async () => {
-    const services = [{ definition: ECHO, schema: echoSchema({ ...emptyRules() }) }];
+    const services = [{ definition: ECHO, rules: echoSchema({ ...emptyRules() }) }];
     const matrix = await kit.matrix({ user: kit.user(), ...kit.badTokens() }, { services });
     for (const { user, ...verdicts } of Object.values(matrix)) {
       expect(user).to.equal('ADMITTED');

@@ -1,7 +1,7 @@
 /** The kit for users' own tests, used as its users use it: a server, personas, revocations and a clock. */
 
 import { type Client, credentials, Client as GrpcClient, Metadata, type Server } from '@grpc/grpc-js';
-import { type Guard, principalOf, stillAllowed, unary } from '@portcullis/guard';
+import { type Guard, native, principalOf, stillAllowed, unary } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
 import { createTestKit, type Served, type TestKit } from '@portcullis/guard/testing';
 import { expect } from 'chai';
@@ -34,7 +34,7 @@ describe('the kit for tests', () => {
   afterEach(() => kit.close());
 
   const addEcho = (server: Server, guard: Guard): void =>
-    guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+    guard.addService(server, ECHO, echoSchema(), native(echoHandlers(trace)));
 
   /** `ADMITTED`, or the reason of the refusal. */
   const outcomeOf = (client: Client, options: EchoCallOptions = {}): Promise<string> =>
@@ -76,15 +76,20 @@ describe('the kit for tests', () => {
       const acting = ada.through('shop');
       const seen: unknown[] = [];
       const served = await kit.serve((server, guard) =>
-        guard.addService(server, ECHO, echoSchema(), {
-          ...echoHandlers(trace),
-          Unary: unary<Buffer, Buffer>((request, call) => {
-            const { id, kind, clientId, scopes, roles, actors } = principalOf(call);
-            seen.push({ id, kind, clientId, scopes: [...scopes], roles: [...roles], actors });
-            expect(stillAllowed(call)).to.be.within(1, 5000);
-            return request;
+        guard.addService(
+          server,
+          ECHO,
+          echoSchema(),
+          native({
+            ...echoHandlers(trace),
+            Unary: unary<Buffer, Buffer>((request, call) => {
+              const { id, kind, clientId, scopes, roles, actors } = principalOf(call);
+              seen.push({ id, kind, clientId, scopes: [...scopes], roles: [...roles], actors });
+              expect(stillAllowed(call)).to.be.within(1, 5000);
+              return request;
+            }),
           }),
-        }),
+        ),
       );
       await callEcho(served.client(GrpcClient, ada));
       await callEcho(served.client(GrpcClient, acting));
@@ -98,12 +103,13 @@ describe('the kit for tests', () => {
 
     it('does not start with a method without a rule, and names it', async () => {
       const schema = echoSchema({ ...ECHO_RULES, Unary: undefined });
-      const start = kit.serve((server, guard) => guard.addService(server, ECHO, schema, echoHandlers(trace)));
-      expect(await errorFrom(start)).to.be.instanceOf(TypeError);
-      expect(await errorFrom(start)).to.have.property(
-        'message',
-        '/test.v1.EchoService/Unary declares no access rule',
+      const start = kit.serve((server, guard) =>
+        guard.addService(server, ECHO, schema, native(echoHandlers(trace))),
       );
+      expect(await errorFrom(start)).to.be.instanceOf(TypeError);
+      expect(await errorFrom(start))
+        .to.have.property('message')
+        .that.matches(/^\/test\.v1\.EchoService\/Unary declares no access rule\. /);
     });
 
     it('is closed with its clients, by close, by the kit, and at the end of a scope', async () => {
@@ -244,16 +250,21 @@ describe('the kit for tests', () => {
 
     it('interrupts no stream of a valid token, however often its handler sends', async () => {
       const served = await kit.serve((server, guard) =>
-        guard.addService(server, ECHO, echoSchema(), {
-          ...echoHandlers(trace),
-          ServerStream: (call: {
-            write(message: Buffer): void;
-            on(event: string, end: () => void): void;
-          }) => {
-            const timer = setInterval(() => call.write(HELLO), 0);
-            call.on('cancelled', () => clearInterval(timer));
-          },
-        }),
+        guard.addService(
+          server,
+          ECHO,
+          echoSchema(),
+          native({
+            ...echoHandlers(trace),
+            ServerStream: (call: {
+              write(message: Buffer): void;
+              on(event: string, end: () => void): void;
+            }) => {
+              const timer = setInterval(() => call.write(HELLO), 0);
+              call.on('cancelled', () => clearInterval(timer));
+            },
+          }),
+        ),
       );
       const client = served.client(GrpcClient, kit.user({ scopes: SCOPES, lifetimeSeconds: 3600 }));
       const stream = await openStream(client);
@@ -352,8 +363,8 @@ describe('the kit for tests', () => {
 
 const UNARY = '/test.v1.EchoService/Unary';
 const STALE_PATH = '/test.v1.EchoService/Stale';
-const CALL = { definition: pick('Unary'), schema: echoSchema() };
-const STALE = { definition: pick('Stale'), schema: echoSchema() };
+const CALL = { definition: pick('Unary'), rules: echoSchema() };
+const STALE = { definition: pick('Stale'), rules: echoSchema() };
 
 function pick(name: string): typeof ECHO {
   return Object.fromEntries(Object.entries(ECHO).filter(([method]) => method === name));

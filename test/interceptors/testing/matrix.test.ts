@@ -2,14 +2,14 @@
 
 import { createHash } from 'node:crypto';
 import { Client, Metadata, type Server } from '@grpc/grpc-js';
-import type { Guard } from '@portcullis/guard';
+import { type Guard, native } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
 import { createTestKit, formatMatrix, type TestKit } from '@portcullis/guard/testing';
 import { expect } from 'chai';
 import { callEcho, ECHO, ECHO_RULES, echoHandlers, echoSchema, identity, Trace } from '../../support/echo.js';
 import { rejectionOf } from '../../support/outcomes.js';
 
-const SERVICES = [{ definition: ECHO, schema: echoSchema() }];
+const SERVICES = [{ definition: ECHO, rules: echoSchema() }];
 
 describe('the matrix of the kit', () => {
   let kit: TestKit;
@@ -22,7 +22,7 @@ describe('the matrix of the kit', () => {
   afterEach(() => kit.close());
 
   const addEcho = (server: Server, guard: Guard): void =>
-    guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+    guard.addService(server, ECHO, echoSchema(), native(echoHandlers(trace)));
 
   const callers = () => ({
     anonymous: undefined,
@@ -91,10 +91,10 @@ describe('the matrix of the kit', () => {
     const noMethods = await rejectionOf(kit.matrix({}));
     expect(noMethods).to.be.instanceOf(TypeError);
     expect(noMethods.message).to.match(/^the matrix has no methods: serve a service before/);
-    const services = [{ definition: ECHO, schema: echoSchema({ ...ECHO_RULES, Fresh: undefined }) }];
+    const services = [{ definition: ECHO, rules: echoSchema({ ...ECHO_RULES, Fresh: undefined }) }];
     const noRule = await rejectionOf(kit.matrix({}, { services }));
     expect(noRule).to.be.instanceOf(TypeError);
-    expect(noRule.message).to.equal('/test.v1.EchoService/Fresh declares no access rule');
+    expect(noRule.message).to.match(/^\/test\.v1\.EchoService\/Fresh declares no access rule\. /);
   });
 });
 
