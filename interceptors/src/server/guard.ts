@@ -146,7 +146,8 @@ export async function createGuard(options: GuardOptions): Promise<Guard> {
   return new ServerGuard(options, source);
 }
 
-class ServerGuard implements Guard, CallGuard {
+/** The guard that {@link createGuard} creates. The kit for tests reaches more of it than services do. */
+export class ServerGuard implements Guard, CallGuard {
   readonly interceptor: ServerInterceptor;
   readonly ready: Promise<void>;
   readonly limits: CallLimits;
@@ -214,7 +215,7 @@ class ServerGuard implements Guard, CallGuard {
     const publicRule = withRequestBytes(PUBLIC_RULE, this.#limitSettings);
     for (const path of options.publicMethods ?? []) this.#rules.set(path, publicRule);
     this.interceptor = (method, call) => guardCall(method, call, this);
-    this.#expiryTimer = setInterval(() => this.#endLate(), EXPIRY_INTERVAL_MS);
+    this.#expiryTimer = setInterval(() => this.endLate(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#warnAtStart();
     this.#runner.start();
@@ -303,6 +304,16 @@ class ServerGuard implements Guard, CallGuard {
 
   #addRules(rules: ReadonlyMap<string, AccessRule>): void {
     for (const [path, rule] of rules) this.#rules.set(path, withRequestBytes(rule, this.#limitSettings));
+  }
+
+  /** The full paths of all methods that have a rule. */
+  get paths(): readonly string[] {
+    return [...this.#rules.keys()];
+  }
+
+  /** Calls of tokens that are no longer valid wait to be cut. */
+  get isCutting(): boolean {
+    return this.#enforcement.isCutting;
   }
 
   /** Sets up, once for each server, what happens to connections and headers before a call exists. */
@@ -452,7 +463,8 @@ class ServerGuard implements Guard, CallGuard {
     this.#lines.observed(path, reason);
   }
 
-  #endLate(): void {
+  /** Ends what is over by the clock: expired tokens with their calls, and calls and connections beyond their limits. */
+  endLate(): void {
     this.#enforcement.dropExpired();
     this.limits.sweep();
     this.#connectionLimits.sweep();

@@ -88,8 +88,15 @@ export function readRules(
   definition: ServiceDefinition,
   source: SchemaMetadata | AccessRules,
 ): Map<string, AccessRule> {
-  const rules = source instanceof AccessRules ? source : generatedRules(definition, source);
-  return rules.read(Object.values(definition).map(({ path }) => path));
+  return accessRulesOf(definition, source).read(Object.values(definition).map(({ path }) => path));
+}
+
+/** The access rules of a service, wherever they come from. */
+export function accessRulesOf(
+  definition: ServiceDefinition,
+  source: SchemaMetadata | AccessRules,
+): AccessRules {
+  return source instanceof AccessRules ? source : generatedRules(definition, source);
 }
 
 /** The rules in the `protoMetadata` that ts-proto generates with `outputSchema=no-file-descriptor`. */
