@@ -170,7 +170,14 @@ describe('a second issuer, in processes', function () {
       const ends = [...(await watch(token)), ...(await watch(acting))];
       const { accessToken: olga } = await clients.logIn('olga');
       const target = { $case: 'foreign', value: { issuer: other.name, what: what(of) } } as const;
-      const request = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [], fences: [] };
+      const request = {
+        target,
+        reason: 'test',
+        wait: RevokeWait.REVOKE_WAIT_NONE,
+        targets: [],
+        dryRun: false,
+        fences: [],
+      };
       await ask(clients.revocation.revoke.bind(clients.revocation), request, { token: olga });
       const startedMs = performance.now();
       expect(new Set(await Promise.all(ends))).to.deep.equal(new Set([REVOKED]));

@@ -22,6 +22,7 @@ const RULES: ForeignRules & { readonly audience: string | undefined; readonly no
     ['write', 'orders.write'],
   ]),
   roles: new Map([['clerk', 'operator']]),
+  revocable: new Map(),
   services: undefined,
   lifetimeMaxSeconds: ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   audience: 'shop',

@@ -140,7 +140,7 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
     token,
     revoke: async (target, wait = RevokeWait.REVOKE_WAIT_NONE, { replica = first, token: given } = {}) => {
       const service = replica.revocationService;
-      const request = { target, reason: 'a test', wait, targets: [], fences: [] };
+      const request = { target, reason: 'a test', wait, targets: [], dryRun: false, fences: [] };
       return await ask(service.revoke.bind(service), request, {
         token: given ?? (await token(admin, replica)),
         timeoutMs: 20_000,

@@ -315,7 +315,11 @@ describe('revoking', function () {
     const token = await serviceToken(replica, mallory);
     const service = replica.revocationService;
     const sync = (name: string) =>
-      ask(service.sync.bind(service), { ...question({ service: name }), seen: [], fences: [] }, { token });
+      ask(
+        service.sync.bind(service),
+        { ...question({ service: name }), seen: [], kinds: [], claimIds: [], fences: [] },
+        { token },
+      );
     await sync('inventory');
     const { instances } = await replica.instances.list({ pageSize: 0, pageToken: '' });
     const named = instances.filter(({ instance }) => instance.equals(question().instance));
