@@ -204,7 +204,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['CLAIM', TOKEN],
     epochs: 1,
-    states: 0,
+    states: 45_460,
     short: true,
   },
   {
@@ -216,7 +216,7 @@ export const WORLDS: readonly World[] = [
     epochs: 1,
     crashes: true,
     oldVersion: true,
-    states: 0,
+    states: 46_273,
     short: true,
   },
   {
@@ -227,7 +227,7 @@ export const WORLDS: readonly World[] = [
     entries: ['CLAIM'],
     crashes: true,
     unread: true,
-    states: 0,
+    states: 2078,
     short: true,
   },
   {
