@@ -179,14 +179,9 @@ export function trustedIssuerFaults(
     if (!(lifetimeMaxSeconds > 0 && lifetimeMaxSeconds <= ACCESS_TOKEN_LIFETIME_MAX_SECONDS)) {
       add(`must limit lifetimes to at most ${ACCESS_TOKEN_LIFETIME_MAX_SECONDS} seconds`);
     }
-    if (revocable.length > REVOCABLE_CLAIMS_MAX)
-      add(`must name at most ${REVOCABLE_CLAIMS_MAX} revocable claims`);
-    if (new Set(revocable.map(pointerOf)).size < revocable.length) add('names a revocable claim twice');
-    if (!revocable.every(isClaimName)) {
-      add(`must name revocable claims with 1 to ${CLAIM_TEXT_LENGTH_MAX} characters`);
+    for (const problem of [revocableFault(revocable), keysFault(keys, plaintext)]) {
+      if (problem !== undefined) add(problem);
     }
-    const problem = keysFault(keys, plaintext);
-    if (problem !== undefined) add(problem);
   }
   if (issuers.length > TRUSTED_ISSUERS_MAX) {
     faults.push({
@@ -197,9 +192,16 @@ export function trustedIssuerFaults(
   return faults;
 }
 
-/** Exchanged tokens and entries of the log contain the JSON Pointer. */
-function isClaimName(name: ClaimName): boolean {
-  return name.length > 0 && name !== '' && isText(pointerOf(name));
+function revocableFault(names: readonly ClaimName[]): string | undefined {
+  if (names.length > REVOCABLE_CLAIMS_MAX) {
+    return `must have at most ${REVOCABLE_CLAIMS_MAX} revocable claims`;
+  }
+  const pointers = names.map(pointerOf);
+  // Entries of the log and exchanged tokens contain them.
+  if (!pointers.every(isText) || names.some((name) => name.length === 0)) {
+    return `must have revocable claims whose JSON Pointers have at most ${CLAIM_TEXT_LENGTH_MAX} printable characters`;
+  }
+  return new Set(pointers).size === pointers.length ? undefined : 'must not have a revocable claim twice';
 }
 
 function keysFault(keys: TrustedIssuer['keys'], plaintext: Plaintext | undefined): string | undefined {

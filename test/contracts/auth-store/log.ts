@@ -129,7 +129,11 @@ export function describeLog(under: Under): void {
       await append(under(), foreignRevocation({ issuer, what: 'SESSION', id: sessionId }));
       const [user] = await append(under(), foreignRevocation({ issuer, what: 'USER', id: subject }));
       const cutOffSeconds = (user?.cutOffTime?.getTime() ?? 0) / 1000;
-      const asked = { issuer, tokenId: 'a', sessionId: 'b', subject: 'c', issuedAtSeconds: cutOffSeconds };
+      const asked = {
+        ...{ issuer, tokenId: 'a', sessionId: 'b', subject: 'c', issuedAtSeconds: cutOffSeconds },
+        // Other tests revoke by this claim.
+        revocable: new Map([['/tenant', []]]),
+      };
       const isRevoked = (over: Partial<Parameters<AuthTransaction['tokens']['foreignRevoked']>[0]>) =>
         store.transaction((tx) => tx.tokens.foreignRevoked({ ...asked, ...over }));
       expect(await isRevoked({ tokenId })).to.equal(true);
