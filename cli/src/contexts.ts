@@ -102,7 +102,8 @@ function fileOf(environment: NodeJS.ProcessEnv): string {
   const given = environment['PORTCULLIS_CONFIG'];
   if (given !== undefined && given !== '') return given;
   const base = environment['XDG_CONFIG_HOME'];
-  const folder = base !== undefined && isAbsolute(base) ? base : join(environment['HOME'] ?? homedir(), '.config');
+  const folder =
+    base !== undefined && isAbsolute(base) ? base : join(environment['HOME'] ?? homedir(), '.config');
   return join(folder, 'portcullis', 'contexts.json');
 }
 

@@ -24,7 +24,9 @@ export async function clientKey(file: string): Promise<KeyFile> {
     const publicKey = createPublicKey(createPrivateKey(text)).export({ type: 'spki', format: 'pem' });
     return { file, isNew, publicKey: String(publicKey) };
   } catch {
-    throw new CommandError(`${file} is there already, and is no private key in PEM: name another folder with --out.`);
+    throw new CommandError(
+      `${file} is there already, and is no private key in PEM: name another folder with --out.`,
+    );
   }
 }
 
@@ -36,7 +38,9 @@ export async function brokerKey(file: string): Promise<KeyFile> {
     const pair = nkeys.fromSeed(new TextEncoder().encode(text.trim()));
     return { file, isNew, publicKey: pair.getPublicKey() };
   } catch {
-    throw new CommandError(`${file} is there already, and is no seed of an nkey: name another folder with --out.`);
+    throw new CommandError(
+      `${file} is there already, and is no seed of an nkey: name another folder with --out.`,
+    );
   }
 }
 

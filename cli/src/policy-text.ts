@@ -86,7 +86,9 @@ function describeChange({ kind, audience, role, scope, clientId }: PolicyChange)
   const what = role === '' ? `service ${audience}` : `role ${role}`;
   if (scope !== '') return `${sign} ${what}: scope ${scope}`;
   if (clientId !== '') return `${sign} ${what}: client ${clientId}`;
-  return kind === PolicyChangeKind.POLICY_CHANGE_KIND_DESCRIBED ? `${sign} ${what}: description` : `${sign} ${what}`;
+  return kind === PolicyChangeKind.POLICY_CHANGE_KIND_DESCRIBED
+    ? `${sign} ${what}: description`
+    : `${sign} ${what}`;
 }
 
 const SIGNS = {

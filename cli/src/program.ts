@@ -91,7 +91,12 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .requiredOption('--proto <file>', 'descriptor set of the service, as buf build -o FILE.binpb writes it')
     .option('--role <names>', 'roles that get its scopes, separated by commas', listOf, [])
     .option('--description <text>', 'what it is, for people')
-    .option('--exchange <audiences>', 'services that it calls for its callers, separated by commas', listOf, [])
+    .option(
+      '--exchange <audiences>',
+      'services that it calls for its callers, separated by commas',
+      listOf,
+      [],
+    )
     .option('--out <folder>', 'where to write its keys', '.')
     .option('--nats-url <url>', 'the broker, for the settings', NATS_URL_DEFAULT)
     .option('--env <file>', 'write the settings to a file, for node --env-file')
@@ -106,6 +111,7 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
 
 function listOf(text: string): readonly string[] {
   const words = text.split(',').map((word) => word.trim());
-  if (words.some((word) => word === '')) throw new InvalidArgumentError('Expected names, separated by commas.');
+  if (words.some((word) => word === ''))
+    throw new InvalidArgumentError('Expected names, separated by commas.');
   return words;
 }

@@ -33,11 +33,7 @@ type UnaryMethod<Request, Response> = (
 ) => ClientUnaryCall;
 
 /** A class that ts-proto generates for a service. */
-type ClientClass<Client> = new (
-  address: string,
-  credentials: ChannelCredentials,
-  options?: object,
-) => Client;
+type ClientClass<Client> = new (address: string, credentials: ChannelCredentials, options?: object) => Client;
 
 /** A client that can be closed. */
 interface Closable {
@@ -102,9 +98,13 @@ async function credentialsOf({ caFile, certFile, keyFile }: Endpoint): Promise<C
   try {
     return credentials.createSsl(ca ?? null, key ?? null, cert ?? null);
   } catch (cause) {
-    throw new CommandError('The certificates cannot be used: are they PEM, and do they belong together?', undefined, {
-      cause,
-    });
+    throw new CommandError(
+      'The certificates cannot be used: are they PEM, and do they belong together?',
+      undefined,
+      {
+        cause,
+      },
+    );
   }
 }
 
@@ -174,7 +174,11 @@ export async function openSession(store: ContextStore, wanted: string | undefine
  * second use of a refresh token would end the session. Who can compute the id has the token already.
  */
 function requestIdFor(refreshToken: string): string {
-  const bytes = createHash('sha256').update('portcullis refresh\0').update(refreshToken).digest().subarray(0, 16);
+  const bytes = createHash('sha256')
+    .update('portcullis refresh\0')
+    .update(refreshToken)
+    .digest()
+    .subarray(0, 16);
   // Version and variant of a UUID (RFC 9562 §5.4).
   bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x40, 6);
   bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);

@@ -77,5 +77,7 @@ export async function readInput({ input }: Terminal): Promise<string> {
     if (length > INPUT_BYTES_MAX) throw new CommandError('Standard input is too long.', EXIT.usage);
     parts.push(bytes);
   }
-  return Buffer.concat(parts).toString('utf8').replace(/\r?\n$/, '');
+  return Buffer.concat(parts)
+    .toString('utf8')
+    .replace(/\r?\n$/, '');
 }

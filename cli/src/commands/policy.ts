@@ -36,7 +36,12 @@ export async function planPolicy(
   await inSession(store, context, async (session) => {
     const { etag } = await readPolicy(session);
     const policies = session.client(PolicyServiceClient);
-    const request = { policy: { ...wanted, etag, updateTime: undefined }, dryRun: true, requestId: '', reason: '' };
+    const request = {
+      policy: { ...wanted, etag, updateTime: undefined },
+      dryRun: true,
+      requestId: '',
+      reason: '',
+    };
     const { changes } = await session.call(policies.applyPolicy.bind(policies), request);
     writeResult(terminal, { etag, changes }, () =>
       changes.length === 0 ? 'Nothing would change.' : `${describeChanges(changes)}\n\netag: ${etag}`,
@@ -69,7 +74,9 @@ export async function applyPolicy(
       reason,
     });
     const { changes, narrowedUsers, enforcedEverywhereBy } = applied;
-    writeResult(terminal, applied, () => (changes.length === 0 ? 'Nothing has changed.' : describeChanges(changes)));
+    writeResult(terminal, applied, () =>
+      changes.length === 0 ? 'Nothing has changed.' : describeChanges(changes),
+    );
     if (terminal.json || narrowedUsers === 0n) return;
     note(
       terminal,

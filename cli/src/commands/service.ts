@@ -5,8 +5,8 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errorOf } from '@portcullis/guard/client';
 import {
-  type CreateClientRequest,
   ClientServiceClient,
+  type CreateClientRequest,
   type RegisteredClient,
 } from '../../gen/auth/v1/client_service.js';
 import { PolicyServiceClient, type RegisterServiceResponse } from '../../gen/auth/v1/policy_service.js';
@@ -16,7 +16,7 @@ import { CommandError, EXIT } from '../failures.js';
 import { brokerKey, clientKey, type KeyFile } from '../key-files.js';
 import { describeChanges } from '../policy-text.js';
 import type { Session } from '../session.js';
-import { note, tableOf, type Terminal, writeResult } from '../terminal.js';
+import { note, type Terminal, tableOf, writeResult } from '../terminal.js';
 import { inSession } from './policy.js';
 
 /** What every guarded service needs at auth. */
@@ -69,7 +69,10 @@ export async function addService(
     await mkdir(options.out, { recursive: true });
     const key = await clientKey(join(options.out, `${name}.key.pem`));
     const nkey = await brokerKey(join(options.out, `${name}.nkey`));
-    const isCreated = await createClient(session, clientRequest(name, { key, nkey, exchange: options.exchange }));
+    const isCreated = await createClient(
+      session,
+      clientRequest(name, { key, nkey, exchange: options.exchange }),
+    );
     const registered = await register(session, name, { ...options, descriptorSet, dryRun: false });
     const settings = settingsOf(name, session, { key, nkey, natsUrl: options.natsUrl });
     if (options.env !== undefined) await writeFile(options.env, settings);
@@ -91,7 +94,7 @@ export async function addService(
     note(
       terminal,
       `\nUsers get tokens for ${name} with their next login. npm start gives the service its user at the broker by itself; ` +
-        `elsewhere, add what portcullis service broker-config prints to the users of nats-server.`,
+        'elsewhere, add what portcullis service broker-config prints to the users of nats-server.',
     );
   });
 }
@@ -99,7 +102,10 @@ export async function addService(
 async function register(
   session: Session,
   audience: string,
-  options: Pick<AddOptions, 'role' | 'description'> & { readonly descriptorSet: Buffer; readonly dryRun: boolean },
+  options: Pick<AddOptions, 'role' | 'description'> & {
+    readonly descriptorSet: Buffer;
+    readonly dryRun: boolean;
+  },
 ): Promise<RegisterServiceResponse> {
   const policies = session.client(PolicyServiceClient);
   return await session.call(policies.registerService.bind(policies), {
@@ -117,7 +123,11 @@ async function register(
 
 function clientRequest(
   clientId: string,
-  { key, nkey, exchange }: { readonly key: KeyFile; readonly nkey: KeyFile; readonly exchange: readonly string[] },
+  {
+    key,
+    nkey,
+    exchange,
+  }: { readonly key: KeyFile; readonly nkey: KeyFile; readonly exchange: readonly string[] },
 ): CreateClientRequest {
   return {
     clientId,
