@@ -4,7 +4,6 @@ import type { Clock } from '@portcullis/guard/clock';
 import { checkPublicKey, type PublicKeySource } from '@portcullis/guard/keys';
 import { LRUCache } from 'lru-cache';
 import type { Passwords } from '../accounts/passwords.js';
-import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';
 import type { Instances } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review-findings.js';
@@ -29,7 +28,7 @@ interface StoredPassword {
   readonly username: string;
   readonly passwordHash: string;
   readonly passwordVersion: bigint;
-  readonly roles: readonly Role[];
+  readonly roles: readonly string[];
 }
 
 /** The part of a key's facts that the check of public keys finds. */

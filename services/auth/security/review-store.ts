@@ -2,7 +2,6 @@
 
 import type { Database } from '../../common/database/database.js';
 import type { KeyPurpose, KeyState } from '../records/keys.js';
-import type { Role } from '../records/users.js';
 import { REPORT_KEPT_HOURS } from './events.js';
 import type { ReviewStore } from './review-facts.js';
 
@@ -60,7 +59,7 @@ export function createReviewStore(database: Database): ReviewStore {
         username: string;
         password_hash: string;
         password_version: bigint;
-        roles: Role[];
+        roles: string[];
       }>(
         `SELECT user_id, username, password_hash, password_version,
                 ARRAY(SELECT role FROM user_roles r WHERE r.user_id = u.user_id ORDER BY role) AS roles

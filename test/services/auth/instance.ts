@@ -19,7 +19,7 @@ import type { SigningAlgorithm } from '../../../services/auth/keys/new-keys.js';
 import { createPublicKeys, type PublicKeys } from '../../../services/auth/keys/published-keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
-import type { Role, User } from '../../../services/auth/records/users.js';
+import type { User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createFenceStore } from '../../../services/auth/revocation/fence-store.js';
 import { createFences } from '../../../services/auth/revocation/fences.js';
@@ -57,6 +57,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
+import { installDemoPolicy } from './demo-policy.js';
 import { migratedDatabase } from './migrated-database.js';
 
 export const ISSUER = 'https://auth.example';
@@ -123,6 +124,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log });
   await database.ready(AbortSignal.timeout(45_000));
+  await installDemoPolicy(database);
   const broadcast: LogBatch[] = [];
   const onRevoked = (batch: LogBatch): void => {
     broadcast.push(batch);
@@ -272,7 +274,10 @@ export interface TestUser extends User {
 }
 
 /** Creates a user with a unique name. */
-export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['customer']): Promise<TestUser> {
+export async function addUser(
+  auth: AuthInstance,
+  roles: readonly string[] = ['customer'],
+): Promise<TestUser> {
   const password = `password-${randomUUID()}`;
   const username = `user-${randomUUID()}`;
   const user = await auth.users.create({ actor: 'test', username, password, roles, requestId: randomUUID() });
