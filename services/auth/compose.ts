@@ -179,12 +179,13 @@ function startBackgroundWork(
   parts: Parts,
   stored: StoredFacts,
 ): void {
-  const { revocations, instances, fences, keyLife, securityStore, anomalies } = parts;
+  const { revocations, instances, fences, keyLife, securityStore, anomalies, narrowings } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
       instances: () => instances.deleteSilent(),
       fences: () => fences.deleteSilent(),
+      narrowings: () => narrowings.resume(),
       keys: async () => {
         await keyLife.maintain();
         await reEncrypt(log, parts);

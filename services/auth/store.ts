@@ -6,6 +6,7 @@ import { createPasswordResetRows, deleteExpiredResets } from './accounts/passwor
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
+import { createNarrowingRows } from './policy/narrowing-store.js';
 import { createPolicyRows, type PolicyCache, readPolicy } from './policy/store.js';
 import type { Importance } from './records/importance.js';
 import type { LogBatch } from './records/revocations.js';
@@ -115,6 +116,7 @@ function createTransaction(
     sessions: createSessionRows(sql),
     clients: createClientRows(sql),
     policy: createPolicyRows(sql, policyCache),
+    narrowings: createNarrowingRows(sql),
     keys: createKeyRows(sql),
     tokens: createTokenRows(sql),
     revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),

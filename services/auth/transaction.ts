@@ -5,7 +5,7 @@ import type { Importance } from './records/importance.js';
 import type { KeyRows } from './records/keys.js';
 import type { LoginNetworkRows } from './records/login-networks.js';
 import type { PasswordResetRows } from './records/password-resets.js';
-import type { Policy, PolicyRows } from './records/policy.js';
+import type { NarrowingRows, Policy, PolicyRows } from './records/policy.js';
 import type { RevocationRows } from './records/revocations.js';
 import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
 import type { RefreshTokenRow, SessionRows } from './records/sessions.js';
@@ -22,6 +22,7 @@ export interface AuthTransaction {
   readonly sessions: SessionRows;
   readonly clients: ClientRows;
   readonly policy: PolicyRows;
+  readonly narrowings: NarrowingRows;
   readonly keys: KeyRows;
   readonly tokens: TokenRows;
   readonly revocations: RevocationRows;

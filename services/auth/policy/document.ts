@@ -192,7 +192,8 @@ function* roleFaults({ services, roles }: PolicyDocument): Iterable<PolicyFault>
   }
 }
 
-function isReserved(word: string): boolean {
+/** Whether only the own service may have this name or scope. */
+export function isReserved(word: string): boolean {
   return word === OWN_AUDIENCE || word.startsWith(`${OWN_AUDIENCE}.`);
 }
 

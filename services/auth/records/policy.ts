@@ -53,6 +53,13 @@ export interface Narrowing {
   readonly ended: boolean;
 }
 
+/** One step of the search for the users of a narrowing. */
+export interface NarrowingStep {
+  readonly userIds: readonly string[];
+  /** The user after whom the next step begins; undefined at the end. */
+  readonly next: string | undefined;
+}
+
 /** Whose sessions a batch of a narrowing has narrowed. */
 export interface NarrowedUser {
   readonly userId: string;
@@ -89,11 +96,12 @@ export interface NarrowingRows {
   pending(): Promise<readonly bigint[]>;
   /** The narrowing; its row stays locked until the transaction ends, so one process works on it at a time. */
   lock(narrowingId: bigint): Promise<Narrowing | undefined>;
-  /** The next users, by id, with an open session that has one of the scopes or audiences and is not granted it any more. */
-  usersAfter(narrowing: Narrowing, limit: number): Promise<readonly string[]>;
   /**
-   * Locks these users in the order of their ids and raises the generation of those that {@link usersAfter} would still name.
+   * The next users, by id, with an open session that has one of the scopes or audiences and is not granted it any more.
+   * One step looks at a bounded number of sessions.
    */
+  usersAfter(narrowing: Narrowing, limit: number): Promise<NarrowingStep>;
+  /** Locks these users in the order of their ids, and raises the generation of those who still have such a session. */
   raiseGenerations(narrowing: Narrowing, userIds: readonly string[]): Promise<readonly NarrowedUser[]>;
   /**
    * Moves the open sessions of these users to their present generations, and narrows the sessions to what the roles of the
@@ -104,11 +112,11 @@ export interface NarrowingRows {
   advance(
     narrowing: Narrowing,
     step: {
-      readonly afterUser: string | undefined;
+      /** The user after whom the next batch begins; undefined at the end. */
+      readonly next: string | undefined;
       readonly users: number;
       readonly sequence: bigint;
       readonly enforcedEverywhereBy: Date | undefined;
-      readonly ended: boolean;
     },
   ): Promise<void>;
 }

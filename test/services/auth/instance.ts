@@ -18,6 +18,11 @@ import { createKeys, type Keys } from '../../../services/auth/keys/keys.js';
 import type { SigningAlgorithm } from '../../../services/auth/keys/new-keys.js';
 import { createPublicKeys, type PublicKeys } from '../../../services/auth/keys/published-keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import { createNarrowings, type Narrowings } from '../../../services/auth/policy/narrowings.js';
+import {
+  createPolicyAdministration,
+  type PolicyAdministration,
+} from '../../../services/auth/policy/policy-administration.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
 import type { User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
@@ -79,6 +84,8 @@ export interface AuthInstance {
   readonly tokens: Tokens;
   readonly users: Users;
   readonly clients: Clients;
+  readonly policy: PolicyAdministration;
+  readonly narrowings: Narrowings;
   readonly sessions: Sessions;
   readonly accountChanges: AccountChanges;
   /** The throttle of the logins. */
@@ -172,6 +179,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     log,
   });
   const exchange = createExchange({ store, tokens, foreignTokens });
+  const narrowings = createNarrowings({ store, clock });
   const instances = createInstances({ store: createInstanceStore(database), clock });
   return {
     database,
@@ -192,6 +200,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
+    policy: createPolicyAdministration({ store, narrowings }),
+    narrowings,
     accountChanges: createAccountChanges({
       store,
       passwords,
