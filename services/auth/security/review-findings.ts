@@ -77,7 +77,8 @@ export interface ReviewFacts {
   readonly clients: readonly { readonly clientId: string; readonly proof: KeyFacts | 'secret' | 'none' }[];
   readonly users: readonly {
     readonly username: string;
-    readonly roles: readonly string[];
+    /** A role of the user grants more of auth than the user's own affairs. */
+    readonly isPrivileged: boolean;
     /** The password was never changed. */
     readonly hasFirstPassword: boolean;
     /** The password is among those that attackers try first. */
