@@ -1,6 +1,7 @@
 /** The connections on which access tokens travel: whether others can read them, and which peer is at their end. */
 
 import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import { requireOwnCredentials } from './copies.js';
 import { type Http2Session, isSecure, sessionUnder } from './grpc-js-internals.js';
 
 /** Where access tokens may travel without TLS: on loopback only, or on every network. */
@@ -19,9 +20,11 @@ export interface Channel {
  * Rejects a channel that others on the network could read or answer. Access tokens will travel on it: a reader could use
  * them, and an impostor of the issuer could hand out keys of its own.
  *
- * @throws TypeError when the channel is plaintext, leaves this machine, and `plaintext` does not allow it
+ * @throws TypeError when the channel is plaintext, leaves this machine, and `plaintext` does not allow it; when the
+ *   credentials cannot be used
  */
 export function requirePrivateChannel(channel: Channel): void {
+  requireOwnCredentials(channel.credentials);
   const { address, credentials, plaintext = 'loopback' } = channel;
   if (plaintext === 'allow' || isSecure(credentials) || isLoopbackTarget(address)) return;
   throw new TypeError(

@@ -8,6 +8,7 @@ import {
   createGuard,
   type Guard,
   type GuardOptions,
+  native,
   type SchemaMetadata,
 } from '@portcullis/guard';
 import { Registry } from 'prom-client';
@@ -213,7 +214,7 @@ async function openHost(
     tls: tls.listener,
     addServices: (server) => {
       for (const { definition, schema, handlers } of services) {
-        guard.addService(server, definition, schema, handlers);
+        guard.addService(server, definition, schema, native(handlers));
       }
     },
     serviceNames: services.map(({ definition }) => serviceNameOf(definition)),

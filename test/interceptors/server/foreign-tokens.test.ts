@@ -380,6 +380,7 @@ describe('another issuer', () => {
     ];
     for (const [over, words] of careless) {
       const guard = createGuard({
+        log: 'silent',
         issuer: ISSUER,
         audience: AUDIENCE,
         auth: { source: issuer.source },
