@@ -77,7 +77,7 @@ export function createContextStore(environment: NodeJS.ProcessEnv): ContextStore
         wanted === undefined
           ? 'Nobody is logged in: begin with portcullis login.'
           : `There is no context ${wanted}: portcullis login --context ${wanted} makes one.`,
-        EXIT.loggedOut,
+        { exitCode: EXIT.loggedOut },
       );
     },
     save: async (name, context, { isCurrent = false } = {}) => {
@@ -110,7 +110,10 @@ function fileOf(environment: NodeJS.ProcessEnv): string {
 async function read(file: string): Promise<Contexts> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined;
-    throw new CommandError(`${file} cannot be read: ${error.message}`, EXIT.failed, { cause: error });
+    throw new CommandError(`${file} cannot be read: ${error.message}`, {
+      exitCode: EXIT.failed,
+      cause: error,
+    });
   });
   if (text === undefined) return { version: FILE_VERSION, current: DEFAULT_CONTEXT, contexts: {} };
   // The text and the errors of the parsers are never repeated: they quote tokens.

@@ -22,8 +22,11 @@ export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 export class CommandError extends Error {
   readonly exitCode: ExitCode;
 
-  constructor(message: string, exitCode: ExitCode = EXIT.failed, options?: ErrorOptions) {
-    super(message, options);
+  constructor(
+    message: string,
+    { exitCode = EXIT.failed, cause }: { readonly exitCode?: ExitCode; readonly cause?: unknown } = {},
+  ) {
+    super(message, { cause });
     this.name = 'CommandError';
     this.exitCode = exitCode;
   }

@@ -23,9 +23,10 @@ export async function clientKey(file: string): Promise<KeyFile> {
   try {
     const publicKey = createPublicKey(createPrivateKey(text)).export({ type: 'spki', format: 'pem' });
     return { file, isNew, publicKey: String(publicKey) };
-  } catch {
+  } catch (cause) {
     throw new CommandError(
       `${file} is there already, and is no private key in PEM: name another folder with --out.`,
+      { cause },
     );
   }
 }
@@ -37,9 +38,10 @@ export async function brokerKey(file: string): Promise<KeyFile> {
   try {
     const pair = nkeys.fromSeed(new TextEncoder().encode(text.trim()));
     return { file, isNew, publicKey: pair.getPublicKey() };
-  } catch {
+  } catch (cause) {
     throw new CommandError(
       `${file} is there already, and is no seed of an nkey: name another folder with --out.`,
+      { cause },
     );
   }
 }

@@ -55,19 +55,19 @@ export function formatPolicy({ services, roles }: Policy): string {
  * @throws CommandError with every fault and its place
  */
 export function parsePolicy(text: string, name: string): Pick<Policy, 'services' | 'roles'> {
-  if (text.length > POLICY_LENGTH_MAX) throw new CommandError(`${name} is too long.`, EXIT.usage);
+  if (text.length > POLICY_LENGTH_MAX)
+    throw new CommandError(`${name} is too long.`, { exitCode: EXIT.usage });
   // Aliases would let a small file stand for a huge one.
   const document = parseDocument(text, { uniqueKeys: true });
   if (document.errors.length > 0) {
-    throw new CommandError(
-      document.errors.map(({ message }) => `${name}: ${message}`).join('\n'),
-      EXIT.usage,
-    );
+    throw new CommandError(document.errors.map(({ message }) => `${name}: ${message}`).join('\n'), {
+      exitCode: EXIT.usage,
+    });
   }
   const parsed = policySchema.safeParse(document.toJS({ maxAliasCount: 0 }) ?? {});
   if (!parsed.success) {
     const faults = parsed.error.issues.map(({ path, message }) => `${name}: ${path.join('.')}: ${message}`);
-    throw new CommandError(faults.join('\n'), EXIT.usage);
+    throw new CommandError(faults.join('\n'), { exitCode: EXIT.usage });
   }
   const { services, roles } = parsed.data;
   return {

@@ -86,7 +86,6 @@ function channelOptions(address: string, channelCredentials: ChannelCredentials)
   } catch (cause) {
     throw new CommandError(
       `Refusing to send a password or a token to ${address} in plaintext: name the CA certificate with --ca.`,
-      undefined,
       { cause },
     );
   }
@@ -98,20 +97,16 @@ async function credentialsOf({ caFile, certFile, keyFile }: Endpoint): Promise<C
   try {
     return credentials.createSsl(ca ?? null, key ?? null, cert ?? null);
   } catch (cause) {
-    throw new CommandError(
-      'The certificates cannot be used: are they PEM, and do they belong together?',
-      undefined,
-      {
-        cause,
-      },
-    );
+    throw new CommandError('The certificates cannot be used: are they PEM, and do they belong together?', {
+      cause,
+    });
   }
 }
 
 async function contentOf(file: string | undefined): Promise<Buffer | undefined> {
   if (file === undefined) return undefined;
   return await readFile(file).catch((cause: NodeJS.ErrnoException) => {
-    throw new CommandError(`${file} cannot be read: ${cause.message}`, undefined, { cause });
+    throw new CommandError(`${file} cannot be read: ${cause.message}`, { cause });
   });
 }
 

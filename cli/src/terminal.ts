@@ -55,13 +55,15 @@ export function tableOf(header: readonly string[], rows: readonly (readonly stri
  */
 export async function askPassword(terminal: Terminal, message: string): Promise<string> {
   if (!terminal.input.isTTY) {
-    throw new CommandError('There is no terminal to ask for the password: use --password-stdin.', EXIT.usage);
+    throw new CommandError('There is no terminal to ask for the password: use --password-stdin.', {
+      exitCode: EXIT.usage,
+    });
   }
   try {
     return await password({ message }, { input: terminal.input, output: terminal.notes });
   } catch (error) {
     if (error instanceof Error && error.name === 'ExitPromptError') {
-      throw new CommandError('Interrupted.', EXIT.interrupted, { cause: error });
+      throw new CommandError('Interrupted.', { exitCode: EXIT.interrupted, cause: error });
     }
     throw error;
   }
@@ -74,7 +76,8 @@ export async function readInput({ input }: Terminal): Promise<string> {
   for await (const part of input) {
     const bytes = Buffer.from(part as Buffer);
     length += bytes.length;
-    if (length > INPUT_BYTES_MAX) throw new CommandError('Standard input is too long.', EXIT.usage);
+    if (length > INPUT_BYTES_MAX)
+      throw new CommandError('Standard input is too long.', { exitCode: EXIT.usage });
     parts.push(bytes);
   }
   return Buffer.concat(parts)

@@ -61,10 +61,10 @@ export async function login(terminal: Terminal, store: ContextStore, options: Lo
 /** Paths are stored whole, because later commands run in other folders. */
 function endpointOf({ address, ca, cert, key }: LoginOptions): Endpoint {
   if ((cert === undefined) !== (key === undefined)) {
-    throw new CommandError('--cert and --key are given together.', EXIT.usage);
+    throw new CommandError('--cert and --key are given together.', { exitCode: EXIT.usage });
   }
   if (cert !== undefined && ca === undefined) {
-    throw new CommandError('--cert needs --ca.', EXIT.usage);
+    throw new CommandError('--cert needs --ca.', { exitCode: EXIT.usage });
   }
   return {
     address,

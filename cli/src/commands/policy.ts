@@ -96,7 +96,7 @@ async function readPolicy(session: Session) {
 async function textOf(terminal: Terminal, file: string): Promise<string> {
   if (file === '-') return await readInput(terminal);
   return await readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
-    throw new CommandError(`${file} cannot be read: ${cause.message}`, EXIT.usage, { cause });
+    throw new CommandError(`${file} cannot be read: ${cause.message}`, { exitCode: EXIT.usage, cause });
   });
 }
 

@@ -53,8 +53,7 @@ export async function addService(
   const descriptorSet = await readFile(options.proto).catch((cause: NodeJS.ErrnoException) => {
     throw new CommandError(
       `${options.proto} cannot be read: ${cause.message}. buf build -o ${name}.binpb writes a descriptor set.`,
-      EXIT.usage,
-      { cause },
+      { exitCode: EXIT.usage, cause },
     );
   });
   await inSession(store, options.context, async (session) => {

@@ -5,27 +5,27 @@
 // source: auth/v1/auth_service.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
   type ChannelCredentials,
-  type Client,
+  Client,
   type ClientOptions,
   type ClientUnaryCall,
   type handleUnaryCall,
-  type Metadata,
   makeGenericClientConstructor,
+  type Metadata,
   type ServiceError,
   type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { protoMetadata as protoMetadata1, Timestamp } from '../../google/protobuf/timestamp.js';
+} from "@grpc/grpc-js";
+import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
 import {
-  type Caller,
+  Caller,
   callerFromJSON,
   callerToJSON,
   protoMetadata as protoMetadata2,
   Rule,
-} from '../../portcullis/access/v1/access.js';
+} from "../../portcullis/access/v1/access.js";
 import {
   ExchangeTokenRequest,
   ExchangeTokenResponse,
@@ -33,11 +33,11 @@ import {
   IssueServiceTokenResponse,
   KeySet,
   protoMetadata as protoMetadata3,
-} from '../../portcullis/token/v1/token.js';
+} from "../../portcullis/token/v1/token.js";
 
-export const protobufPackage = 'auth.v1';
+export const protobufPackage = "auth.v1";
 
-export const protobufFileName = 'auth/v1/auth_service.proto';
+export const protobufFileName = "auth/v1/auth_service.proto";
 
 /** Logging in, keeping a session alive, and tokens for services. */
 
@@ -50,11 +50,17 @@ export interface Session {
   /** The device name that Login was called with. */
   deviceName: string;
   /** When the session was opened. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
   /** When the session was last refreshed; at first, when it was opened. */
-  lastUseTime: Date | undefined;
+  lastUseTime:
+    | Date
+    | undefined;
   /** When the session ends, even if it is refreshed until then. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
   /** This is the session of the calling token. */
   current: boolean;
 }
@@ -86,13 +92,19 @@ export interface LoginResponse {
   /** The access token, to be sent as `authorization: Bearer …`. */
   accessToken: string;
   /** When the access token expires. */
-  accessTokenExpireTime: Date | undefined;
+  accessTokenExpireTime:
+    | Date
+    | undefined;
   /** The refresh token; it can be used once. */
   refreshToken: string;
   /** When the refresh token expires if it is not used. */
-  refreshTokenExpireTime: Date | undefined;
+  refreshTokenExpireTime:
+    | Date
+    | undefined;
   /** The session that was opened. */
-  session: Session | undefined;
+  session:
+    | Session
+    | undefined;
   /** The granted scopes, which may be fewer than the requested ones. */
   scopes: string[];
   /** The granted audiences, which may be fewer than the requested ones. */
@@ -116,11 +128,15 @@ export interface RefreshResponse {
   /** The access token, to be sent as `authorization: Bearer …`. */
   accessToken: string;
   /** When the access token expires. */
-  accessTokenExpireTime: Date | undefined;
+  accessTokenExpireTime:
+    | Date
+    | undefined;
   /** The next refresh token; the one that was sent is used up. */
   refreshToken: string;
   /** When the refresh token expires if it is not used. */
-  refreshTokenExpireTime: Date | undefined;
+  refreshTokenExpireTime:
+    | Date
+    | undefined;
   /**
    * The scopes of the access token; fewer than at the login if the user's roles
    * grant fewer now.
@@ -131,10 +147,12 @@ export interface RefreshResponse {
 }
 
 /** Asks to end the caller's session. */
-export type LogoutRequest = {};
+export interface LogoutRequest {
+}
 
 /** The session has ended. */
-export type LogoutResponse = {};
+export interface LogoutResponse {
+}
 
 /** Asks to end the session of a refresh token. */
 export interface RevokeTokenRequest {
@@ -146,7 +164,8 @@ export interface RevokeTokenRequest {
 }
 
 /** No session of the token is open any more. */
-export type RevokeTokenResponse = {};
+export interface RevokeTokenResponse {
+}
 
 /** Asks to set a new password. */
 export interface SetPasswordRequest {
@@ -214,7 +233,8 @@ export interface RevokeSessionResponse {
 }
 
 /** Asks to end the caller's other sessions. */
-export type RevokeOtherSessionsRequest = {};
+export interface RevokeOtherSessionsRequest {
+}
 
 /** The other sessions have ended. */
 export interface RevokeOtherSessionsResponse {
@@ -230,7 +250,8 @@ export interface RevokeOtherSessionsResponse {
 }
 
 /** Asks for the public keys. */
-export type GetKeysRequest = {};
+export interface GetKeysRequest {
+}
 
 /** The public keys. */
 export interface GetKeysResponse {
@@ -270,7 +291,9 @@ export interface IntrospectResponse {
   /** The services it is for (`aud`), by our names. */
   audiences: string[];
   /** When it expires (`exp`). */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
   /** Its identifier (`jti`): a UUID, except in a token of another issuer. */
   tokenId: string;
   /**
@@ -287,18 +310,22 @@ export interface IntrospectResponse {
    */
   actors: string[];
   /** When it was issued (`iat`). */
-  issueTime: Date | undefined;
+  issueTime:
+    | Date
+    | undefined;
   /** When the subject last authenticated (`auth_time`); unset for services. */
-  authTime: Date | undefined;
+  authTime:
+    | Date
+    | undefined;
   /** Whether it is a user's token, or a service's own. */
   caller: Caller;
 }
 
 function createBaseSession(): Session {
   return {
-    sessionId: '',
-    clientId: '',
-    deviceName: '',
+    sessionId: "",
+    clientId: "",
+    deviceName: "",
     createTime: undefined,
     lastUseTime: undefined,
     expireTime: undefined,
@@ -308,13 +335,13 @@ function createBaseSession(): Session {
 
 export const Session: MessageFns<Session> = {
   encode(message: Session, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       writer.uint32(10).string(message.sessionId);
     }
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(18).string(message.clientId);
     }
-    if (message.deviceName !== '') {
+    if (message.deviceName !== "") {
       writer.uint32(26).string(message.deviceName);
     }
     if (message.createTime !== undefined) {
@@ -336,7 +363,7 @@ export const Session: MessageFns<Session> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -418,46 +445,46 @@ export const Session: MessageFns<Session> = {
       sessionId: isSet(object.sessionId)
         ? globalThis.String(object.sessionId)
         : isSet(object.session_id)
-          ? globalThis.String(object.session_id)
-          : '',
+        ? globalThis.String(object.session_id)
+        : "",
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       deviceName: isSet(object.deviceName)
         ? globalThis.String(object.deviceName)
         : isSet(object.device_name)
-          ? globalThis.String(object.device_name)
-          : '',
+        ? globalThis.String(object.device_name)
+        : "",
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
-          ? fromJsonTimestamp(object.create_time)
-          : undefined,
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
       lastUseTime: isSet(object.lastUseTime)
         ? fromJsonTimestamp(object.lastUseTime)
         : isSet(object.last_use_time)
-          ? fromJsonTimestamp(object.last_use_time)
-          : undefined,
+        ? fromJsonTimestamp(object.last_use_time)
+        : undefined,
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
-          ? fromJsonTimestamp(object.expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
       current: isSet(object.current) ? globalThis.Boolean(object.current) : false,
     };
   },
 
   toJSON(message: Session): unknown {
     const obj: any = {};
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
     }
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.deviceName !== '') {
+    if (message.deviceName !== "") {
       obj.deviceName = message.deviceName;
     }
     if (message.createTime !== undefined) {
@@ -480,9 +507,9 @@ export const Session: MessageFns<Session> = {
   },
   fromPartial<I extends Exact<DeepPartial<Session>, I>>(object: I): Session {
     const message = createBaseSession();
-    message.sessionId = object.sessionId ?? '';
-    message.clientId = object.clientId ?? '';
-    message.deviceName = object.deviceName ?? '';
+    message.sessionId = object.sessionId ?? "";
+    message.clientId = object.clientId ?? "";
+    message.deviceName = object.deviceName ?? "";
     message.createTime = object.createTime ?? undefined;
     message.lastUseTime = object.lastUseTime ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
@@ -492,15 +519,15 @@ export const Session: MessageFns<Session> = {
 };
 
 function createBaseLoginRequest(): LoginRequest {
-  return { username: '', password: '', audiences: [], scopes: [], deviceName: '' };
+  return { username: "", password: "", audiences: [], scopes: [], deviceName: "" };
 }
 
 export const LoginRequest: MessageFns<LoginRequest> = {
   encode(message: LoginRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.username !== '') {
+    if (message.username !== "") {
       writer.uint32(10).string(message.username);
     }
-    if (message.password !== '') {
+    if (message.password !== "") {
       writer.uint32(18).string(message.password);
     }
     for (const v of message.audiences) {
@@ -509,7 +536,7 @@ export const LoginRequest: MessageFns<LoginRequest> = {
     for (const v of message.scopes) {
       writer.uint32(34).string(v!);
     }
-    if (message.deviceName !== '') {
+    if (message.deviceName !== "") {
       writer.uint32(42).string(message.deviceName);
     }
     return writer;
@@ -519,7 +546,7 @@ export const LoginRequest: MessageFns<LoginRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -582,28 +609,26 @@ export const LoginRequest: MessageFns<LoginRequest> = {
 
   fromJSON(object: any): LoginRequest {
     return {
-      username: isSet(object.username) ? globalThis.String(object.username) : '',
-      password: isSet(object.password) ? globalThis.String(object.password) : '',
+      username: isSet(object.username) ? globalThis.String(object.username) : "",
+      password: isSet(object.password) ? globalThis.String(object.password) : "",
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
       deviceName: isSet(object.deviceName)
         ? globalThis.String(object.deviceName)
         : isSet(object.device_name)
-          ? globalThis.String(object.device_name)
-          : '',
+        ? globalThis.String(object.device_name)
+        : "",
     };
   },
 
   toJSON(message: LoginRequest): unknown {
     const obj: any = {};
-    if (message.username !== '') {
+    if (message.username !== "") {
       obj.username = message.username;
     }
-    if (message.password !== '') {
+    if (message.password !== "") {
       obj.password = message.password;
     }
     if (message.audiences?.length) {
@@ -612,7 +637,7 @@ export const LoginRequest: MessageFns<LoginRequest> = {
     if (message.scopes?.length) {
       obj.scopes = message.scopes;
     }
-    if (message.deviceName !== '') {
+    if (message.deviceName !== "") {
       obj.deviceName = message.deviceName;
     }
     return obj;
@@ -623,20 +648,20 @@ export const LoginRequest: MessageFns<LoginRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<LoginRequest>, I>>(object: I): LoginRequest {
     const message = createBaseLoginRequest();
-    message.username = object.username ?? '';
-    message.password = object.password ?? '';
+    message.username = object.username ?? "";
+    message.password = object.password ?? "";
     message.audiences = object.audiences?.map((e) => e) || [];
     message.scopes = object.scopes?.map((e) => e) || [];
-    message.deviceName = object.deviceName ?? '';
+    message.deviceName = object.deviceName ?? "";
     return message;
   },
 };
 
 function createBaseLoginResponse(): LoginResponse {
   return {
-    accessToken: '',
+    accessToken: "",
     accessTokenExpireTime: undefined,
-    refreshToken: '',
+    refreshToken: "",
     refreshTokenExpireTime: undefined,
     session: undefined,
     scopes: [],
@@ -646,13 +671,13 @@ function createBaseLoginResponse(): LoginResponse {
 
 export const LoginResponse: MessageFns<LoginResponse> = {
   encode(message: LoginResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       writer.uint32(10).string(message.accessToken);
     }
     if (message.accessTokenExpireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.accessTokenExpireTime), writer.uint32(18).fork()).join();
     }
-    if (message.refreshToken !== '') {
+    if (message.refreshToken !== "") {
       writer.uint32(26).string(message.refreshToken);
     }
     if (message.refreshTokenExpireTime !== undefined) {
@@ -674,7 +699,7 @@ export const LoginResponse: MessageFns<LoginResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -756,23 +781,23 @@ export const LoginResponse: MessageFns<LoginResponse> = {
       accessToken: isSet(object.accessToken)
         ? globalThis.String(object.accessToken)
         : isSet(object.access_token)
-          ? globalThis.String(object.access_token)
-          : '',
+        ? globalThis.String(object.access_token)
+        : "",
       accessTokenExpireTime: isSet(object.accessTokenExpireTime)
         ? fromJsonTimestamp(object.accessTokenExpireTime)
         : isSet(object.access_token_expire_time)
-          ? fromJsonTimestamp(object.access_token_expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.access_token_expire_time)
+        : undefined,
       refreshToken: isSet(object.refreshToken)
         ? globalThis.String(object.refreshToken)
         : isSet(object.refresh_token)
-          ? globalThis.String(object.refresh_token)
-          : '',
+        ? globalThis.String(object.refresh_token)
+        : "",
       refreshTokenExpireTime: isSet(object.refreshTokenExpireTime)
         ? fromJsonTimestamp(object.refreshTokenExpireTime)
         : isSet(object.refresh_token_expire_time)
-          ? fromJsonTimestamp(object.refresh_token_expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.refresh_token_expire_time)
+        : undefined,
       session: isSet(object.session) ? Session.fromJSON(object.session) : undefined,
       scopes: globalThis.Array.isArray(object?.scopes)
         ? object.scopes.map((e: any) => globalThis.String(e))
@@ -785,13 +810,13 @@ export const LoginResponse: MessageFns<LoginResponse> = {
 
   toJSON(message: LoginResponse): unknown {
     const obj: any = {};
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       obj.accessToken = message.accessToken;
     }
     if (message.accessTokenExpireTime !== undefined) {
       obj.accessTokenExpireTime = message.accessTokenExpireTime.toISOString();
     }
-    if (message.refreshToken !== '') {
+    if (message.refreshToken !== "") {
       obj.refreshToken = message.refreshToken;
     }
     if (message.refreshTokenExpireTime !== undefined) {
@@ -814,14 +839,13 @@ export const LoginResponse: MessageFns<LoginResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<LoginResponse>, I>>(object: I): LoginResponse {
     const message = createBaseLoginResponse();
-    message.accessToken = object.accessToken ?? '';
+    message.accessToken = object.accessToken ?? "";
     message.accessTokenExpireTime = object.accessTokenExpireTime ?? undefined;
-    message.refreshToken = object.refreshToken ?? '';
+    message.refreshToken = object.refreshToken ?? "";
     message.refreshTokenExpireTime = object.refreshTokenExpireTime ?? undefined;
-    message.session =
-      object.session !== undefined && object.session !== null
-        ? Session.fromPartial(object.session)
-        : undefined;
+    message.session = (object.session !== undefined && object.session !== null)
+      ? Session.fromPartial(object.session)
+      : undefined;
     message.scopes = object.scopes?.map((e) => e) || [];
     message.audiences = object.audiences?.map((e) => e) || [];
     return message;
@@ -829,15 +853,15 @@ export const LoginResponse: MessageFns<LoginResponse> = {
 };
 
 function createBaseRefreshRequest(): RefreshRequest {
-  return { refreshToken: '', requestId: '' };
+  return { refreshToken: "", requestId: "" };
 }
 
 export const RefreshRequest: MessageFns<RefreshRequest> = {
   encode(message: RefreshRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.refreshToken !== '') {
+    if (message.refreshToken !== "") {
       writer.uint32(10).string(message.refreshToken);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
     }
     return writer;
@@ -847,7 +871,7 @@ export const RefreshRequest: MessageFns<RefreshRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -889,22 +913,22 @@ export const RefreshRequest: MessageFns<RefreshRequest> = {
       refreshToken: isSet(object.refreshToken)
         ? globalThis.String(object.refreshToken)
         : isSet(object.refresh_token)
-          ? globalThis.String(object.refresh_token)
-          : '',
+        ? globalThis.String(object.refresh_token)
+        : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: RefreshRequest): unknown {
     const obj: any = {};
-    if (message.refreshToken !== '') {
+    if (message.refreshToken !== "") {
       obj.refreshToken = message.refreshToken;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -915,17 +939,17 @@ export const RefreshRequest: MessageFns<RefreshRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<RefreshRequest>, I>>(object: I): RefreshRequest {
     const message = createBaseRefreshRequest();
-    message.refreshToken = object.refreshToken ?? '';
-    message.requestId = object.requestId ?? '';
+    message.refreshToken = object.refreshToken ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
 
 function createBaseRefreshResponse(): RefreshResponse {
   return {
-    accessToken: '',
+    accessToken: "",
     accessTokenExpireTime: undefined,
-    refreshToken: '',
+    refreshToken: "",
     refreshTokenExpireTime: undefined,
     scopes: [],
     audiences: [],
@@ -934,13 +958,13 @@ function createBaseRefreshResponse(): RefreshResponse {
 
 export const RefreshResponse: MessageFns<RefreshResponse> = {
   encode(message: RefreshResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       writer.uint32(10).string(message.accessToken);
     }
     if (message.accessTokenExpireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.accessTokenExpireTime), writer.uint32(18).fork()).join();
     }
-    if (message.refreshToken !== '') {
+    if (message.refreshToken !== "") {
       writer.uint32(26).string(message.refreshToken);
     }
     if (message.refreshTokenExpireTime !== undefined) {
@@ -959,7 +983,7 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1033,23 +1057,23 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
       accessToken: isSet(object.accessToken)
         ? globalThis.String(object.accessToken)
         : isSet(object.access_token)
-          ? globalThis.String(object.access_token)
-          : '',
+        ? globalThis.String(object.access_token)
+        : "",
       accessTokenExpireTime: isSet(object.accessTokenExpireTime)
         ? fromJsonTimestamp(object.accessTokenExpireTime)
         : isSet(object.access_token_expire_time)
-          ? fromJsonTimestamp(object.access_token_expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.access_token_expire_time)
+        : undefined,
       refreshToken: isSet(object.refreshToken)
         ? globalThis.String(object.refreshToken)
         : isSet(object.refresh_token)
-          ? globalThis.String(object.refresh_token)
-          : '',
+        ? globalThis.String(object.refresh_token)
+        : "",
       refreshTokenExpireTime: isSet(object.refreshTokenExpireTime)
         ? fromJsonTimestamp(object.refreshTokenExpireTime)
         : isSet(object.refresh_token_expire_time)
-          ? fromJsonTimestamp(object.refresh_token_expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.refresh_token_expire_time)
+        : undefined,
       scopes: globalThis.Array.isArray(object?.scopes)
         ? object.scopes.map((e: any) => globalThis.String(e))
         : [],
@@ -1061,13 +1085,13 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
 
   toJSON(message: RefreshResponse): unknown {
     const obj: any = {};
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       obj.accessToken = message.accessToken;
     }
     if (message.accessTokenExpireTime !== undefined) {
       obj.accessTokenExpireTime = message.accessTokenExpireTime.toISOString();
     }
-    if (message.refreshToken !== '') {
+    if (message.refreshToken !== "") {
       obj.refreshToken = message.refreshToken;
     }
     if (message.refreshTokenExpireTime !== undefined) {
@@ -1087,9 +1111,9 @@ export const RefreshResponse: MessageFns<RefreshResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<RefreshResponse>, I>>(object: I): RefreshResponse {
     const message = createBaseRefreshResponse();
-    message.accessToken = object.accessToken ?? '';
+    message.accessToken = object.accessToken ?? "";
     message.accessTokenExpireTime = object.accessTokenExpireTime ?? undefined;
-    message.refreshToken = object.refreshToken ?? '';
+    message.refreshToken = object.refreshToken ?? "";
     message.refreshTokenExpireTime = object.refreshTokenExpireTime ?? undefined;
     message.scopes = object.scopes?.map((e) => e) || [];
     message.audiences = object.audiences?.map((e) => e) || [];
@@ -1110,7 +1134,7 @@ export const LogoutRequest: MessageFns<LogoutRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1162,7 +1186,7 @@ export const LogoutResponse: MessageFns<LogoutResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1202,12 +1226,12 @@ export const LogoutResponse: MessageFns<LogoutResponse> = {
 };
 
 function createBaseRevokeTokenRequest(): RevokeTokenRequest {
-  return { token: '' };
+  return { token: "" };
 }
 
 export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
   encode(message: RevokeTokenRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.token !== '') {
+    if (message.token !== "") {
       writer.uint32(10).string(message.token);
     }
     return writer;
@@ -1217,7 +1241,7 @@ export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1247,12 +1271,12 @@ export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
   },
 
   fromJSON(object: any): RevokeTokenRequest {
-    return { token: isSet(object.token) ? globalThis.String(object.token) : '' };
+    return { token: isSet(object.token) ? globalThis.String(object.token) : "" };
   },
 
   toJSON(message: RevokeTokenRequest): unknown {
     const obj: any = {};
-    if (message.token !== '') {
+    if (message.token !== "") {
       obj.token = message.token;
     }
     return obj;
@@ -1263,7 +1287,7 @@ export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<RevokeTokenRequest>, I>>(object: I): RevokeTokenRequest {
     const message = createBaseRevokeTokenRequest();
-    message.token = object.token ?? '';
+    message.token = object.token ?? "";
     return message;
   },
 };
@@ -1281,7 +1305,7 @@ export const RevokeTokenResponse: MessageFns<RevokeTokenResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1321,15 +1345,15 @@ export const RevokeTokenResponse: MessageFns<RevokeTokenResponse> = {
 };
 
 function createBaseSetPasswordRequest(): SetPasswordRequest {
-  return { resetToken: '', newPassword: '' };
+  return { resetToken: "", newPassword: "" };
 }
 
 export const SetPasswordRequest: MessageFns<SetPasswordRequest> = {
   encode(message: SetPasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.resetToken !== '') {
+    if (message.resetToken !== "") {
       writer.uint32(10).string(message.resetToken);
     }
-    if (message.newPassword !== '') {
+    if (message.newPassword !== "") {
       writer.uint32(18).string(message.newPassword);
     }
     return writer;
@@ -1339,7 +1363,7 @@ export const SetPasswordRequest: MessageFns<SetPasswordRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1381,22 +1405,22 @@ export const SetPasswordRequest: MessageFns<SetPasswordRequest> = {
       resetToken: isSet(object.resetToken)
         ? globalThis.String(object.resetToken)
         : isSet(object.reset_token)
-          ? globalThis.String(object.reset_token)
-          : '',
+        ? globalThis.String(object.reset_token)
+        : "",
       newPassword: isSet(object.newPassword)
         ? globalThis.String(object.newPassword)
         : isSet(object.new_password)
-          ? globalThis.String(object.new_password)
-          : '',
+        ? globalThis.String(object.new_password)
+        : "",
     };
   },
 
   toJSON(message: SetPasswordRequest): unknown {
     const obj: any = {};
-    if (message.resetToken !== '') {
+    if (message.resetToken !== "") {
       obj.resetToken = message.resetToken;
     }
-    if (message.newPassword !== '') {
+    if (message.newPassword !== "") {
       obj.newPassword = message.newPassword;
     }
     return obj;
@@ -1407,8 +1431,8 @@ export const SetPasswordRequest: MessageFns<SetPasswordRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<SetPasswordRequest>, I>>(object: I): SetPasswordRequest {
     const message = createBaseSetPasswordRequest();
-    message.resetToken = object.resetToken ?? '';
-    message.newPassword = object.newPassword ?? '';
+    message.resetToken = object.resetToken ?? "";
+    message.newPassword = object.newPassword ?? "";
     return message;
   },
 };
@@ -1421,7 +1445,7 @@ export const SetPasswordResponse: MessageFns<SetPasswordResponse> = {
   encode(message: SetPasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(8).uint64(message.sequence);
     }
@@ -1435,7 +1459,7 @@ export const SetPasswordResponse: MessageFns<SetPasswordResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1478,8 +1502,8 @@ export const SetPasswordResponse: MessageFns<SetPasswordResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -1499,23 +1523,22 @@ export const SetPasswordResponse: MessageFns<SetPasswordResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<SetPasswordResponse>, I>>(object: I): SetPasswordResponse {
     const message = createBaseSetPasswordResponse();
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseChangePasswordRequest(): ChangePasswordRequest {
-  return { oldPassword: '', newPassword: '' };
+  return { oldPassword: "", newPassword: "" };
 }
 
 export const ChangePasswordRequest: MessageFns<ChangePasswordRequest> = {
   encode(message: ChangePasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.oldPassword !== '') {
+    if (message.oldPassword !== "") {
       writer.uint32(10).string(message.oldPassword);
     }
-    if (message.newPassword !== '') {
+    if (message.newPassword !== "") {
       writer.uint32(18).string(message.newPassword);
     }
     return writer;
@@ -1525,7 +1548,7 @@ export const ChangePasswordRequest: MessageFns<ChangePasswordRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1567,22 +1590,22 @@ export const ChangePasswordRequest: MessageFns<ChangePasswordRequest> = {
       oldPassword: isSet(object.oldPassword)
         ? globalThis.String(object.oldPassword)
         : isSet(object.old_password)
-          ? globalThis.String(object.old_password)
-          : '',
+        ? globalThis.String(object.old_password)
+        : "",
       newPassword: isSet(object.newPassword)
         ? globalThis.String(object.newPassword)
         : isSet(object.new_password)
-          ? globalThis.String(object.new_password)
-          : '',
+        ? globalThis.String(object.new_password)
+        : "",
     };
   },
 
   toJSON(message: ChangePasswordRequest): unknown {
     const obj: any = {};
-    if (message.oldPassword !== '') {
+    if (message.oldPassword !== "") {
       obj.oldPassword = message.oldPassword;
     }
-    if (message.newPassword !== '') {
+    if (message.newPassword !== "") {
       obj.newPassword = message.newPassword;
     }
     return obj;
@@ -1593,8 +1616,8 @@ export const ChangePasswordRequest: MessageFns<ChangePasswordRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<ChangePasswordRequest>, I>>(object: I): ChangePasswordRequest {
     const message = createBaseChangePasswordRequest();
-    message.oldPassword = object.oldPassword ?? '';
-    message.newPassword = object.newPassword ?? '';
+    message.oldPassword = object.oldPassword ?? "";
+    message.newPassword = object.newPassword ?? "";
     return message;
   },
 };
@@ -1607,7 +1630,7 @@ export const ChangePasswordResponse: MessageFns<ChangePasswordResponse> = {
   encode(message: ChangePasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(8).uint64(message.sequence);
     }
@@ -1621,7 +1644,7 @@ export const ChangePasswordResponse: MessageFns<ChangePasswordResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1664,8 +1687,8 @@ export const ChangePasswordResponse: MessageFns<ChangePasswordResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -1685,15 +1708,14 @@ export const ChangePasswordResponse: MessageFns<ChangePasswordResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<ChangePasswordResponse>, I>>(object: I): ChangePasswordResponse {
     const message = createBaseChangePasswordResponse();
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseListSessionsRequest(): ListSessionsRequest {
-  return { pageSize: 0, pageToken: '' };
+  return { pageSize: 0, pageToken: "" };
 }
 
 export const ListSessionsRequest: MessageFns<ListSessionsRequest> = {
@@ -1701,7 +1723,7 @@ export const ListSessionsRequest: MessageFns<ListSessionsRequest> = {
     if (message.pageSize !== 0) {
       writer.uint32(8).int32(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
     }
     return writer;
@@ -1711,7 +1733,7 @@ export const ListSessionsRequest: MessageFns<ListSessionsRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1753,13 +1775,13 @@ export const ListSessionsRequest: MessageFns<ListSessionsRequest> = {
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
-          ? globalThis.Number(object.page_size)
-          : 0,
+        ? globalThis.Number(object.page_size)
+        : 0,
       pageToken: isSet(object.pageToken)
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
-          ? globalThis.String(object.page_token)
-          : '',
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
@@ -1768,7 +1790,7 @@ export const ListSessionsRequest: MessageFns<ListSessionsRequest> = {
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
     return obj;
@@ -1780,13 +1802,13 @@ export const ListSessionsRequest: MessageFns<ListSessionsRequest> = {
   fromPartial<I extends Exact<DeepPartial<ListSessionsRequest>, I>>(object: I): ListSessionsRequest {
     const message = createBaseListSessionsRequest();
     message.pageSize = object.pageSize ?? 0;
-    message.pageToken = object.pageToken ?? '';
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseListSessionsResponse(): ListSessionsResponse {
-  return { sessions: [], nextPageToken: '' };
+  return { sessions: [], nextPageToken: "" };
 }
 
 export const ListSessionsResponse: MessageFns<ListSessionsResponse> = {
@@ -1794,7 +1816,7 @@ export const ListSessionsResponse: MessageFns<ListSessionsResponse> = {
     for (const v of message.sessions) {
       Session.encode(v!, writer.uint32(10).fork()).join();
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
@@ -1804,7 +1826,7 @@ export const ListSessionsResponse: MessageFns<ListSessionsResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1843,14 +1865,12 @@ export const ListSessionsResponse: MessageFns<ListSessionsResponse> = {
 
   fromJSON(object: any): ListSessionsResponse {
     return {
-      sessions: globalThis.Array.isArray(object?.sessions)
-        ? object.sessions.map((e: any) => Session.fromJSON(e))
-        : [],
+      sessions: globalThis.Array.isArray(object?.sessions) ? object.sessions.map((e: any) => Session.fromJSON(e)) : [],
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
-          ? globalThis.String(object.next_page_token)
-          : '',
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -1859,7 +1879,7 @@ export const ListSessionsResponse: MessageFns<ListSessionsResponse> = {
     if (message.sessions?.length) {
       obj.sessions = message.sessions.map((e) => Session.toJSON(e));
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
     return obj;
@@ -1871,18 +1891,18 @@ export const ListSessionsResponse: MessageFns<ListSessionsResponse> = {
   fromPartial<I extends Exact<DeepPartial<ListSessionsResponse>, I>>(object: I): ListSessionsResponse {
     const message = createBaseListSessionsResponse();
     message.sessions = object.sessions?.map((e) => Session.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? '';
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
 function createBaseRevokeSessionRequest(): RevokeSessionRequest {
-  return { sessionId: '' };
+  return { sessionId: "" };
 }
 
 export const RevokeSessionRequest: MessageFns<RevokeSessionRequest> = {
   encode(message: RevokeSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       writer.uint32(10).string(message.sessionId);
     }
     return writer;
@@ -1892,7 +1912,7 @@ export const RevokeSessionRequest: MessageFns<RevokeSessionRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1926,14 +1946,14 @@ export const RevokeSessionRequest: MessageFns<RevokeSessionRequest> = {
       sessionId: isSet(object.sessionId)
         ? globalThis.String(object.sessionId)
         : isSet(object.session_id)
-          ? globalThis.String(object.session_id)
-          : '',
+        ? globalThis.String(object.session_id)
+        : "",
     };
   },
 
   toJSON(message: RevokeSessionRequest): unknown {
     const obj: any = {};
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
     }
     return obj;
@@ -1944,7 +1964,7 @@ export const RevokeSessionRequest: MessageFns<RevokeSessionRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<RevokeSessionRequest>, I>>(object: I): RevokeSessionRequest {
     const message = createBaseRevokeSessionRequest();
-    message.sessionId = object.sessionId ?? '';
+    message.sessionId = object.sessionId ?? "";
     return message;
   },
 };
@@ -1957,7 +1977,7 @@ export const RevokeSessionResponse: MessageFns<RevokeSessionResponse> = {
   encode(message: RevokeSessionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(8).uint64(message.sequence);
     }
@@ -1971,7 +1991,7 @@ export const RevokeSessionResponse: MessageFns<RevokeSessionResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2014,8 +2034,8 @@ export const RevokeSessionResponse: MessageFns<RevokeSessionResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -2035,8 +2055,7 @@ export const RevokeSessionResponse: MessageFns<RevokeSessionResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<RevokeSessionResponse>, I>>(object: I): RevokeSessionResponse {
     const message = createBaseRevokeSessionResponse();
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
@@ -2055,7 +2074,7 @@ export const RevokeOtherSessionsRequest: MessageFns<RevokeOtherSessionsRequest> 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2105,7 +2124,7 @@ export const RevokeOtherSessionsResponse: MessageFns<RevokeOtherSessionsResponse
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(16).uint64(message.sequence);
     }
@@ -2119,7 +2138,7 @@ export const RevokeOtherSessionsResponse: MessageFns<RevokeOtherSessionsResponse
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2169,14 +2188,14 @@ export const RevokeOtherSessionsResponse: MessageFns<RevokeOtherSessionsResponse
       endedSessions: isSet(object.endedSessions)
         ? globalThis.Number(object.endedSessions)
         : isSet(object.ended_sessions)
-          ? globalThis.Number(object.ended_sessions)
-          : 0,
+        ? globalThis.Number(object.ended_sessions)
+        : 0,
       sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -2194,18 +2213,13 @@ export const RevokeOtherSessionsResponse: MessageFns<RevokeOtherSessionsResponse
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RevokeOtherSessionsResponse>, I>>(
-    base?: I,
-  ): RevokeOtherSessionsResponse {
+  create<I extends Exact<DeepPartial<RevokeOtherSessionsResponse>, I>>(base?: I): RevokeOtherSessionsResponse {
     return RevokeOtherSessionsResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<RevokeOtherSessionsResponse>, I>>(
-    object: I,
-  ): RevokeOtherSessionsResponse {
+  fromPartial<I extends Exact<DeepPartial<RevokeOtherSessionsResponse>, I>>(object: I): RevokeOtherSessionsResponse {
     const message = createBaseRevokeOtherSessionsResponse();
     message.endedSessions = object.endedSessions ?? 0;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
@@ -2224,7 +2238,7 @@ export const GetKeysRequest: MessageFns<GetKeysRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2282,7 +2296,7 @@ export const GetKeysResponse: MessageFns<GetKeysResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2325,8 +2339,8 @@ export const GetKeysResponse: MessageFns<GetKeysResponse> = {
       keySet: isSet(object.keySet)
         ? KeySet.fromJSON(object.keySet)
         : isSet(object.key_set)
-          ? KeySet.fromJSON(object.key_set)
-          : undefined,
+        ? KeySet.fromJSON(object.key_set)
+        : undefined,
     };
   },
 
@@ -2347,19 +2361,20 @@ export const GetKeysResponse: MessageFns<GetKeysResponse> = {
   fromPartial<I extends Exact<DeepPartial<GetKeysResponse>, I>>(object: I): GetKeysResponse {
     const message = createBaseGetKeysResponse();
     message.epoch = object.epoch ?? Buffer.alloc(0);
-    message.keySet =
-      object.keySet !== undefined && object.keySet !== null ? KeySet.fromPartial(object.keySet) : undefined;
+    message.keySet = (object.keySet !== undefined && object.keySet !== null)
+      ? KeySet.fromPartial(object.keySet)
+      : undefined;
     return message;
   },
 };
 
 function createBaseIntrospectRequest(): IntrospectRequest {
-  return { token: '' };
+  return { token: "" };
 }
 
 export const IntrospectRequest: MessageFns<IntrospectRequest> = {
   encode(message: IntrospectRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.token !== '') {
+    if (message.token !== "") {
       writer.uint32(10).string(message.token);
     }
     return writer;
@@ -2369,7 +2384,7 @@ export const IntrospectRequest: MessageFns<IntrospectRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2399,12 +2414,12 @@ export const IntrospectRequest: MessageFns<IntrospectRequest> = {
   },
 
   fromJSON(object: any): IntrospectRequest {
-    return { token: isSet(object.token) ? globalThis.String(object.token) : '' };
+    return { token: isSet(object.token) ? globalThis.String(object.token) : "" };
   },
 
   toJSON(message: IntrospectRequest): unknown {
     const obj: any = {};
-    if (message.token !== '') {
+    if (message.token !== "") {
       obj.token = message.token;
     }
     return obj;
@@ -2415,7 +2430,7 @@ export const IntrospectRequest: MessageFns<IntrospectRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<IntrospectRequest>, I>>(object: I): IntrospectRequest {
     const message = createBaseIntrospectRequest();
-    message.token = object.token ?? '';
+    message.token = object.token ?? "";
     return message;
   },
 };
@@ -2423,16 +2438,16 @@ export const IntrospectRequest: MessageFns<IntrospectRequest> = {
 function createBaseIntrospectResponse(): IntrospectResponse {
   return {
     active: false,
-    subject: '',
-    clientId: '',
-    sessionId: '',
+    subject: "",
+    clientId: "",
+    sessionId: "",
     scopes: [],
     roles: [],
     audiences: [],
     expireTime: undefined,
-    tokenId: '',
-    certificateThumbprint: '',
-    issuer: '',
+    tokenId: "",
+    certificateThumbprint: "",
+    issuer: "",
     actors: [],
     issueTime: undefined,
     authTime: undefined,
@@ -2445,13 +2460,13 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.active !== false) {
       writer.uint32(8).bool(message.active);
     }
-    if (message.subject !== '') {
+    if (message.subject !== "") {
       writer.uint32(18).string(message.subject);
     }
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(26).string(message.clientId);
     }
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       writer.uint32(34).string(message.sessionId);
     }
     for (const v of message.scopes) {
@@ -2466,13 +2481,13 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.expireTime !== undefined) {
       Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(66).fork()).join();
     }
-    if (message.tokenId !== '') {
+    if (message.tokenId !== "") {
       writer.uint32(74).string(message.tokenId);
     }
-    if (message.certificateThumbprint !== '') {
+    if (message.certificateThumbprint !== "") {
       writer.uint32(82).string(message.certificateThumbprint);
     }
-    if (message.issuer !== '') {
+    if (message.issuer !== "") {
       writer.uint32(90).string(message.issuer);
     }
     for (const v of message.actors) {
@@ -2494,7 +2509,7 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2638,55 +2653,51 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
   fromJSON(object: any): IntrospectResponse {
     return {
       active: isSet(object.active) ? globalThis.Boolean(object.active) : false,
-      subject: isSet(object.subject) ? globalThis.String(object.subject) : '',
+      subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       sessionId: isSet(object.sessionId)
         ? globalThis.String(object.sessionId)
         : isSet(object.session_id)
-          ? globalThis.String(object.session_id)
-          : '',
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
-      roles: globalThis.Array.isArray(object?.roles)
-        ? object.roles.map((e: any) => globalThis.String(e))
-        : [],
+        ? globalThis.String(object.session_id)
+        : "",
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
+      roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => globalThis.String(e)) : [],
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
-          ? fromJsonTimestamp(object.expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
       tokenId: isSet(object.tokenId)
         ? globalThis.String(object.tokenId)
         : isSet(object.token_id)
-          ? globalThis.String(object.token_id)
-          : '',
+        ? globalThis.String(object.token_id)
+        : "",
       certificateThumbprint: isSet(object.certificateThumbprint)
         ? globalThis.String(object.certificateThumbprint)
         : isSet(object.certificate_thumbprint)
-          ? globalThis.String(object.certificate_thumbprint)
-          : '',
-      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : '',
+        ? globalThis.String(object.certificate_thumbprint)
+        : "",
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
       actors: globalThis.Array.isArray(object?.actors)
         ? object.actors.map((e: any) => globalThis.String(e))
         : [],
       issueTime: isSet(object.issueTime)
         ? fromJsonTimestamp(object.issueTime)
         : isSet(object.issue_time)
-          ? fromJsonTimestamp(object.issue_time)
-          : undefined,
+        ? fromJsonTimestamp(object.issue_time)
+        : undefined,
       authTime: isSet(object.authTime)
         ? fromJsonTimestamp(object.authTime)
         : isSet(object.auth_time)
-          ? fromJsonTimestamp(object.auth_time)
-          : undefined,
+        ? fromJsonTimestamp(object.auth_time)
+        : undefined,
       caller: isSet(object.caller) ? callerFromJSON(object.caller) : 0,
     };
   },
@@ -2696,13 +2707,13 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.active !== false) {
       obj.active = message.active;
     }
-    if (message.subject !== '') {
+    if (message.subject !== "") {
       obj.subject = message.subject;
     }
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
     }
     if (message.scopes?.length) {
@@ -2717,13 +2728,13 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
     if (message.expireTime !== undefined) {
       obj.expireTime = message.expireTime.toISOString();
     }
-    if (message.tokenId !== '') {
+    if (message.tokenId !== "") {
       obj.tokenId = message.tokenId;
     }
-    if (message.certificateThumbprint !== '') {
+    if (message.certificateThumbprint !== "") {
       obj.certificateThumbprint = message.certificateThumbprint;
     }
-    if (message.issuer !== '') {
+    if (message.issuer !== "") {
       obj.issuer = message.issuer;
     }
     if (message.actors?.length) {
@@ -2747,16 +2758,16 @@ export const IntrospectResponse: MessageFns<IntrospectResponse> = {
   fromPartial<I extends Exact<DeepPartial<IntrospectResponse>, I>>(object: I): IntrospectResponse {
     const message = createBaseIntrospectResponse();
     message.active = object.active ?? false;
-    message.subject = object.subject ?? '';
-    message.clientId = object.clientId ?? '';
-    message.sessionId = object.sessionId ?? '';
+    message.subject = object.subject ?? "";
+    message.clientId = object.clientId ?? "";
+    message.sessionId = object.sessionId ?? "";
     message.scopes = object.scopes?.map((e) => e) || [];
     message.roles = object.roles?.map((e) => e) || [];
     message.audiences = object.audiences?.map((e) => e) || [];
     message.expireTime = object.expireTime ?? undefined;
-    message.tokenId = object.tokenId ?? '';
-    message.certificateThumbprint = object.certificateThumbprint ?? '';
-    message.issuer = object.issuer ?? '';
+    message.tokenId = object.tokenId ?? "";
+    message.certificateThumbprint = object.certificateThumbprint ?? "";
+    message.issuer = object.issuer ?? "";
     message.actors = object.actors?.map((e) => e) || [];
     message.issueTime = object.issueTime ?? undefined;
     message.authTime = object.authTime ?? undefined;
@@ -2773,7 +2784,7 @@ export const AuthServiceService = {
    * credentials returns LOGIN_FAILED.
    */
   login: {
-    path: '/auth.v1.AuthService/Login' as const,
+    path: "/auth.v1.AuthService/Login" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: LoginRequest): Buffer => Buffer.from(LoginRequest.encode(value).finish()),
@@ -2783,18 +2794,17 @@ export const AuthServiceService = {
   },
   /** Exchanges a refresh token, once, for a new access token and a new refresh token. */
   refresh: {
-    path: '/auth.v1.AuthService/Refresh' as const,
+    path: "/auth.v1.AuthService/Refresh" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: RefreshRequest): Buffer => Buffer.from(RefreshRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): RefreshRequest => RefreshRequest.decode(value),
-    responseSerialize: (value: RefreshResponse): Buffer =>
-      Buffer.from(RefreshResponse.encode(value).finish()),
+    responseSerialize: (value: RefreshResponse): Buffer => Buffer.from(RefreshResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RefreshResponse => RefreshResponse.decode(value),
   },
   /** Ends the caller's session and revokes its tokens everywhere. */
   logout: {
-    path: '/auth.v1.AuthService/Logout' as const,
+    path: "/auth.v1.AuthService/Logout" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: LogoutRequest): Buffer => Buffer.from(LogoutRequest.encode(value).finish()),
@@ -2810,14 +2820,12 @@ export const AuthServiceService = {
    * has ended, returns OK.
    */
   revokeToken: {
-    path: '/auth.v1.AuthService/RevokeToken' as const,
+    path: "/auth.v1.AuthService/RevokeToken" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RevokeTokenRequest): Buffer =>
-      Buffer.from(RevokeTokenRequest.encode(value).finish()),
+    requestSerialize: (value: RevokeTokenRequest): Buffer => Buffer.from(RevokeTokenRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): RevokeTokenRequest => RevokeTokenRequest.decode(value),
-    responseSerialize: (value: RevokeTokenResponse): Buffer =>
-      Buffer.from(RevokeTokenResponse.encode(value).finish()),
+    responseSerialize: (value: RevokeTokenResponse): Buffer => Buffer.from(RevokeTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RevokeTokenResponse => RevokeTokenResponse.decode(value),
   },
   /**
@@ -2826,14 +2834,12 @@ export const AuthServiceService = {
    * the user ends. Any fault in the reset token returns RESET_TOKEN_INVALID.
    */
   setPassword: {
-    path: '/auth.v1.AuthService/SetPassword' as const,
+    path: "/auth.v1.AuthService/SetPassword" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetPasswordRequest): Buffer =>
-      Buffer.from(SetPasswordRequest.encode(value).finish()),
+    requestSerialize: (value: SetPasswordRequest): Buffer => Buffer.from(SetPasswordRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): SetPasswordRequest => SetPasswordRequest.decode(value),
-    responseSerialize: (value: SetPasswordResponse): Buffer =>
-      Buffer.from(SetPasswordResponse.encode(value).finish()),
+    responseSerialize: (value: SetPasswordResponse): Buffer => Buffer.from(SetPasswordResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetPasswordResponse => SetPasswordResponse.decode(value),
   },
   /**
@@ -2841,7 +2847,7 @@ export const AuthServiceService = {
    * ends, including this one: log in again with the new password.
    */
   changePassword: {
-    path: '/auth.v1.AuthService/ChangePassword' as const,
+    path: "/auth.v1.AuthService/ChangePassword" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ChangePasswordRequest): Buffer =>
@@ -2853,11 +2859,10 @@ export const AuthServiceService = {
   },
   /** Lists the caller's open sessions. */
   listSessions: {
-    path: '/auth.v1.AuthService/ListSessions' as const,
+    path: "/auth.v1.AuthService/ListSessions" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListSessionsRequest): Buffer =>
-      Buffer.from(ListSessionsRequest.encode(value).finish()),
+    requestSerialize: (value: ListSessionsRequest): Buffer => Buffer.from(ListSessionsRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ListSessionsRequest => ListSessionsRequest.decode(value),
     responseSerialize: (value: ListSessionsResponse): Buffer =>
       Buffer.from(ListSessionsResponse.encode(value).finish()),
@@ -2865,11 +2870,10 @@ export const AuthServiceService = {
   },
   /** Ends one of the caller's own sessions and revokes its tokens everywhere. */
   revokeSession: {
-    path: '/auth.v1.AuthService/RevokeSession' as const,
+    path: "/auth.v1.AuthService/RevokeSession" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RevokeSessionRequest): Buffer =>
-      Buffer.from(RevokeSessionRequest.encode(value).finish()),
+    requestSerialize: (value: RevokeSessionRequest): Buffer => Buffer.from(RevokeSessionRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): RevokeSessionRequest => RevokeSessionRequest.decode(value),
     responseSerialize: (value: RevokeSessionResponse): Buffer =>
       Buffer.from(RevokeSessionResponse.encode(value).finish()),
@@ -2880,32 +2884,29 @@ export const AuthServiceService = {
    * their tokens everywhere.
    */
   revokeOtherSessions: {
-    path: '/auth.v1.AuthService/RevokeOtherSessions' as const,
+    path: "/auth.v1.AuthService/RevokeOtherSessions" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: RevokeOtherSessionsRequest): Buffer =>
       Buffer.from(RevokeOtherSessionsRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): RevokeOtherSessionsRequest =>
-      RevokeOtherSessionsRequest.decode(value),
+    requestDeserialize: (value: Buffer): RevokeOtherSessionsRequest => RevokeOtherSessionsRequest.decode(value),
     responseSerialize: (value: RevokeOtherSessionsResponse): Buffer =>
       Buffer.from(RevokeOtherSessionsResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): RevokeOtherSessionsResponse =>
-      RevokeOtherSessionsResponse.decode(value),
+    responseDeserialize: (value: Buffer): RevokeOtherSessionsResponse => RevokeOtherSessionsResponse.decode(value),
   },
   /** Returns the public keys that verify this issuer's access tokens. */
   getKeys: {
-    path: '/auth.v1.AuthService/GetKeys' as const,
+    path: "/auth.v1.AuthService/GetKeys" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: GetKeysRequest): Buffer => Buffer.from(GetKeysRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): GetKeysRequest => GetKeysRequest.decode(value),
-    responseSerialize: (value: GetKeysResponse): Buffer =>
-      Buffer.from(GetKeysResponse.encode(value).finish()),
+    responseSerialize: (value: GetKeysResponse): Buffer => Buffer.from(GetKeysResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetKeysResponse => GetKeysResponse.decode(value),
   },
   /** Issues an access token to a client that authenticates itself (RFC 7523). */
   issueServiceToken: {
-    path: '/auth.v1.AuthService/IssueServiceToken' as const,
+    path: "/auth.v1.AuthService/IssueServiceToken" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: IssueServiceTokenRequest): Buffer =>
@@ -2913,19 +2914,17 @@ export const AuthServiceService = {
     requestDeserialize: (value: Buffer): IssueServiceTokenRequest => IssueServiceTokenRequest.decode(value),
     responseSerialize: (value: IssueServiceTokenResponse): Buffer =>
       Buffer.from(IssueServiceTokenResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): IssueServiceTokenResponse =>
-      IssueServiceTokenResponse.decode(value),
+    responseDeserialize: (value: Buffer): IssueServiceTokenResponse => IssueServiceTokenResponse.decode(value),
   },
   /**
    * Exchanges a user's token, sent to the calling service, for a narrower one with
    * which the service acts for that user at another service (RFC 8693).
    */
   exchangeToken: {
-    path: '/auth.v1.AuthService/ExchangeToken' as const,
+    path: "/auth.v1.AuthService/ExchangeToken" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ExchangeTokenRequest): Buffer =>
-      Buffer.from(ExchangeTokenRequest.encode(value).finish()),
+    requestSerialize: (value: ExchangeTokenRequest): Buffer => Buffer.from(ExchangeTokenRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ExchangeTokenRequest => ExchangeTokenRequest.decode(value),
     responseSerialize: (value: ExchangeTokenResponse): Buffer =>
       Buffer.from(ExchangeTokenResponse.encode(value).finish()),
@@ -2937,14 +2936,12 @@ export const AuthServiceService = {
    * while the keys of its issuer cannot be fetched.
    */
   introspect: {
-    path: '/auth.v1.AuthService/Introspect' as const,
+    path: "/auth.v1.AuthService/Introspect" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: IntrospectRequest): Buffer =>
-      Buffer.from(IntrospectRequest.encode(value).finish()),
+    requestSerialize: (value: IntrospectRequest): Buffer => Buffer.from(IntrospectRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): IntrospectRequest => IntrospectRequest.decode(value),
-    responseSerialize: (value: IntrospectResponse): Buffer =>
-      Buffer.from(IntrospectResponse.encode(value).finish()),
+    responseSerialize: (value: IntrospectResponse): Buffer => Buffer.from(IntrospectResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): IntrospectResponse => IntrospectResponse.decode(value),
   },
 } as const;
@@ -3241,19 +3238,13 @@ export interface AuthServiceClient extends Client {
   ): ClientUnaryCall;
 }
 
-export const AuthServiceClient = makeGenericClientConstructor(
-  AuthServiceService,
-  'auth.v1.AuthService',
-) as unknown as {
+export const AuthServiceClient = makeGenericClientConstructor(AuthServiceService, "auth.v1.AuthService") as unknown as {
   new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): AuthServiceClient;
   service: typeof AuthServiceService;
   serviceName: string;
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -3269,10 +3260,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -3281,49 +3269,49 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.auth.v1.Session': Session,
-    '.auth.v1.LoginRequest': LoginRequest,
-    '.auth.v1.LoginResponse': LoginResponse,
-    '.auth.v1.RefreshRequest': RefreshRequest,
-    '.auth.v1.RefreshResponse': RefreshResponse,
-    '.auth.v1.LogoutRequest': LogoutRequest,
-    '.auth.v1.LogoutResponse': LogoutResponse,
-    '.auth.v1.RevokeTokenRequest': RevokeTokenRequest,
-    '.auth.v1.RevokeTokenResponse': RevokeTokenResponse,
-    '.auth.v1.SetPasswordRequest': SetPasswordRequest,
-    '.auth.v1.SetPasswordResponse': SetPasswordResponse,
-    '.auth.v1.ChangePasswordRequest': ChangePasswordRequest,
-    '.auth.v1.ChangePasswordResponse': ChangePasswordResponse,
-    '.auth.v1.ListSessionsRequest': ListSessionsRequest,
-    '.auth.v1.ListSessionsResponse': ListSessionsResponse,
-    '.auth.v1.RevokeSessionRequest': RevokeSessionRequest,
-    '.auth.v1.RevokeSessionResponse': RevokeSessionResponse,
-    '.auth.v1.RevokeOtherSessionsRequest': RevokeOtherSessionsRequest,
-    '.auth.v1.RevokeOtherSessionsResponse': RevokeOtherSessionsResponse,
-    '.auth.v1.GetKeysRequest': GetKeysRequest,
-    '.auth.v1.GetKeysResponse': GetKeysResponse,
-    '.auth.v1.IntrospectRequest': IntrospectRequest,
-    '.auth.v1.IntrospectResponse': IntrospectResponse,
-    '.auth.v1.AuthService': AuthServiceClient,
+    ".auth.v1.Session": Session,
+    ".auth.v1.LoginRequest": LoginRequest,
+    ".auth.v1.LoginResponse": LoginResponse,
+    ".auth.v1.RefreshRequest": RefreshRequest,
+    ".auth.v1.RefreshResponse": RefreshResponse,
+    ".auth.v1.LogoutRequest": LogoutRequest,
+    ".auth.v1.LogoutResponse": LogoutResponse,
+    ".auth.v1.RevokeTokenRequest": RevokeTokenRequest,
+    ".auth.v1.RevokeTokenResponse": RevokeTokenResponse,
+    ".auth.v1.SetPasswordRequest": SetPasswordRequest,
+    ".auth.v1.SetPasswordResponse": SetPasswordResponse,
+    ".auth.v1.ChangePasswordRequest": ChangePasswordRequest,
+    ".auth.v1.ChangePasswordResponse": ChangePasswordResponse,
+    ".auth.v1.ListSessionsRequest": ListSessionsRequest,
+    ".auth.v1.ListSessionsResponse": ListSessionsResponse,
+    ".auth.v1.RevokeSessionRequest": RevokeSessionRequest,
+    ".auth.v1.RevokeSessionResponse": RevokeSessionResponse,
+    ".auth.v1.RevokeOtherSessionsRequest": RevokeOtherSessionsRequest,
+    ".auth.v1.RevokeOtherSessionsResponse": RevokeOtherSessionsResponse,
+    ".auth.v1.GetKeysRequest": GetKeysRequest,
+    ".auth.v1.GetKeysResponse": GetKeysResponse,
+    ".auth.v1.IntrospectRequest": IntrospectRequest,
+    ".auth.v1.IntrospectResponse": IntrospectResponse,
+    ".auth.v1.AuthService": AuthServiceClient,
   },
   dependencies: [protoMetadata1, protoMetadata2, protoMetadata3],
   options: {
     services: {
-      AuthService: {
+      "AuthService": {
         methods: {
-          Login: { rule: Rule.decode(Buffer.from('CAE=', 'base64')) },
-          Refresh: { rule: Rule.decode(Buffer.from('CAE=', 'base64')) },
-          Logout: { rule: Rule.decode(Buffer.from('EglhdXRoLnNlbGYgAQ==', 'base64')) },
-          RevokeToken: { rule: Rule.decode(Buffer.from('CAE=', 'base64')) },
-          SetPassword: { rule: Rule.decode(Buffer.from('CAE=', 'base64')) },
-          ChangePassword: { rule: Rule.decode(Buffer.from('EglhdXRoLnNlbGYgAQ==', 'base64')) },
-          ListSessions: { rule: Rule.decode(Buffer.from('EglhdXRoLnNlbGYgAQ==', 'base64')) },
-          RevokeSession: { rule: Rule.decode(Buffer.from('EglhdXRoLnNlbGYgAQ==', 'base64')) },
-          RevokeOtherSessions: { rule: Rule.decode(Buffer.from('EglhdXRoLnNlbGYgAQ==', 'base64')) },
-          GetKeys: { rule: Rule.decode(Buffer.from('CAE=', 'base64')) },
-          IssueServiceToken: { rule: Rule.decode(Buffer.from('CAE=', 'base64')) },
-          ExchangeToken: { rule: Rule.decode(Buffer.from('Eg1hdXRoLmV4Y2hhbmdlIAI=', 'base64')) },
-          Introspect: { rule: Rule.decode(Buffer.from('Eg9hdXRoLmludHJvc3BlY3QgAg==', 'base64')) },
+          "Login": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "Refresh": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "Logout": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "RevokeToken": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "SetPassword": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "ChangePassword": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "ListSessions": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "RevokeSession": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "RevokeOtherSessions": { "rule": Rule.decode(Buffer.from("EglhdXRoLnNlbGYgAQ==", "base64")) },
+          "GetKeys": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "IssueServiceToken": { "rule": Rule.decode(Buffer.from("CAE=", "base64")) },
+          "ExchangeToken": { "rule": Rule.decode(Buffer.from("Eg1hdXRoLmV4Y2hhbmdlIAI=", "base64")) },
+          "Introspect": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLmludHJvc3BlY3QgAg==", "base64")) },
         },
       },
     },
@@ -3331,32 +3319,24 @@ export const protoMetadata: ProtoMetadata = {
 };
 
 function bytesFromBase64(b64: string): Uint8Array {
-  return Uint8Array.from(globalThis.Buffer.from(b64, 'base64'));
+  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
 }
 
 function base64FromBytes(arr: Uint8Array): string {
-  return globalThis.Buffer.from(arr).toString('base64');
+  return globalThis.Buffer.from(arr).toString("base64");
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function toTimestamp(date: Date): Timestamp {
@@ -3374,11 +3354,11 @@ function fromTimestamp(t: Timestamp): Date {
 function fromJsonTimestamp(o: any): Date {
   if (o instanceof globalThis.Date) {
     return o;
-  }
-  if (typeof o === 'string') {
+  } else if (typeof o === "string") {
     return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
   }
-  return fromTimestamp(Timestamp.fromJSON(o));
 }
 
 function isSet(value: any): boolean {

@@ -5,26 +5,26 @@
 // source: auth/v1/client_service.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
   type ChannelCredentials,
-  type Client,
+  Client,
   type ClientOptions,
   type ClientUnaryCall,
   type handleUnaryCall,
-  type Metadata,
   makeGenericClientConstructor,
+  type Metadata,
   type ServiceError,
   type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { FieldMask, protoMetadata as protoMetadata1 } from '../../google/protobuf/field_mask.js';
-import { protoMetadata as protoMetadata2, Timestamp } from '../../google/protobuf/timestamp.js';
-import { protoMetadata as protoMetadata3, Rule } from '../../portcullis/access/v1/access.js';
+} from "@grpc/grpc-js";
+import { FieldMask, protoMetadata as protoMetadata1 } from "../../google/protobuf/field_mask.js";
+import { protoMetadata as protoMetadata2, Timestamp } from "../../google/protobuf/timestamp.js";
+import { protoMetadata as protoMetadata3, Rule } from "../../portcullis/access/v1/access.js";
 
-export const protobufPackage = 'auth.v1';
+export const protobufPackage = "auth.v1";
 
-export const protobufFileName = 'auth/v1/client_service.proto';
+export const protobufFileName = "auth/v1/client_service.proto";
 
 /** The clients: services that request tokens of their own, or act for users. */
 
@@ -41,14 +41,12 @@ export const ClientAuthentication = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type ClientAuthentication = (typeof ClientAuthentication)[keyof typeof ClientAuthentication];
+export type ClientAuthentication = typeof ClientAuthentication[keyof typeof ClientAuthentication];
 
 export namespace ClientAuthentication {
-  export type CLIENT_AUTHENTICATION_UNSPECIFIED =
-    typeof ClientAuthentication.CLIENT_AUTHENTICATION_UNSPECIFIED;
+  export type CLIENT_AUTHENTICATION_UNSPECIFIED = typeof ClientAuthentication.CLIENT_AUTHENTICATION_UNSPECIFIED;
   export type CLIENT_AUTHENTICATION_NONE = typeof ClientAuthentication.CLIENT_AUTHENTICATION_NONE;
-  export type CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT =
-    typeof ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT;
+  export type CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT = typeof ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT;
   export type CLIENT_AUTHENTICATION_SECRET = typeof ClientAuthentication.CLIENT_AUTHENTICATION_SECRET;
   export type UNRECOGNIZED = typeof ClientAuthentication.UNRECOGNIZED;
 }
@@ -56,19 +54,19 @@ export namespace ClientAuthentication {
 export function clientAuthenticationFromJSON(object: any): ClientAuthentication {
   switch (object) {
     case 0:
-    case 'CLIENT_AUTHENTICATION_UNSPECIFIED':
+    case "CLIENT_AUTHENTICATION_UNSPECIFIED":
       return ClientAuthentication.CLIENT_AUTHENTICATION_UNSPECIFIED;
     case 1:
-    case 'CLIENT_AUTHENTICATION_NONE':
+    case "CLIENT_AUTHENTICATION_NONE":
       return ClientAuthentication.CLIENT_AUTHENTICATION_NONE;
     case 2:
-    case 'CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT':
+    case "CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT":
       return ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT;
     case 3:
-    case 'CLIENT_AUTHENTICATION_SECRET':
+    case "CLIENT_AUTHENTICATION_SECRET":
       return ClientAuthentication.CLIENT_AUTHENTICATION_SECRET;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return ClientAuthentication.UNRECOGNIZED;
   }
@@ -77,16 +75,16 @@ export function clientAuthenticationFromJSON(object: any): ClientAuthentication 
 export function clientAuthenticationToJSON(object: ClientAuthentication): string {
   switch (object) {
     case ClientAuthentication.CLIENT_AUTHENTICATION_UNSPECIFIED:
-      return 'CLIENT_AUTHENTICATION_UNSPECIFIED';
+      return "CLIENT_AUTHENTICATION_UNSPECIFIED";
     case ClientAuthentication.CLIENT_AUTHENTICATION_NONE:
-      return 'CLIENT_AUTHENTICATION_NONE';
+      return "CLIENT_AUTHENTICATION_NONE";
     case ClientAuthentication.CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT:
-      return 'CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT';
+      return "CLIENT_AUTHENTICATION_PRIVATE_KEY_JWT";
     case ClientAuthentication.CLIENT_AUTHENTICATION_SECRET:
-      return 'CLIENT_AUTHENTICATION_SECRET';
+      return "CLIENT_AUTHENTICATION_SECRET";
     case ClientAuthentication.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -101,7 +99,7 @@ export const ClientState = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type ClientState = (typeof ClientState)[keyof typeof ClientState];
+export type ClientState = typeof ClientState[keyof typeof ClientState];
 
 export namespace ClientState {
   export type CLIENT_STATE_UNSPECIFIED = typeof ClientState.CLIENT_STATE_UNSPECIFIED;
@@ -113,16 +111,16 @@ export namespace ClientState {
 export function clientStateFromJSON(object: any): ClientState {
   switch (object) {
     case 0:
-    case 'CLIENT_STATE_UNSPECIFIED':
+    case "CLIENT_STATE_UNSPECIFIED":
       return ClientState.CLIENT_STATE_UNSPECIFIED;
     case 1:
-    case 'CLIENT_STATE_ACTIVE':
+    case "CLIENT_STATE_ACTIVE":
       return ClientState.CLIENT_STATE_ACTIVE;
     case 2:
-    case 'CLIENT_STATE_DISABLED':
+    case "CLIENT_STATE_DISABLED":
       return ClientState.CLIENT_STATE_DISABLED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return ClientState.UNRECOGNIZED;
   }
@@ -131,14 +129,14 @@ export function clientStateFromJSON(object: any): ClientState {
 export function clientStateToJSON(object: ClientState): string {
   switch (object) {
     case ClientState.CLIENT_STATE_UNSPECIFIED:
-      return 'CLIENT_STATE_UNSPECIFIED';
+      return "CLIENT_STATE_UNSPECIFIED";
     case ClientState.CLIENT_STATE_ACTIVE:
-      return 'CLIENT_STATE_ACTIVE';
+      return "CLIENT_STATE_ACTIVE";
     case ClientState.CLIENT_STATE_DISABLED:
-      return 'CLIENT_STATE_DISABLED';
+      return "CLIENT_STATE_DISABLED";
     case ClientState.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -167,7 +165,9 @@ export interface RegisteredClient {
   /** Whether it may get tokens. */
   state: ClientState;
   /** When it was created. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
   /**
    * Its tokens are bound to the client certificate that it presents (RFC 8705);
    * without a certificate it gets no token.
@@ -214,13 +214,17 @@ export interface UpdateClientRequest {
    * The client's id, its new values, and, unless empty, the `etag` that it must
    * have; with another one, the call fails with ETAG_MISMATCH.
    */
-  client: RegisteredClient | undefined;
+  client:
+    | RegisteredClient
+    | undefined;
   /**
    * The fields to change: `audiences`, `scopes`, `exchange_audiences`,
    * `exchange_scopes`, `certificate_bound`, `broker_public_key`, or `*` for all of
    * them.
    */
-  updateMask: string[] | undefined;
+  updateMask:
+    | string[]
+    | undefined;
   /** Reason, for the log and the audit record; at most 200 characters. */
   reason: string;
   /**
@@ -233,7 +237,9 @@ export interface UpdateClientRequest {
 /** The client was changed. */
 export interface UpdateClientResponse {
   /** The client. */
-  client: RegisteredClient | undefined;
+  client:
+    | RegisteredClient
+    | undefined;
   /** Position of the revocation in the log; 0 when the client lost no right. */
   sequence: bigint;
   /**
@@ -244,7 +250,8 @@ export interface UpdateClientResponse {
 }
 
 /** A secret that auth makes. */
-export type GeneratedSecret = {};
+export interface GeneratedSecret {
+}
 
 /** Asks to give a client another key or secret. */
 export interface AddClientCredentialRequest {
@@ -257,11 +264,13 @@ export interface AddClientCredentialRequest {
   credential:
     | //
     /** A public key in PEM: Ed25519, P-256, or RSA of at least 2048 bits. */
-    { $case: 'publicKeyPem'; value: string } //
+    { $case: "publicKeyPem"; value: string }
+    | //
     /** A secret of 32 to 256 characters. Only a hash of it is kept. */
-    | { $case: 'clientSecret'; value: string } //
+    { $case: "clientSecret"; value: string }
+    | //
     /** A secret of 256 random bits, which the response contains. */
-    | { $case: 'generatedSecret'; value: GeneratedSecret }
+    { $case: "generatedSecret"; value: GeneratedSecret }
     | undefined;
   /** A UUID chosen by the caller; a retry with the same one is the same request. */
   requestId: string;
@@ -270,7 +279,9 @@ export interface AddClientCredentialRequest {
 /** The client has another key or secret. */
 export interface AddClientCredentialResponse {
   /** The client. */
-  client: RegisteredClient | undefined;
+  client:
+    | RegisteredClient
+    | undefined;
   /** The identifier of the new key or secret. */
   credentialId: string;
   /**
@@ -303,7 +314,9 @@ export interface RemoveClientCredentialRequest {
 /** The key or secret is removed. */
 export interface RemoveClientCredentialResponse {
   /** The client. */
-  client: RegisteredClient | undefined;
+  client:
+    | RegisteredClient
+    | undefined;
   /** Position of the revocation in the log; 0 without `revoke_tokens`. */
   sequence: bigint;
   /**
@@ -345,9 +358,10 @@ export interface CreateClientRequest {
   credential:
     | //
     /** A public key in PEM: Ed25519, P-256, or RSA of at least 2048 bits. */
-    { $case: 'publicKeyPem'; value: string } //
+    { $case: "publicKeyPem"; value: string }
+    | //
     /** A secret of 32 to 256 characters. Only a hash of it is kept. */
-    | { $case: 'clientSecret'; value: string }
+    { $case: "clientSecret"; value: string }
     | undefined;
   /** The audiences that its own tokens may have. */
   audiences: string[];
@@ -412,7 +426,9 @@ export interface DisableClientRequest {
 /** The client is disabled. */
 export interface DisableClientResponse {
   /** The client. */
-  client: RegisteredClient | undefined;
+  client:
+    | RegisteredClient
+    | undefined;
   /** Position of the revocation in the log. */
   sequence: bigint;
   /** From this moment on no instance admits an older token. */
@@ -438,9 +454,9 @@ export interface EnableClientResponse {
 
 function createBaseRegisteredClient(): RegisteredClient {
   return {
-    clientId: '',
+    clientId: "",
     authentication: 0,
-    publicKeyPem: '',
+    publicKeyPem: "",
     audiences: [],
     scopes: [],
     exchangeAudiences: [],
@@ -449,20 +465,20 @@ function createBaseRegisteredClient(): RegisteredClient {
     createTime: undefined,
     certificateBound: false,
     credentials: [],
-    etag: '',
-    brokerPublicKey: '',
+    etag: "",
+    brokerPublicKey: "",
   };
 }
 
 export const RegisteredClient: MessageFns<RegisteredClient> = {
   encode(message: RegisteredClient, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
     if (message.authentication !== 0) {
       writer.uint32(16).int32(message.authentication);
     }
-    if (message.publicKeyPem !== '') {
+    if (message.publicKeyPem !== "") {
       writer.uint32(26).string(message.publicKeyPem);
     }
     for (const v of message.audiences) {
@@ -489,10 +505,10 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     for (const v of message.credentials) {
       ClientCredential.encode(v!, writer.uint32(90).fork()).join();
     }
-    if (message.etag !== '') {
+    if (message.etag !== "") {
       writer.uint32(98).string(message.etag);
     }
-    if (message.brokerPublicKey !== '') {
+    if (message.brokerPublicKey !== "") {
       writer.uint32(106).string(message.brokerPublicKey);
     }
     return writer;
@@ -502,7 +518,7 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -632,62 +648,60 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       authentication: isSet(object.authentication) ? clientAuthenticationFromJSON(object.authentication) : 0,
       publicKeyPem: isSet(object.publicKeyPem)
         ? globalThis.String(object.publicKeyPem)
         : isSet(object.public_key_pem)
-          ? globalThis.String(object.public_key_pem)
-          : '',
+        ? globalThis.String(object.public_key_pem)
+        : "",
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
       exchangeAudiences: globalThis.Array.isArray(object?.exchangeAudiences)
         ? object.exchangeAudiences.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.exchange_audiences)
-          ? object.exchange_audiences.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.exchange_audiences.map((e: any) => globalThis.String(e))
+        : [],
       exchangeScopes: globalThis.Array.isArray(object?.exchangeScopes)
         ? object.exchangeScopes.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.exchange_scopes)
-          ? object.exchange_scopes.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.exchange_scopes.map((e: any) => globalThis.String(e))
+        : [],
       state: isSet(object.state) ? clientStateFromJSON(object.state) : 0,
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
-          ? fromJsonTimestamp(object.create_time)
-          : undefined,
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
       certificateBound: isSet(object.certificateBound)
         ? globalThis.Boolean(object.certificateBound)
         : isSet(object.certificate_bound)
-          ? globalThis.Boolean(object.certificate_bound)
-          : false,
+        ? globalThis.Boolean(object.certificate_bound)
+        : false,
       credentials: globalThis.Array.isArray(object?.credentials)
         ? object.credentials.map((e: any) => ClientCredential.fromJSON(e))
         : [],
-      etag: isSet(object.etag) ? globalThis.String(object.etag) : '',
+      etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
       brokerPublicKey: isSet(object.brokerPublicKey)
         ? globalThis.String(object.brokerPublicKey)
         : isSet(object.broker_public_key)
-          ? globalThis.String(object.broker_public_key)
-          : '',
+        ? globalThis.String(object.broker_public_key)
+        : "",
     };
   },
 
   toJSON(message: RegisteredClient): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
     if (message.authentication !== 0) {
       obj.authentication = clientAuthenticationToJSON(message.authentication);
     }
-    if (message.publicKeyPem !== '') {
+    if (message.publicKeyPem !== "") {
       obj.publicKeyPem = message.publicKeyPem;
     }
     if (message.audiences?.length) {
@@ -714,10 +728,10 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     if (message.credentials?.length) {
       obj.credentials = message.credentials.map((e) => ClientCredential.toJSON(e));
     }
-    if (message.etag !== '') {
+    if (message.etag !== "") {
       obj.etag = message.etag;
     }
-    if (message.brokerPublicKey !== '') {
+    if (message.brokerPublicKey !== "") {
       obj.brokerPublicKey = message.brokerPublicKey;
     }
     return obj;
@@ -728,9 +742,9 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
   },
   fromPartial<I extends Exact<DeepPartial<RegisteredClient>, I>>(object: I): RegisteredClient {
     const message = createBaseRegisteredClient();
-    message.clientId = object.clientId ?? '';
+    message.clientId = object.clientId ?? "";
     message.authentication = object.authentication ?? 0;
-    message.publicKeyPem = object.publicKeyPem ?? '';
+    message.publicKeyPem = object.publicKeyPem ?? "";
     message.audiences = object.audiences?.map((e) => e) || [];
     message.scopes = object.scopes?.map((e) => e) || [];
     message.exchangeAudiences = object.exchangeAudiences?.map((e) => e) || [];
@@ -739,25 +753,25 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     message.createTime = object.createTime ?? undefined;
     message.certificateBound = object.certificateBound ?? false;
     message.credentials = object.credentials?.map((e) => ClientCredential.fromPartial(e)) || [];
-    message.etag = object.etag ?? '';
-    message.brokerPublicKey = object.brokerPublicKey ?? '';
+    message.etag = object.etag ?? "";
+    message.brokerPublicKey = object.brokerPublicKey ?? "";
     return message;
   },
 };
 
 function createBaseClientCredential(): ClientCredential {
-  return { credentialId: '', authentication: 0, publicKeyPem: '', createTime: undefined };
+  return { credentialId: "", authentication: 0, publicKeyPem: "", createTime: undefined };
 }
 
 export const ClientCredential: MessageFns<ClientCredential> = {
   encode(message: ClientCredential, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.credentialId !== '') {
+    if (message.credentialId !== "") {
       writer.uint32(10).string(message.credentialId);
     }
     if (message.authentication !== 0) {
       writer.uint32(16).int32(message.authentication);
     }
-    if (message.publicKeyPem !== '') {
+    if (message.publicKeyPem !== "") {
       writer.uint32(26).string(message.publicKeyPem);
     }
     if (message.createTime !== undefined) {
@@ -770,7 +784,7 @@ export const ClientCredential: MessageFns<ClientCredential> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -828,31 +842,31 @@ export const ClientCredential: MessageFns<ClientCredential> = {
       credentialId: isSet(object.credentialId)
         ? globalThis.String(object.credentialId)
         : isSet(object.credential_id)
-          ? globalThis.String(object.credential_id)
-          : '',
+        ? globalThis.String(object.credential_id)
+        : "",
       authentication: isSet(object.authentication) ? clientAuthenticationFromJSON(object.authentication) : 0,
       publicKeyPem: isSet(object.publicKeyPem)
         ? globalThis.String(object.publicKeyPem)
         : isSet(object.public_key_pem)
-          ? globalThis.String(object.public_key_pem)
-          : '',
+        ? globalThis.String(object.public_key_pem)
+        : "",
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
-          ? fromJsonTimestamp(object.create_time)
-          : undefined,
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
     };
   },
 
   toJSON(message: ClientCredential): unknown {
     const obj: any = {};
-    if (message.credentialId !== '') {
+    if (message.credentialId !== "") {
       obj.credentialId = message.credentialId;
     }
     if (message.authentication !== 0) {
       obj.authentication = clientAuthenticationToJSON(message.authentication);
     }
-    if (message.publicKeyPem !== '') {
+    if (message.publicKeyPem !== "") {
       obj.publicKeyPem = message.publicKeyPem;
     }
     if (message.createTime !== undefined) {
@@ -866,21 +880,21 @@ export const ClientCredential: MessageFns<ClientCredential> = {
   },
   fromPartial<I extends Exact<DeepPartial<ClientCredential>, I>>(object: I): ClientCredential {
     const message = createBaseClientCredential();
-    message.credentialId = object.credentialId ?? '';
+    message.credentialId = object.credentialId ?? "";
     message.authentication = object.authentication ?? 0;
-    message.publicKeyPem = object.publicKeyPem ?? '';
+    message.publicKeyPem = object.publicKeyPem ?? "";
     message.createTime = object.createTime ?? undefined;
     return message;
   },
 };
 
 function createBaseGetClientRequest(): GetClientRequest {
-  return { clientId: '' };
+  return { clientId: "" };
 }
 
 export const GetClientRequest: MessageFns<GetClientRequest> = {
   encode(message: GetClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
     return writer;
@@ -890,7 +904,7 @@ export const GetClientRequest: MessageFns<GetClientRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -924,14 +938,14 @@ export const GetClientRequest: MessageFns<GetClientRequest> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
     };
   },
 
   toJSON(message: GetClientRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
     return obj;
@@ -942,7 +956,7 @@ export const GetClientRequest: MessageFns<GetClientRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<GetClientRequest>, I>>(object: I): GetClientRequest {
     const message = createBaseGetClientRequest();
-    message.clientId = object.clientId ?? '';
+    message.clientId = object.clientId ?? "";
     return message;
   },
 };
@@ -963,7 +977,7 @@ export const GetClientResponse: MessageFns<GetClientResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1009,16 +1023,15 @@ export const GetClientResponse: MessageFns<GetClientResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<GetClientResponse>, I>>(object: I): GetClientResponse {
     const message = createBaseGetClientResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
     return message;
   },
 };
 
 function createBaseUpdateClientRequest(): UpdateClientRequest {
-  return { client: undefined, updateMask: undefined, reason: '', requestId: '' };
+  return { client: undefined, updateMask: undefined, reason: "", requestId: "" };
 }
 
 export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
@@ -1029,10 +1042,10 @@ export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
     if (message.updateMask !== undefined) {
       FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(18).fork()).join();
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(26).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(34).string(message.requestId);
     }
     return writer;
@@ -1042,7 +1055,7 @@ export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1101,14 +1114,14 @@ export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
       updateMask: isSet(object.updateMask)
         ? FieldMask.unwrap(FieldMask.fromJSON(object.updateMask))
         : isSet(object.update_mask)
-          ? FieldMask.unwrap(FieldMask.fromJSON(object.update_mask))
-          : undefined,
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? FieldMask.unwrap(FieldMask.fromJSON(object.update_mask))
+        : undefined,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -1120,10 +1133,10 @@ export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
     if (message.updateMask !== undefined) {
       obj.updateMask = FieldMask.toJSON(FieldMask.wrap(message.updateMask));
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1134,13 +1147,12 @@ export const UpdateClientRequest: MessageFns<UpdateClientRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<UpdateClientRequest>, I>>(object: I): UpdateClientRequest {
     const message = createBaseUpdateClientRequest();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
     message.updateMask = object.updateMask ?? undefined;
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1156,7 +1168,7 @@ export const UpdateClientResponse: MessageFns<UpdateClientResponse> = {
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(16).uint64(message.sequence);
     }
@@ -1170,7 +1182,7 @@ export const UpdateClientResponse: MessageFns<UpdateClientResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1222,8 +1234,8 @@ export const UpdateClientResponse: MessageFns<UpdateClientResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -1246,12 +1258,10 @@ export const UpdateClientResponse: MessageFns<UpdateClientResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<UpdateClientResponse>, I>>(object: I): UpdateClientResponse {
     const message = createBaseUpdateClientResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
@@ -1270,7 +1280,7 @@ export const GeneratedSecret: MessageFns<GeneratedSecret> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1310,26 +1320,26 @@ export const GeneratedSecret: MessageFns<GeneratedSecret> = {
 };
 
 function createBaseAddClientCredentialRequest(): AddClientCredentialRequest {
-  return { clientId: '', credential: undefined, requestId: '' };
+  return { clientId: "", credential: undefined, requestId: "" };
 }
 
 export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> = {
   encode(message: AddClientCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
     switch (message.credential?.$case) {
-      case 'publicKeyPem':
+      case "publicKeyPem":
         writer.uint32(18).string(message.credential.value);
         break;
-      case 'clientSecret':
+      case "clientSecret":
         writer.uint32(26).string(message.credential.value);
         break;
-      case 'generatedSecret':
+      case "generatedSecret":
         GeneratedSecret.encode(message.credential.value, writer.uint32(34).fork()).join();
         break;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(42).string(message.requestId);
     }
     return writer;
@@ -1339,7 +1349,7 @@ export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1361,7 +1371,7 @@ export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> 
               break;
             }
 
-            message.credential = { $case: 'publicKeyPem', value: reader.string() };
+            message.credential = { $case: "publicKeyPem", value: reader.string() };
             continue;
           }
           case 3: {
@@ -1369,7 +1379,7 @@ export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> 
               break;
             }
 
-            message.credential = { $case: 'clientSecret', value: reader.string() };
+            message.credential = { $case: "clientSecret", value: reader.string() };
             continue;
           }
           case 4: {
@@ -1377,10 +1387,7 @@ export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> 
               break;
             }
 
-            message.credential = {
-              $case: 'generatedSecret',
-              value: GeneratedSecret.decode(reader, reader.uint32()),
-            };
+            message.credential = { $case: "generatedSecret", value: GeneratedSecret.decode(reader, reader.uint32()) };
             continue;
           }
           case 5: {
@@ -1408,42 +1415,42 @@ export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> 
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       credential: isSet(object.publicKeyPem)
-        ? { $case: 'publicKeyPem', value: globalThis.String(object.publicKeyPem) }
+        ? { $case: "publicKeyPem", value: globalThis.String(object.publicKeyPem) }
         : isSet(object.public_key_pem)
-          ? { $case: 'publicKeyPem', value: globalThis.String(object.public_key_pem) }
-          : isSet(object.clientSecret)
-            ? { $case: 'clientSecret', value: globalThis.String(object.clientSecret) }
-            : isSet(object.client_secret)
-              ? { $case: 'clientSecret', value: globalThis.String(object.client_secret) }
-              : isSet(object.generatedSecret)
-                ? { $case: 'generatedSecret', value: GeneratedSecret.fromJSON(object.generatedSecret) }
-                : isSet(object.generated_secret)
-                  ? { $case: 'generatedSecret', value: GeneratedSecret.fromJSON(object.generated_secret) }
-                  : undefined,
+        ? { $case: "publicKeyPem", value: globalThis.String(object.public_key_pem) }
+        : isSet(object.clientSecret)
+        ? { $case: "clientSecret", value: globalThis.String(object.clientSecret) }
+        : isSet(object.client_secret)
+        ? { $case: "clientSecret", value: globalThis.String(object.client_secret) }
+        : isSet(object.generatedSecret)
+        ? { $case: "generatedSecret", value: GeneratedSecret.fromJSON(object.generatedSecret) }
+        : isSet(object.generated_secret)
+        ? { $case: "generatedSecret", value: GeneratedSecret.fromJSON(object.generated_secret) }
+        : undefined,
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: AddClientCredentialRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.credential?.$case === 'publicKeyPem') {
+    if (message.credential?.$case === "publicKeyPem") {
       obj.publicKeyPem = message.credential.value;
-    } else if (message.credential?.$case === 'clientSecret') {
+    } else if (message.credential?.$case === "clientSecret") {
       obj.clientSecret = message.credential.value;
-    } else if (message.credential?.$case === 'generatedSecret') {
+    } else if (message.credential?.$case === "generatedSecret") {
       obj.generatedSecret = GeneratedSecret.toJSON(message.credential.value);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1452,41 +1459,39 @@ export const AddClientCredentialRequest: MessageFns<AddClientCredentialRequest> 
   create<I extends Exact<DeepPartial<AddClientCredentialRequest>, I>>(base?: I): AddClientCredentialRequest {
     return AddClientCredentialRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<AddClientCredentialRequest>, I>>(
-    object: I,
-  ): AddClientCredentialRequest {
+  fromPartial<I extends Exact<DeepPartial<AddClientCredentialRequest>, I>>(object: I): AddClientCredentialRequest {
     const message = createBaseAddClientCredentialRequest();
-    message.clientId = object.clientId ?? '';
+    message.clientId = object.clientId ?? "";
     switch (object.credential?.$case) {
-      case 'publicKeyPem': {
+      case "publicKeyPem": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
-          message.credential = { $case: 'publicKeyPem', value: object.credential.value };
+          message.credential = { $case: "publicKeyPem", value: object.credential.value };
         }
         break;
       }
-      case 'clientSecret': {
+      case "clientSecret": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
-          message.credential = { $case: 'clientSecret', value: object.credential.value };
+          message.credential = { $case: "clientSecret", value: object.credential.value };
         }
         break;
       }
-      case 'generatedSecret': {
+      case "generatedSecret": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
           message.credential = {
-            $case: 'generatedSecret',
+            $case: "generatedSecret",
             value: GeneratedSecret.fromPartial(object.credential.value),
           };
         }
         break;
       }
     }
-    message.requestId = object.requestId ?? '';
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
 
 function createBaseAddClientCredentialResponse(): AddClientCredentialResponse {
-  return { client: undefined, credentialId: '', clientSecret: '' };
+  return { client: undefined, credentialId: "", clientSecret: "" };
 }
 
 export const AddClientCredentialResponse: MessageFns<AddClientCredentialResponse> = {
@@ -1494,10 +1499,10 @@ export const AddClientCredentialResponse: MessageFns<AddClientCredentialResponse
     if (message.client !== undefined) {
       RegisteredClient.encode(message.client, writer.uint32(10).fork()).join();
     }
-    if (message.credentialId !== '') {
+    if (message.credentialId !== "") {
       writer.uint32(18).string(message.credentialId);
     }
-    if (message.clientSecret !== '') {
+    if (message.clientSecret !== "") {
       writer.uint32(26).string(message.clientSecret);
     }
     return writer;
@@ -1507,7 +1512,7 @@ export const AddClientCredentialResponse: MessageFns<AddClientCredentialResponse
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1558,13 +1563,13 @@ export const AddClientCredentialResponse: MessageFns<AddClientCredentialResponse
       credentialId: isSet(object.credentialId)
         ? globalThis.String(object.credentialId)
         : isSet(object.credential_id)
-          ? globalThis.String(object.credential_id)
-          : '',
+        ? globalThis.String(object.credential_id)
+        : "",
       clientSecret: isSet(object.clientSecret)
         ? globalThis.String(object.clientSecret)
         : isSet(object.client_secret)
-          ? globalThis.String(object.client_secret)
-          : '',
+        ? globalThis.String(object.client_secret)
+        : "",
     };
   },
 
@@ -1573,53 +1578,48 @@ export const AddClientCredentialResponse: MessageFns<AddClientCredentialResponse
     if (message.client !== undefined) {
       obj.client = RegisteredClient.toJSON(message.client);
     }
-    if (message.credentialId !== '') {
+    if (message.credentialId !== "") {
       obj.credentialId = message.credentialId;
     }
-    if (message.clientSecret !== '') {
+    if (message.clientSecret !== "") {
       obj.clientSecret = message.clientSecret;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<AddClientCredentialResponse>, I>>(
-    base?: I,
-  ): AddClientCredentialResponse {
+  create<I extends Exact<DeepPartial<AddClientCredentialResponse>, I>>(base?: I): AddClientCredentialResponse {
     return AddClientCredentialResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<AddClientCredentialResponse>, I>>(
-    object: I,
-  ): AddClientCredentialResponse {
+  fromPartial<I extends Exact<DeepPartial<AddClientCredentialResponse>, I>>(object: I): AddClientCredentialResponse {
     const message = createBaseAddClientCredentialResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
-    message.credentialId = object.credentialId ?? '';
-    message.clientSecret = object.clientSecret ?? '';
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.credentialId = object.credentialId ?? "";
+    message.clientSecret = object.clientSecret ?? "";
     return message;
   },
 };
 
 function createBaseRemoveClientCredentialRequest(): RemoveClientCredentialRequest {
-  return { clientId: '', credentialId: '', revokeTokens: false, reason: '', requestId: '' };
+  return { clientId: "", credentialId: "", revokeTokens: false, reason: "", requestId: "" };
 }
 
 export const RemoveClientCredentialRequest: MessageFns<RemoveClientCredentialRequest> = {
   encode(message: RemoveClientCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
-    if (message.credentialId !== '') {
+    if (message.credentialId !== "") {
       writer.uint32(18).string(message.credentialId);
     }
     if (message.revokeTokens !== false) {
       writer.uint32(24).bool(message.revokeTokens);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(34).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(42).string(message.requestId);
     }
     return writer;
@@ -1629,7 +1629,7 @@ export const RemoveClientCredentialRequest: MessageFns<RemoveClientCredentialReq
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1695,61 +1695,59 @@ export const RemoveClientCredentialRequest: MessageFns<RemoveClientCredentialReq
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       credentialId: isSet(object.credentialId)
         ? globalThis.String(object.credentialId)
         : isSet(object.credential_id)
-          ? globalThis.String(object.credential_id)
-          : '',
+        ? globalThis.String(object.credential_id)
+        : "",
       revokeTokens: isSet(object.revokeTokens)
         ? globalThis.Boolean(object.revokeTokens)
         : isSet(object.revoke_tokens)
-          ? globalThis.Boolean(object.revoke_tokens)
-          : false,
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? globalThis.Boolean(object.revoke_tokens)
+        : false,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: RemoveClientCredentialRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.credentialId !== '') {
+    if (message.credentialId !== "") {
       obj.credentialId = message.credentialId;
     }
     if (message.revokeTokens !== false) {
       obj.revokeTokens = message.revokeTokens;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RemoveClientCredentialRequest>, I>>(
-    base?: I,
-  ): RemoveClientCredentialRequest {
+  create<I extends Exact<DeepPartial<RemoveClientCredentialRequest>, I>>(base?: I): RemoveClientCredentialRequest {
     return RemoveClientCredentialRequest.fromPartial(base ?? ({} as any));
   },
   fromPartial<I extends Exact<DeepPartial<RemoveClientCredentialRequest>, I>>(
     object: I,
   ): RemoveClientCredentialRequest {
     const message = createBaseRemoveClientCredentialRequest();
-    message.clientId = object.clientId ?? '';
-    message.credentialId = object.credentialId ?? '';
+    message.clientId = object.clientId ?? "";
+    message.credentialId = object.credentialId ?? "";
     message.revokeTokens = object.revokeTokens ?? false;
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1765,7 +1763,7 @@ export const RemoveClientCredentialResponse: MessageFns<RemoveClientCredentialRe
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(16).uint64(message.sequence);
     }
@@ -1779,7 +1777,7 @@ export const RemoveClientCredentialResponse: MessageFns<RemoveClientCredentialRe
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1831,8 +1829,8 @@ export const RemoveClientCredentialResponse: MessageFns<RemoveClientCredentialRe
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -1850,39 +1848,35 @@ export const RemoveClientCredentialResponse: MessageFns<RemoveClientCredentialRe
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<RemoveClientCredentialResponse>, I>>(
-    base?: I,
-  ): RemoveClientCredentialResponse {
+  create<I extends Exact<DeepPartial<RemoveClientCredentialResponse>, I>>(base?: I): RemoveClientCredentialResponse {
     return RemoveClientCredentialResponse.fromPartial(base ?? ({} as any));
   },
   fromPartial<I extends Exact<DeepPartial<RemoveClientCredentialResponse>, I>>(
     object: I,
   ): RemoveClientCredentialResponse {
     const message = createBaseRemoveClientCredentialResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseDeleteClientRequest(): DeleteClientRequest {
-  return { clientId: '', reason: '', requestId: '' };
+  return { clientId: "", reason: "", requestId: "" };
 }
 
 export const DeleteClientRequest: MessageFns<DeleteClientRequest> = {
   encode(message: DeleteClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(26).string(message.requestId);
     }
     return writer;
@@ -1892,7 +1886,7 @@ export const DeleteClientRequest: MessageFns<DeleteClientRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1942,26 +1936,26 @@ export const DeleteClientRequest: MessageFns<DeleteClientRequest> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? globalThis.String(object.client_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: DeleteClientRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1972,9 +1966,9 @@ export const DeleteClientRequest: MessageFns<DeleteClientRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<DeleteClientRequest>, I>>(object: I): DeleteClientRequest {
     const message = createBaseDeleteClientRequest();
-    message.clientId = object.clientId ?? '';
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.clientId = object.clientId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1987,7 +1981,7 @@ export const DeleteClientResponse: MessageFns<DeleteClientResponse> = {
   encode(message: DeleteClientResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(8).uint64(message.sequence);
     }
@@ -2001,7 +1995,7 @@ export const DeleteClientResponse: MessageFns<DeleteClientResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2044,8 +2038,8 @@ export const DeleteClientResponse: MessageFns<DeleteClientResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -2065,8 +2059,7 @@ export const DeleteClientResponse: MessageFns<DeleteClientResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<DeleteClientResponse>, I>>(object: I): DeleteClientResponse {
     const message = createBaseDeleteClientResponse();
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
@@ -2074,28 +2067,28 @@ export const DeleteClientResponse: MessageFns<DeleteClientResponse> = {
 
 function createBaseCreateClientRequest(): CreateClientRequest {
   return {
-    clientId: '',
+    clientId: "",
     credential: undefined,
     audiences: [],
     scopes: [],
     exchangeAudiences: [],
     exchangeScopes: [],
-    requestId: '',
+    requestId: "",
     certificateBound: false,
-    brokerPublicKey: '',
+    brokerPublicKey: "",
   };
 }
 
 export const CreateClientRequest: MessageFns<CreateClientRequest> = {
   encode(message: CreateClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
     switch (message.credential?.$case) {
-      case 'publicKeyPem':
+      case "publicKeyPem":
         writer.uint32(18).string(message.credential.value);
         break;
-      case 'clientSecret':
+      case "clientSecret":
         writer.uint32(26).string(message.credential.value);
         break;
     }
@@ -2111,13 +2104,13 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     for (const v of message.exchangeScopes) {
       writer.uint32(58).string(v!);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(66).string(message.requestId);
     }
     if (message.certificateBound !== false) {
       writer.uint32(72).bool(message.certificateBound);
     }
-    if (message.brokerPublicKey !== '') {
+    if (message.brokerPublicKey !== "") {
       writer.uint32(82).string(message.brokerPublicKey);
     }
     return writer;
@@ -2127,7 +2120,7 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2149,7 +2142,7 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
               break;
             }
 
-            message.credential = { $case: 'publicKeyPem', value: reader.string() };
+            message.credential = { $case: "publicKeyPem", value: reader.string() };
             continue;
           }
           case 3: {
@@ -2157,7 +2150,7 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
               break;
             }
 
-            message.credential = { $case: 'clientSecret', value: reader.string() };
+            message.credential = { $case: "clientSecret", value: reader.string() };
             continue;
           }
           case 4: {
@@ -2233,59 +2226,57 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       credential: isSet(object.publicKeyPem)
-        ? { $case: 'publicKeyPem', value: globalThis.String(object.publicKeyPem) }
+        ? { $case: "publicKeyPem", value: globalThis.String(object.publicKeyPem) }
         : isSet(object.public_key_pem)
-          ? { $case: 'publicKeyPem', value: globalThis.String(object.public_key_pem) }
-          : isSet(object.clientSecret)
-            ? { $case: 'clientSecret', value: globalThis.String(object.clientSecret) }
-            : isSet(object.client_secret)
-              ? { $case: 'clientSecret', value: globalThis.String(object.client_secret) }
-              : undefined,
+        ? { $case: "publicKeyPem", value: globalThis.String(object.public_key_pem) }
+        : isSet(object.clientSecret)
+        ? { $case: "clientSecret", value: globalThis.String(object.clientSecret) }
+        : isSet(object.client_secret)
+        ? { $case: "clientSecret", value: globalThis.String(object.client_secret) }
+        : undefined,
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
       exchangeAudiences: globalThis.Array.isArray(object?.exchangeAudiences)
         ? object.exchangeAudiences.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.exchange_audiences)
-          ? object.exchange_audiences.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.exchange_audiences.map((e: any) => globalThis.String(e))
+        : [],
       exchangeScopes: globalThis.Array.isArray(object?.exchangeScopes)
         ? object.exchangeScopes.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.exchange_scopes)
-          ? object.exchange_scopes.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.exchange_scopes.map((e: any) => globalThis.String(e))
+        : [],
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
       certificateBound: isSet(object.certificateBound)
         ? globalThis.Boolean(object.certificateBound)
         : isSet(object.certificate_bound)
-          ? globalThis.Boolean(object.certificate_bound)
-          : false,
+        ? globalThis.Boolean(object.certificate_bound)
+        : false,
       brokerPublicKey: isSet(object.brokerPublicKey)
         ? globalThis.String(object.brokerPublicKey)
         : isSet(object.broker_public_key)
-          ? globalThis.String(object.broker_public_key)
-          : '',
+        ? globalThis.String(object.broker_public_key)
+        : "",
     };
   },
 
   toJSON(message: CreateClientRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.credential?.$case === 'publicKeyPem') {
+    if (message.credential?.$case === "publicKeyPem") {
       obj.publicKeyPem = message.credential.value;
-    } else if (message.credential?.$case === 'clientSecret') {
+    } else if (message.credential?.$case === "clientSecret") {
       obj.clientSecret = message.credential.value;
     }
     if (message.audiences?.length) {
@@ -2300,13 +2291,13 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     if (message.exchangeScopes?.length) {
       obj.exchangeScopes = message.exchangeScopes;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     if (message.certificateBound !== false) {
       obj.certificateBound = message.certificateBound;
     }
-    if (message.brokerPublicKey !== '') {
+    if (message.brokerPublicKey !== "") {
       obj.brokerPublicKey = message.brokerPublicKey;
     }
     return obj;
@@ -2317,17 +2308,17 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<CreateClientRequest>, I>>(object: I): CreateClientRequest {
     const message = createBaseCreateClientRequest();
-    message.clientId = object.clientId ?? '';
+    message.clientId = object.clientId ?? "";
     switch (object.credential?.$case) {
-      case 'publicKeyPem': {
+      case "publicKeyPem": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
-          message.credential = { $case: 'publicKeyPem', value: object.credential.value };
+          message.credential = { $case: "publicKeyPem", value: object.credential.value };
         }
         break;
       }
-      case 'clientSecret': {
+      case "clientSecret": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
-          message.credential = { $case: 'clientSecret', value: object.credential.value };
+          message.credential = { $case: "clientSecret", value: object.credential.value };
         }
         break;
       }
@@ -2336,9 +2327,9 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     message.scopes = object.scopes?.map((e) => e) || [];
     message.exchangeAudiences = object.exchangeAudiences?.map((e) => e) || [];
     message.exchangeScopes = object.exchangeScopes?.map((e) => e) || [];
-    message.requestId = object.requestId ?? '';
+    message.requestId = object.requestId ?? "";
     message.certificateBound = object.certificateBound ?? false;
-    message.brokerPublicKey = object.brokerPublicKey ?? '';
+    message.brokerPublicKey = object.brokerPublicKey ?? "";
     return message;
   },
 };
@@ -2359,7 +2350,7 @@ export const CreateClientResponse: MessageFns<CreateClientResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2405,16 +2396,15 @@ export const CreateClientResponse: MessageFns<CreateClientResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<CreateClientResponse>, I>>(object: I): CreateClientResponse {
     const message = createBaseCreateClientResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
     return message;
   },
 };
 
 function createBaseListClientsRequest(): ListClientsRequest {
-  return { pageSize: 0, pageToken: '' };
+  return { pageSize: 0, pageToken: "" };
 }
 
 export const ListClientsRequest: MessageFns<ListClientsRequest> = {
@@ -2422,7 +2412,7 @@ export const ListClientsRequest: MessageFns<ListClientsRequest> = {
     if (message.pageSize !== 0) {
       writer.uint32(8).int32(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
     }
     return writer;
@@ -2432,7 +2422,7 @@ export const ListClientsRequest: MessageFns<ListClientsRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2474,13 +2464,13 @@ export const ListClientsRequest: MessageFns<ListClientsRequest> = {
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
-          ? globalThis.Number(object.page_size)
-          : 0,
+        ? globalThis.Number(object.page_size)
+        : 0,
       pageToken: isSet(object.pageToken)
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
-          ? globalThis.String(object.page_token)
-          : '',
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
@@ -2489,7 +2479,7 @@ export const ListClientsRequest: MessageFns<ListClientsRequest> = {
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
     return obj;
@@ -2501,13 +2491,13 @@ export const ListClientsRequest: MessageFns<ListClientsRequest> = {
   fromPartial<I extends Exact<DeepPartial<ListClientsRequest>, I>>(object: I): ListClientsRequest {
     const message = createBaseListClientsRequest();
     message.pageSize = object.pageSize ?? 0;
-    message.pageToken = object.pageToken ?? '';
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseListClientsResponse(): ListClientsResponse {
-  return { clients: [], nextPageToken: '' };
+  return { clients: [], nextPageToken: "" };
 }
 
 export const ListClientsResponse: MessageFns<ListClientsResponse> = {
@@ -2515,7 +2505,7 @@ export const ListClientsResponse: MessageFns<ListClientsResponse> = {
     for (const v of message.clients) {
       RegisteredClient.encode(v!, writer.uint32(10).fork()).join();
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
@@ -2525,7 +2515,7 @@ export const ListClientsResponse: MessageFns<ListClientsResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2570,8 +2560,8 @@ export const ListClientsResponse: MessageFns<ListClientsResponse> = {
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
-          ? globalThis.String(object.next_page_token)
-          : '',
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -2580,7 +2570,7 @@ export const ListClientsResponse: MessageFns<ListClientsResponse> = {
     if (message.clients?.length) {
       obj.clients = message.clients.map((e) => RegisteredClient.toJSON(e));
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
     return obj;
@@ -2592,24 +2582,24 @@ export const ListClientsResponse: MessageFns<ListClientsResponse> = {
   fromPartial<I extends Exact<DeepPartial<ListClientsResponse>, I>>(object: I): ListClientsResponse {
     const message = createBaseListClientsResponse();
     message.clients = object.clients?.map((e) => RegisteredClient.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? '';
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
 function createBaseDisableClientRequest(): DisableClientRequest {
-  return { clientId: '', reason: '', requestId: '' };
+  return { clientId: "", reason: "", requestId: "" };
 }
 
 export const DisableClientRequest: MessageFns<DisableClientRequest> = {
   encode(message: DisableClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(26).string(message.requestId);
     }
     return writer;
@@ -2619,7 +2609,7 @@ export const DisableClientRequest: MessageFns<DisableClientRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2669,26 +2659,26 @@ export const DisableClientRequest: MessageFns<DisableClientRequest> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? globalThis.String(object.client_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: DisableClientRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -2699,9 +2689,9 @@ export const DisableClientRequest: MessageFns<DisableClientRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<DisableClientRequest>, I>>(object: I): DisableClientRequest {
     const message = createBaseDisableClientRequest();
-    message.clientId = object.clientId ?? '';
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.clientId = object.clientId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -2717,7 +2707,7 @@ export const DisableClientResponse: MessageFns<DisableClientResponse> = {
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(16).uint64(message.sequence);
     }
@@ -2731,7 +2721,7 @@ export const DisableClientResponse: MessageFns<DisableClientResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2783,8 +2773,8 @@ export const DisableClientResponse: MessageFns<DisableClientResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -2807,27 +2797,25 @@ export const DisableClientResponse: MessageFns<DisableClientResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<DisableClientResponse>, I>>(object: I): DisableClientResponse {
     const message = createBaseDisableClientResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseEnableClientRequest(): EnableClientRequest {
-  return { clientId: '', requestId: '' };
+  return { clientId: "", requestId: "" };
 }
 
 export const EnableClientRequest: MessageFns<EnableClientRequest> = {
   encode(message: EnableClientRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
     }
     return writer;
@@ -2837,7 +2825,7 @@ export const EnableClientRequest: MessageFns<EnableClientRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2879,22 +2867,22 @@ export const EnableClientRequest: MessageFns<EnableClientRequest> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: EnableClientRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -2905,8 +2893,8 @@ export const EnableClientRequest: MessageFns<EnableClientRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<EnableClientRequest>, I>>(object: I): EnableClientRequest {
     const message = createBaseEnableClientRequest();
-    message.clientId = object.clientId ?? '';
-    message.requestId = object.requestId ?? '';
+    message.clientId = object.clientId ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -2927,7 +2915,7 @@ export const EnableClientResponse: MessageFns<EnableClientResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2973,10 +2961,9 @@ export const EnableClientResponse: MessageFns<EnableClientResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<EnableClientResponse>, I>>(object: I): EnableClientResponse {
     const message = createBaseEnableClientResponse();
-    message.client =
-      object.client !== undefined && object.client !== null
-        ? RegisteredClient.fromPartial(object.client)
-        : undefined;
+    message.client = (object.client !== undefined && object.client !== null)
+      ? RegisteredClient.fromPartial(object.client)
+      : undefined;
     return message;
   },
 };
@@ -2986,11 +2973,10 @@ export type ClientServiceService = typeof ClientServiceService;
 export const ClientServiceService = {
   /** Creates a client. */
   createClient: {
-    path: '/auth.v1.ClientService/CreateClient' as const,
+    path: "/auth.v1.ClientService/CreateClient" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreateClientRequest): Buffer =>
-      Buffer.from(CreateClientRequest.encode(value).finish()),
+    requestSerialize: (value: CreateClientRequest): Buffer => Buffer.from(CreateClientRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): CreateClientRequest => CreateClientRequest.decode(value),
     responseSerialize: (value: CreateClientResponse): Buffer =>
       Buffer.from(CreateClientResponse.encode(value).finish()),
@@ -2998,14 +2984,12 @@ export const ClientServiceService = {
   },
   /** Returns one client. */
   getClient: {
-    path: '/auth.v1.ClientService/GetClient' as const,
+    path: "/auth.v1.ClientService/GetClient" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: GetClientRequest): Buffer =>
-      Buffer.from(GetClientRequest.encode(value).finish()),
+    requestSerialize: (value: GetClientRequest): Buffer => Buffer.from(GetClientRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): GetClientRequest => GetClientRequest.decode(value),
-    responseSerialize: (value: GetClientResponse): Buffer =>
-      Buffer.from(GetClientResponse.encode(value).finish()),
+    responseSerialize: (value: GetClientResponse): Buffer => Buffer.from(GetClientResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetClientResponse => GetClientResponse.decode(value),
   },
   /**
@@ -3013,11 +2997,10 @@ export const ClientServiceService = {
    * includes it is revoked; it can get new ones at once.
    */
   updateClient: {
-    path: '/auth.v1.ClientService/UpdateClient' as const,
+    path: "/auth.v1.ClientService/UpdateClient" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: UpdateClientRequest): Buffer =>
-      Buffer.from(UpdateClientRequest.encode(value).finish()),
+    requestSerialize: (value: UpdateClientRequest): Buffer => Buffer.from(UpdateClientRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): UpdateClientRequest => UpdateClientRequest.decode(value),
     responseSerialize: (value: UpdateClientResponse): Buffer =>
       Buffer.from(UpdateClientResponse.encode(value).finish()),
@@ -3028,17 +3011,15 @@ export const ClientServiceService = {
    * that it has, so that one can replace another without a refused call.
    */
   addClientCredential: {
-    path: '/auth.v1.ClientService/AddClientCredential' as const,
+    path: "/auth.v1.ClientService/AddClientCredential" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: AddClientCredentialRequest): Buffer =>
       Buffer.from(AddClientCredentialRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): AddClientCredentialRequest =>
-      AddClientCredentialRequest.decode(value),
+    requestDeserialize: (value: Buffer): AddClientCredentialRequest => AddClientCredentialRequest.decode(value),
     responseSerialize: (value: AddClientCredentialResponse): Buffer =>
       Buffer.from(AddClientCredentialResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): AddClientCredentialResponse =>
-      AddClientCredentialResponse.decode(value),
+    responseDeserialize: (value: Buffer): AddClientCredentialResponse => AddClientCredentialResponse.decode(value),
   },
   /**
    * Removes a key or a secret of a client: nothing signed with it is accepted any
@@ -3046,13 +3027,12 @@ export const ClientServiceService = {
    * the request revokes them. The last one cannot be removed (LAST_CREDENTIAL).
    */
   removeClientCredential: {
-    path: '/auth.v1.ClientService/RemoveClientCredential' as const,
+    path: "/auth.v1.ClientService/RemoveClientCredential" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: RemoveClientCredentialRequest): Buffer =>
       Buffer.from(RemoveClientCredentialRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): RemoveClientCredentialRequest =>
-      RemoveClientCredentialRequest.decode(value),
+    requestDeserialize: (value: Buffer): RemoveClientCredentialRequest => RemoveClientCredentialRequest.decode(value),
     responseSerialize: (value: RemoveClientCredentialResponse): Buffer =>
       Buffer.from(RemoveClientCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RemoveClientCredentialResponse =>
@@ -3064,11 +3044,10 @@ export const ClientServiceService = {
    * the same id does not revive its tokens; so do its security events.
    */
   deleteClient: {
-    path: '/auth.v1.ClientService/DeleteClient' as const,
+    path: "/auth.v1.ClientService/DeleteClient" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DeleteClientRequest): Buffer =>
-      Buffer.from(DeleteClientRequest.encode(value).finish()),
+    requestSerialize: (value: DeleteClientRequest): Buffer => Buffer.from(DeleteClientRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): DeleteClientRequest => DeleteClientRequest.decode(value),
     responseSerialize: (value: DeleteClientResponse): Buffer =>
       Buffer.from(DeleteClientResponse.encode(value).finish()),
@@ -3076,14 +3055,12 @@ export const ClientServiceService = {
   },
   /** Lists the clients by id. */
   listClients: {
-    path: '/auth.v1.ClientService/ListClients' as const,
+    path: "/auth.v1.ClientService/ListClients" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListClientsRequest): Buffer =>
-      Buffer.from(ListClientsRequest.encode(value).finish()),
+    requestSerialize: (value: ListClientsRequest): Buffer => Buffer.from(ListClientsRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ListClientsRequest => ListClientsRequest.decode(value),
-    responseSerialize: (value: ListClientsResponse): Buffer =>
-      Buffer.from(ListClientsResponse.encode(value).finish()),
+    responseSerialize: (value: ListClientsResponse): Buffer => Buffer.from(ListClientsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListClientsResponse => ListClientsResponse.decode(value),
   },
   /**
@@ -3091,11 +3068,10 @@ export const ClientServiceService = {
    * includes it is revoked.
    */
   disableClient: {
-    path: '/auth.v1.ClientService/DisableClient' as const,
+    path: "/auth.v1.ClientService/DisableClient" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DisableClientRequest): Buffer =>
-      Buffer.from(DisableClientRequest.encode(value).finish()),
+    requestSerialize: (value: DisableClientRequest): Buffer => Buffer.from(DisableClientRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): DisableClientRequest => DisableClientRequest.decode(value),
     responseSerialize: (value: DisableClientResponse): Buffer =>
       Buffer.from(DisableClientResponse.encode(value).finish()),
@@ -3103,11 +3079,10 @@ export const ClientServiceService = {
   },
   /** Enables a disabled client. Revoked tokens stay revoked. */
   enableClient: {
-    path: '/auth.v1.ClientService/EnableClient' as const,
+    path: "/auth.v1.ClientService/EnableClient" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: EnableClientRequest): Buffer =>
-      Buffer.from(EnableClientRequest.encode(value).finish()),
+    requestSerialize: (value: EnableClientRequest): Buffer => Buffer.from(EnableClientRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): EnableClientRequest => EnableClientRequest.decode(value),
     responseSerialize: (value: EnableClientResponse): Buffer =>
       Buffer.from(EnableClientResponse.encode(value).finish()),
@@ -3319,21 +3294,14 @@ export interface ClientServiceClient extends Client {
 
 export const ClientServiceClient = makeGenericClientConstructor(
   ClientServiceService,
-  'auth.v1.ClientService',
+  "auth.v1.ClientService",
 ) as unknown as {
-  new (
-    address: string,
-    credentials: ChannelCredentials,
-    options?: Partial<ClientOptions>,
-  ): ClientServiceClient;
+  new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): ClientServiceClient;
   service: typeof ClientServiceService;
   serviceName: string;
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -3349,10 +3317,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -3361,49 +3326,47 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.auth.v1.ClientAuthentication': ClientAuthentication,
-    '.auth.v1.ClientState': ClientState,
-    '.auth.v1.RegisteredClient': RegisteredClient,
-    '.auth.v1.ClientCredential': ClientCredential,
-    '.auth.v1.GetClientRequest': GetClientRequest,
-    '.auth.v1.GetClientResponse': GetClientResponse,
-    '.auth.v1.UpdateClientRequest': UpdateClientRequest,
-    '.auth.v1.UpdateClientResponse': UpdateClientResponse,
-    '.auth.v1.GeneratedSecret': GeneratedSecret,
-    '.auth.v1.AddClientCredentialRequest': AddClientCredentialRequest,
-    '.auth.v1.AddClientCredentialResponse': AddClientCredentialResponse,
-    '.auth.v1.RemoveClientCredentialRequest': RemoveClientCredentialRequest,
-    '.auth.v1.RemoveClientCredentialResponse': RemoveClientCredentialResponse,
-    '.auth.v1.DeleteClientRequest': DeleteClientRequest,
-    '.auth.v1.DeleteClientResponse': DeleteClientResponse,
-    '.auth.v1.CreateClientRequest': CreateClientRequest,
-    '.auth.v1.CreateClientResponse': CreateClientResponse,
-    '.auth.v1.ListClientsRequest': ListClientsRequest,
-    '.auth.v1.ListClientsResponse': ListClientsResponse,
-    '.auth.v1.DisableClientRequest': DisableClientRequest,
-    '.auth.v1.DisableClientResponse': DisableClientResponse,
-    '.auth.v1.EnableClientRequest': EnableClientRequest,
-    '.auth.v1.EnableClientResponse': EnableClientResponse,
-    '.auth.v1.ClientService': ClientServiceClient,
+    ".auth.v1.ClientAuthentication": ClientAuthentication,
+    ".auth.v1.ClientState": ClientState,
+    ".auth.v1.RegisteredClient": RegisteredClient,
+    ".auth.v1.ClientCredential": ClientCredential,
+    ".auth.v1.GetClientRequest": GetClientRequest,
+    ".auth.v1.GetClientResponse": GetClientResponse,
+    ".auth.v1.UpdateClientRequest": UpdateClientRequest,
+    ".auth.v1.UpdateClientResponse": UpdateClientResponse,
+    ".auth.v1.GeneratedSecret": GeneratedSecret,
+    ".auth.v1.AddClientCredentialRequest": AddClientCredentialRequest,
+    ".auth.v1.AddClientCredentialResponse": AddClientCredentialResponse,
+    ".auth.v1.RemoveClientCredentialRequest": RemoveClientCredentialRequest,
+    ".auth.v1.RemoveClientCredentialResponse": RemoveClientCredentialResponse,
+    ".auth.v1.DeleteClientRequest": DeleteClientRequest,
+    ".auth.v1.DeleteClientResponse": DeleteClientResponse,
+    ".auth.v1.CreateClientRequest": CreateClientRequest,
+    ".auth.v1.CreateClientResponse": CreateClientResponse,
+    ".auth.v1.ListClientsRequest": ListClientsRequest,
+    ".auth.v1.ListClientsResponse": ListClientsResponse,
+    ".auth.v1.DisableClientRequest": DisableClientRequest,
+    ".auth.v1.DisableClientResponse": DisableClientResponse,
+    ".auth.v1.EnableClientRequest": EnableClientRequest,
+    ".auth.v1.EnableClientResponse": EnableClientResponse,
+    ".auth.v1.ClientService": ClientServiceClient,
   },
   dependencies: [protoMetadata1, protoMetadata2, protoMetadata3],
   options: {
     services: {
-      ClientService: {
+      "ClientService": {
         methods: {
-          CreateClient: { rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')) },
-          GetClient: { rule: Rule.decode(Buffer.from('EhJhdXRoLnNlY3VyaXR5LnJlYWQ=', 'base64')) },
-          UpdateClient: { rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')) },
-          AddClientCredential: {
-            rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')),
+          "CreateClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "GetClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "UpdateClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "AddClientCredential": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "RemoveClientCredential": {
+            "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")),
           },
-          RemoveClientCredential: {
-            rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')),
-          },
-          DeleteClient: { rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')) },
-          ListClients: { rule: Rule.decode(Buffer.from('EhJhdXRoLnNlY3VyaXR5LnJlYWQ=', 'base64')) },
-          DisableClient: { rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')) },
-          EnableClient: { rule: Rule.decode(Buffer.from('EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu', 'base64')) },
+          "DeleteClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "ListClients": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "DisableClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
+          "EnableClient": { "rule": Rule.decode(Buffer.from("EhJhdXRoLmNsaWVudHMud3JpdGUaBWFkbWlu", "base64")) },
         },
       },
     },
@@ -3412,23 +3375,15 @@ export const protoMetadata: ProtoMetadata = {
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function toTimestamp(date: Date): Timestamp {
@@ -3446,11 +3401,11 @@ function fromTimestamp(t: Timestamp): Date {
 function fromJsonTimestamp(o: any): Date {
   if (o instanceof globalThis.Date) {
     return o;
-  }
-  if (typeof o === 'string') {
+  } else if (typeof o === "string") {
     return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
   }
-  return fromTimestamp(Timestamp.fromJSON(o));
 }
 
 function isSet(value: any): boolean {

@@ -5,25 +5,25 @@
 // source: auth/v1/key_service.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
   type ChannelCredentials,
-  type Client,
+  Client,
   type ClientOptions,
   type ClientUnaryCall,
   type handleUnaryCall,
-  type Metadata,
   makeGenericClientConstructor,
+  type Metadata,
   type ServiceError,
   type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { protoMetadata as protoMetadata1, Timestamp } from '../../google/protobuf/timestamp.js';
-import { protoMetadata as protoMetadata2, Rule } from '../../portcullis/access/v1/access.js';
+} from "@grpc/grpc-js";
+import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
+import { protoMetadata as protoMetadata2, Rule } from "../../portcullis/access/v1/access.js";
 
-export const protobufPackage = 'auth.v1';
+export const protobufPackage = "auth.v1";
 
-export const protobufFileName = 'auth/v1/key_service.proto';
+export const protobufFileName = "auth/v1/key_service.proto";
 
 /** The keys that sign tokens and broadcasts. */
 
@@ -38,7 +38,7 @@ export const KeyPurpose = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type KeyPurpose = (typeof KeyPurpose)[keyof typeof KeyPurpose];
+export type KeyPurpose = typeof KeyPurpose[keyof typeof KeyPurpose];
 
 export namespace KeyPurpose {
   export type KEY_PURPOSE_UNSPECIFIED = typeof KeyPurpose.KEY_PURPOSE_UNSPECIFIED;
@@ -50,16 +50,16 @@ export namespace KeyPurpose {
 export function keyPurposeFromJSON(object: any): KeyPurpose {
   switch (object) {
     case 0:
-    case 'KEY_PURPOSE_UNSPECIFIED':
+    case "KEY_PURPOSE_UNSPECIFIED":
       return KeyPurpose.KEY_PURPOSE_UNSPECIFIED;
     case 1:
-    case 'KEY_PURPOSE_TOKEN':
+    case "KEY_PURPOSE_TOKEN":
       return KeyPurpose.KEY_PURPOSE_TOKEN;
     case 2:
-    case 'KEY_PURPOSE_BROADCAST':
+    case "KEY_PURPOSE_BROADCAST":
       return KeyPurpose.KEY_PURPOSE_BROADCAST;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return KeyPurpose.UNRECOGNIZED;
   }
@@ -68,14 +68,14 @@ export function keyPurposeFromJSON(object: any): KeyPurpose {
 export function keyPurposeToJSON(object: KeyPurpose): string {
   switch (object) {
     case KeyPurpose.KEY_PURPOSE_UNSPECIFIED:
-      return 'KEY_PURPOSE_UNSPECIFIED';
+      return "KEY_PURPOSE_UNSPECIFIED";
     case KeyPurpose.KEY_PURPOSE_TOKEN:
-      return 'KEY_PURPOSE_TOKEN';
+      return "KEY_PURPOSE_TOKEN";
     case KeyPurpose.KEY_PURPOSE_BROADCAST:
-      return 'KEY_PURPOSE_BROADCAST';
+      return "KEY_PURPOSE_BROADCAST";
     case KeyPurpose.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -94,7 +94,7 @@ export const KeyState = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type KeyState = (typeof KeyState)[keyof typeof KeyState];
+export type KeyState = typeof KeyState[keyof typeof KeyState];
 
 export namespace KeyState {
   export type KEY_STATE_UNSPECIFIED = typeof KeyState.KEY_STATE_UNSPECIFIED;
@@ -108,22 +108,22 @@ export namespace KeyState {
 export function keyStateFromJSON(object: any): KeyState {
   switch (object) {
     case 0:
-    case 'KEY_STATE_UNSPECIFIED':
+    case "KEY_STATE_UNSPECIFIED":
       return KeyState.KEY_STATE_UNSPECIFIED;
     case 1:
-    case 'KEY_STATE_NEXT':
+    case "KEY_STATE_NEXT":
       return KeyState.KEY_STATE_NEXT;
     case 2:
-    case 'KEY_STATE_SIGNING':
+    case "KEY_STATE_SIGNING":
       return KeyState.KEY_STATE_SIGNING;
     case 3:
-    case 'KEY_STATE_VERIFY_ONLY':
+    case "KEY_STATE_VERIFY_ONLY":
       return KeyState.KEY_STATE_VERIFY_ONLY;
     case 4:
-    case 'KEY_STATE_RETIRED':
+    case "KEY_STATE_RETIRED":
       return KeyState.KEY_STATE_RETIRED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return KeyState.UNRECOGNIZED;
   }
@@ -132,18 +132,18 @@ export function keyStateFromJSON(object: any): KeyState {
 export function keyStateToJSON(object: KeyState): string {
   switch (object) {
     case KeyState.KEY_STATE_UNSPECIFIED:
-      return 'KEY_STATE_UNSPECIFIED';
+      return "KEY_STATE_UNSPECIFIED";
     case KeyState.KEY_STATE_NEXT:
-      return 'KEY_STATE_NEXT';
+      return "KEY_STATE_NEXT";
     case KeyState.KEY_STATE_SIGNING:
-      return 'KEY_STATE_SIGNING';
+      return "KEY_STATE_SIGNING";
     case KeyState.KEY_STATE_VERIFY_ONLY:
-      return 'KEY_STATE_VERIFY_ONLY';
+      return "KEY_STATE_VERIFY_ONLY";
     case KeyState.KEY_STATE_RETIRED:
-      return 'KEY_STATE_RETIRED';
+      return "KEY_STATE_RETIRED";
     case KeyState.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -158,13 +158,21 @@ export interface Key {
   /** State in its life cycle. */
   state: KeyState;
   /** When it was created. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
   /** When it was first published. */
-  publishTime: Date | undefined;
+  publishTime:
+    | Date
+    | undefined;
   /** When it began to sign; not set when it never has. */
-  signTime: Date | undefined;
+  signTime:
+    | Date
+    | undefined;
   /** When it stopped signing. */
-  stopTime: Date | undefined;
+  stopTime:
+    | Date
+    | undefined;
   /** When it was withdrawn from publication. */
   retireTime: Date | undefined;
 }
@@ -200,9 +208,13 @@ export interface RotateKeyRequest {
 /** The next key signs. */
 export interface RotateKeyResponse {
   /** The key that signs now. */
-  signingKey: Key | undefined;
+  signingKey:
+    | Key
+    | undefined;
   /** The key that signed before. */
-  formerKey: Key | undefined;
+  formerKey:
+    | Key
+    | undefined;
   /** In an emergency, the position of the revocation in the log; else 0. */
   sequence: bigint;
   /**
@@ -214,8 +226,8 @@ export interface RotateKeyResponse {
 
 function createBaseKey(): Key {
   return {
-    kid: '',
-    algorithm: '',
+    kid: "",
+    algorithm: "",
     purpose: 0,
     state: 0,
     createTime: undefined,
@@ -228,10 +240,10 @@ function createBaseKey(): Key {
 
 export const Key: MessageFns<Key> = {
   encode(message: Key, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.kid !== '') {
+    if (message.kid !== "") {
       writer.uint32(10).string(message.kid);
     }
-    if (message.algorithm !== '') {
+    if (message.algorithm !== "") {
       writer.uint32(18).string(message.algorithm);
     }
     if (message.purpose !== 0) {
@@ -262,7 +274,7 @@ export const Key: MessageFns<Key> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -357,44 +369,44 @@ export const Key: MessageFns<Key> = {
 
   fromJSON(object: any): Key {
     return {
-      kid: isSet(object.kid) ? globalThis.String(object.kid) : '',
-      algorithm: isSet(object.algorithm) ? globalThis.String(object.algorithm) : '',
+      kid: isSet(object.kid) ? globalThis.String(object.kid) : "",
+      algorithm: isSet(object.algorithm) ? globalThis.String(object.algorithm) : "",
       purpose: isSet(object.purpose) ? keyPurposeFromJSON(object.purpose) : 0,
       state: isSet(object.state) ? keyStateFromJSON(object.state) : 0,
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
-          ? fromJsonTimestamp(object.create_time)
-          : undefined,
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
       publishTime: isSet(object.publishTime)
         ? fromJsonTimestamp(object.publishTime)
         : isSet(object.publish_time)
-          ? fromJsonTimestamp(object.publish_time)
-          : undefined,
+        ? fromJsonTimestamp(object.publish_time)
+        : undefined,
       signTime: isSet(object.signTime)
         ? fromJsonTimestamp(object.signTime)
         : isSet(object.sign_time)
-          ? fromJsonTimestamp(object.sign_time)
-          : undefined,
+        ? fromJsonTimestamp(object.sign_time)
+        : undefined,
       stopTime: isSet(object.stopTime)
         ? fromJsonTimestamp(object.stopTime)
         : isSet(object.stop_time)
-          ? fromJsonTimestamp(object.stop_time)
-          : undefined,
+        ? fromJsonTimestamp(object.stop_time)
+        : undefined,
       retireTime: isSet(object.retireTime)
         ? fromJsonTimestamp(object.retireTime)
         : isSet(object.retire_time)
-          ? fromJsonTimestamp(object.retire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.retire_time)
+        : undefined,
     };
   },
 
   toJSON(message: Key): unknown {
     const obj: any = {};
-    if (message.kid !== '') {
+    if (message.kid !== "") {
       obj.kid = message.kid;
     }
-    if (message.algorithm !== '') {
+    if (message.algorithm !== "") {
       obj.algorithm = message.algorithm;
     }
     if (message.purpose !== 0) {
@@ -426,8 +438,8 @@ export const Key: MessageFns<Key> = {
   },
   fromPartial<I extends Exact<DeepPartial<Key>, I>>(object: I): Key {
     const message = createBaseKey();
-    message.kid = object.kid ?? '';
-    message.algorithm = object.algorithm ?? '';
+    message.kid = object.kid ?? "";
+    message.algorithm = object.algorithm ?? "";
     message.purpose = object.purpose ?? 0;
     message.state = object.state ?? 0;
     message.createTime = object.createTime ?? undefined;
@@ -440,7 +452,7 @@ export const Key: MessageFns<Key> = {
 };
 
 function createBaseListKeysRequest(): ListKeysRequest {
-  return { pageSize: 0, pageToken: '' };
+  return { pageSize: 0, pageToken: "" };
 }
 
 export const ListKeysRequest: MessageFns<ListKeysRequest> = {
@@ -448,7 +460,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     if (message.pageSize !== 0) {
       writer.uint32(8).int32(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
     }
     return writer;
@@ -458,7 +470,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -500,13 +512,13 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
-          ? globalThis.Number(object.page_size)
-          : 0,
+        ? globalThis.Number(object.page_size)
+        : 0,
       pageToken: isSet(object.pageToken)
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
-          ? globalThis.String(object.page_token)
-          : '',
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
@@ -515,7 +527,7 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
     return obj;
@@ -527,13 +539,13 @@ export const ListKeysRequest: MessageFns<ListKeysRequest> = {
   fromPartial<I extends Exact<DeepPartial<ListKeysRequest>, I>>(object: I): ListKeysRequest {
     const message = createBaseListKeysRequest();
     message.pageSize = object.pageSize ?? 0;
-    message.pageToken = object.pageToken ?? '';
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseListKeysResponse(): ListKeysResponse {
-  return { keys: [], nextPageToken: '' };
+  return { keys: [], nextPageToken: "" };
 }
 
 export const ListKeysResponse: MessageFns<ListKeysResponse> = {
@@ -541,7 +553,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     for (const v of message.keys) {
       Key.encode(v!, writer.uint32(10).fork()).join();
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
@@ -551,7 +563,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -594,8 +606,8 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
-          ? globalThis.String(object.next_page_token)
-          : '',
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -604,7 +616,7 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
     if (message.keys?.length) {
       obj.keys = message.keys.map((e) => Key.toJSON(e));
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
     return obj;
@@ -616,13 +628,13 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
   fromPartial<I extends Exact<DeepPartial<ListKeysResponse>, I>>(object: I): ListKeysResponse {
     const message = createBaseListKeysResponse();
     message.keys = object.keys?.map((e) => Key.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? '';
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
 function createBaseRotateKeyRequest(): RotateKeyRequest {
-  return { purpose: 0, emergency: false, reason: '', requestId: '' };
+  return { purpose: 0, emergency: false, reason: "", requestId: "" };
 }
 
 export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
@@ -633,10 +645,10 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     if (message.emergency !== false) {
       writer.uint32(16).bool(message.emergency);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(26).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(34).string(message.requestId);
     }
     return writer;
@@ -646,7 +658,7 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -703,12 +715,12 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     return {
       purpose: isSet(object.purpose) ? keyPurposeFromJSON(object.purpose) : 0,
       emergency: isSet(object.emergency) ? globalThis.Boolean(object.emergency) : false,
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -720,10 +732,10 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     if (message.emergency !== false) {
       obj.emergency = message.emergency;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -736,8 +748,8 @@ export const RotateKeyRequest: MessageFns<RotateKeyRequest> = {
     const message = createBaseRotateKeyRequest();
     message.purpose = object.purpose ?? 0;
     message.emergency = object.emergency ?? false;
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -756,7 +768,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(24).uint64(message.sequence);
     }
@@ -770,7 +782,7 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -828,19 +840,19 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
       signingKey: isSet(object.signingKey)
         ? Key.fromJSON(object.signingKey)
         : isSet(object.signing_key)
-          ? Key.fromJSON(object.signing_key)
-          : undefined,
+        ? Key.fromJSON(object.signing_key)
+        : undefined,
       formerKey: isSet(object.formerKey)
         ? Key.fromJSON(object.formerKey)
         : isSet(object.former_key)
-          ? Key.fromJSON(object.former_key)
-          : undefined,
+        ? Key.fromJSON(object.former_key)
+        : undefined,
       sequence: isSet(object.sequence) ? BigInt(object.sequence) : 0n,
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -866,16 +878,13 @@ export const RotateKeyResponse: MessageFns<RotateKeyResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<RotateKeyResponse>, I>>(object: I): RotateKeyResponse {
     const message = createBaseRotateKeyResponse();
-    message.signingKey =
-      object.signingKey !== undefined && object.signingKey !== null
-        ? Key.fromPartial(object.signingKey)
-        : undefined;
-    message.formerKey =
-      object.formerKey !== undefined && object.formerKey !== null
-        ? Key.fromPartial(object.formerKey)
-        : undefined;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.signingKey = (object.signingKey !== undefined && object.signingKey !== null)
+      ? Key.fromPartial(object.signingKey)
+      : undefined;
+    message.formerKey = (object.formerKey !== undefined && object.formerKey !== null)
+      ? Key.fromPartial(object.formerKey)
+      : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
@@ -886,13 +895,12 @@ export type KeyServiceService = typeof KeyServiceService;
 export const KeyServiceService = {
   /** Lists the keys, retired ones included, newest first. */
   listKeys: {
-    path: '/auth.v1.KeyService/ListKeys' as const,
+    path: "/auth.v1.KeyService/ListKeys" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ListKeysRequest): Buffer => Buffer.from(ListKeysRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ListKeysRequest => ListKeysRequest.decode(value),
-    responseSerialize: (value: ListKeysResponse): Buffer =>
-      Buffer.from(ListKeysResponse.encode(value).finish()),
+    responseSerialize: (value: ListKeysResponse): Buffer => Buffer.from(ListKeysResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListKeysResponse => ListKeysResponse.decode(value),
   },
   /**
@@ -904,14 +912,12 @@ export const KeyServiceService = {
    * caller's own.
    */
   rotateKey: {
-    path: '/auth.v1.KeyService/RotateKey' as const,
+    path: "/auth.v1.KeyService/RotateKey" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RotateKeyRequest): Buffer =>
-      Buffer.from(RotateKeyRequest.encode(value).finish()),
+    requestSerialize: (value: RotateKeyRequest): Buffer => Buffer.from(RotateKeyRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): RotateKeyRequest => RotateKeyRequest.decode(value),
-    responseSerialize: (value: RotateKeyResponse): Buffer =>
-      Buffer.from(RotateKeyResponse.encode(value).finish()),
+    responseSerialize: (value: RotateKeyResponse): Buffer => Buffer.from(RotateKeyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RotateKeyResponse => RotateKeyResponse.decode(value),
   },
 } as const;
@@ -972,19 +978,13 @@ export interface KeyServiceClient extends Client {
   ): ClientUnaryCall;
 }
 
-export const KeyServiceClient = makeGenericClientConstructor(
-  KeyServiceService,
-  'auth.v1.KeyService',
-) as unknown as {
+export const KeyServiceClient = makeGenericClientConstructor(KeyServiceService, "auth.v1.KeyService") as unknown as {
   new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): KeyServiceClient;
   service: typeof KeyServiceService;
   serviceName: string;
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -1000,10 +1000,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -1012,22 +1009,22 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.auth.v1.KeyPurpose': KeyPurpose,
-    '.auth.v1.KeyState': KeyState,
-    '.auth.v1.Key': Key,
-    '.auth.v1.ListKeysRequest': ListKeysRequest,
-    '.auth.v1.ListKeysResponse': ListKeysResponse,
-    '.auth.v1.RotateKeyRequest': RotateKeyRequest,
-    '.auth.v1.RotateKeyResponse': RotateKeyResponse,
-    '.auth.v1.KeyService': KeyServiceClient,
+    ".auth.v1.KeyPurpose": KeyPurpose,
+    ".auth.v1.KeyState": KeyState,
+    ".auth.v1.Key": Key,
+    ".auth.v1.ListKeysRequest": ListKeysRequest,
+    ".auth.v1.ListKeysResponse": ListKeysResponse,
+    ".auth.v1.RotateKeyRequest": RotateKeyRequest,
+    ".auth.v1.RotateKeyResponse": RotateKeyResponse,
+    ".auth.v1.KeyService": KeyServiceClient,
   },
   dependencies: [protoMetadata1, protoMetadata2],
   options: {
     services: {
-      KeyService: {
+      "KeyService": {
         methods: {
-          ListKeys: { rule: Rule.decode(Buffer.from('EhJhdXRoLnNlY3VyaXR5LnJlYWQ=', 'base64')) },
-          RotateKey: { rule: Rule.decode(Buffer.from('Eg9hdXRoLmtleXMud3JpdGUaBWFkbWlu', 'base64')) },
+          "ListKeys": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "RotateKey": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLmtleXMud3JpdGUaBWFkbWlu", "base64")) },
         },
       },
     },
@@ -1036,23 +1033,15 @@ export const protoMetadata: ProtoMetadata = {
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function toTimestamp(date: Date): Timestamp {
@@ -1070,11 +1059,11 @@ function fromTimestamp(t: Timestamp): Date {
 function fromJsonTimestamp(o: any): Date {
   if (o instanceof globalThis.Date) {
     return o;
-  }
-  if (typeof o === 'string') {
+  } else if (typeof o === "string") {
     return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
   }
-  return fromTimestamp(Timestamp.fromJSON(o));
 }
 
 function isSet(value: any): boolean {

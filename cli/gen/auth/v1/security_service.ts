@@ -5,27 +5,27 @@
 // source: auth/v1/security_service.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
   type ChannelCredentials,
-  type Client,
+  Client,
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
-  type Metadata,
   makeGenericClientConstructor,
+  type Metadata,
   type ServiceError,
   type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { protoMetadata as protoMetadata1, Timestamp } from '../../google/protobuf/timestamp.js';
-import { protoMetadata as protoMetadata2, Rule } from '../../portcullis/access/v1/access.js';
+} from "@grpc/grpc-js";
+import { protoMetadata as protoMetadata1, Timestamp } from "../../google/protobuf/timestamp.js";
+import { protoMetadata as protoMetadata2, Rule } from "../../portcullis/access/v1/access.js";
 
-export const protobufPackage = 'auth.v1';
+export const protobufPackage = "auth.v1";
 
-export const protobufFileName = 'auth/v1/security_service.proto';
+export const protobufFileName = "auth/v1/security_service.proto";
 
 /** The record of security events, and the review of the system's settings. */
 
@@ -108,179 +108,168 @@ export const SecurityEventType = {
    * key: how many.
    */
   SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED: 33,
+  /** SECURITY_EVENT_TYPE_POLICY_CHANGED - The policy was changed. */
+  SECURITY_EVENT_TYPE_POLICY_CHANGED: 34,
   UNRECOGNIZED: -1,
 } as const;
 
-export type SecurityEventType = (typeof SecurityEventType)[keyof typeof SecurityEventType];
+export type SecurityEventType = typeof SecurityEventType[keyof typeof SecurityEventType];
 
 export namespace SecurityEventType {
   export type SECURITY_EVENT_TYPE_UNSPECIFIED = typeof SecurityEventType.SECURITY_EVENT_TYPE_UNSPECIFIED;
   export type SECURITY_EVENT_TYPE_SESSION_ESTABLISHED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_SESSION_ESTABLISHED;
-  export type SECURITY_EVENT_TYPE_SESSION_REVOKED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_SESSION_REVOKED;
-  export type SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE;
+  export type SECURITY_EVENT_TYPE_SESSION_REVOKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_SESSION_REVOKED;
+  export type SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE = typeof SecurityEventType.SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE;
   export type SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE;
-  export type SECURITY_EVENT_TYPE_ACCOUNT_DISABLED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_DISABLED;
-  export type SECURITY_EVENT_TYPE_ACCOUNT_ENABLED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_ENABLED;
-  export type SECURITY_EVENT_TYPE_ACCOUNT_CREATED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_CREATED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_DISABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_DISABLED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_ENABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_ENABLED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_CREATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_CREATED;
   export type SECURITY_EVENT_TYPE_LOGIN_FAILED = typeof SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_FAILED;
   export type SECURITY_EVENT_TYPE_LOGIN_LIMITED = typeof SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_LIMITED;
-  export type SECURITY_EVENT_TYPE_TOKEN_REFRESHED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REFRESHED;
+  export type SECURITY_EVENT_TYPE_TOKEN_REFRESHED = typeof SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REFRESHED;
   export type SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED;
   export type SECURITY_EVENT_TYPE_TOKEN_REVOKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REVOKED;
-  export type SECURITY_EVENT_TYPE_CLIENT_REVOKED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_REVOKED;
+  export type SECURITY_EVENT_TYPE_CLIENT_REVOKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_REVOKED;
   export type SECURITY_EVENT_TYPE_KEY_REVOKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_KEY_REVOKED;
   export type SECURITY_EVENT_TYPE_KEY_ROTATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_KEY_ROTATED;
   export type SECURITY_EVENT_TYPE_EPOCH_OPENED = typeof SecurityEventType.SECURITY_EVENT_TYPE_EPOCH_OPENED;
   export type SECURITY_EVENT_TYPE_LOG_CHANGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_LOG_CHANGED;
-  export type SECURITY_EVENT_TYPE_CLIENT_CREATED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREATED;
-  export type SECURITY_EVENT_TYPE_CLIENT_DISABLED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DISABLED;
+  export type SECURITY_EVENT_TYPE_CLIENT_CREATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREATED;
+  export type SECURITY_EVENT_TYPE_CLIENT_DISABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DISABLED;
   export type SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED;
   export type SECURITY_EVENT_TYPE_CALLS_REFUSED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CALLS_REFUSED;
-  export type SECURITY_EVENT_TYPE_BROADCASTS_FORGED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_BROADCASTS_FORGED;
+  export type SECURITY_EVENT_TYPE_BROADCASTS_FORGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_BROADCASTS_FORGED;
   export type SECURITY_EVENT_TYPE_EVENTS_LOST = typeof SecurityEventType.SECURITY_EVENT_TYPE_EVENTS_LOST;
-  export type SECURITY_EVENT_TYPE_ANOMALY_DETECTED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
-  export type SECURITY_EVENT_TYPE_CLIENT_ENABLED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
-  export type SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED;
-  export type SECURITY_EVENT_TYPE_ACCOUNT_PURGED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED;
-  export type SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
-  export type SECURITY_EVENT_TYPE_CLIENT_UPDATED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
-  export type SECURITY_EVENT_TYPE_CLIENT_DELETED =
-    typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
+  export type SECURITY_EVENT_TYPE_ANOMALY_DETECTED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
+  export type SECURITY_EVENT_TYPE_CLIENT_ENABLED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
+  export type SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_PURGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED;
+  export type SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED = typeof SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
+  export type SECURITY_EVENT_TYPE_CLIENT_UPDATED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
+  export type SECURITY_EVENT_TYPE_CLIENT_DELETED = typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
   export type SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED;
   export type SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
   export type SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
+  export type SECURITY_EVENT_TYPE_POLICY_CHANGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_POLICY_CHANGED;
   export type UNRECOGNIZED = typeof SecurityEventType.UNRECOGNIZED;
 }
 
 export function securityEventTypeFromJSON(object: any): SecurityEventType {
   switch (object) {
     case 0:
-    case 'SECURITY_EVENT_TYPE_UNSPECIFIED':
+    case "SECURITY_EVENT_TYPE_UNSPECIFIED":
       return SecurityEventType.SECURITY_EVENT_TYPE_UNSPECIFIED;
     case 1:
-    case 'SECURITY_EVENT_TYPE_SESSION_ESTABLISHED':
+    case "SECURITY_EVENT_TYPE_SESSION_ESTABLISHED":
       return SecurityEventType.SECURITY_EVENT_TYPE_SESSION_ESTABLISHED;
     case 2:
-    case 'SECURITY_EVENT_TYPE_SESSION_REVOKED':
+    case "SECURITY_EVENT_TYPE_SESSION_REVOKED":
       return SecurityEventType.SECURITY_EVENT_TYPE_SESSION_REVOKED;
     case 3:
-    case 'SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE':
+    case "SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE":
       return SecurityEventType.SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE;
     case 4:
-    case 'SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE':
+    case "SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE":
       return SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE;
     case 5:
-    case 'SECURITY_EVENT_TYPE_ACCOUNT_DISABLED':
+    case "SECURITY_EVENT_TYPE_ACCOUNT_DISABLED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_DISABLED;
     case 6:
-    case 'SECURITY_EVENT_TYPE_ACCOUNT_ENABLED':
+    case "SECURITY_EVENT_TYPE_ACCOUNT_ENABLED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_ENABLED;
     case 7:
-    case 'SECURITY_EVENT_TYPE_ACCOUNT_CREATED':
+    case "SECURITY_EVENT_TYPE_ACCOUNT_CREATED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_CREATED;
     case 8:
-    case 'SECURITY_EVENT_TYPE_LOGIN_FAILED':
+    case "SECURITY_EVENT_TYPE_LOGIN_FAILED":
       return SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_FAILED;
     case 9:
-    case 'SECURITY_EVENT_TYPE_LOGIN_LIMITED':
+    case "SECURITY_EVENT_TYPE_LOGIN_LIMITED":
       return SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_LIMITED;
     case 10:
-    case 'SECURITY_EVENT_TYPE_TOKEN_REFRESHED':
+    case "SECURITY_EVENT_TYPE_TOKEN_REFRESHED":
       return SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REFRESHED;
     case 11:
-    case 'SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED':
+    case "SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED":
       return SecurityEventType.SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED;
     case 12:
-    case 'SECURITY_EVENT_TYPE_TOKEN_REVOKED':
+    case "SECURITY_EVENT_TYPE_TOKEN_REVOKED":
       return SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REVOKED;
     case 13:
-    case 'SECURITY_EVENT_TYPE_CLIENT_REVOKED':
+    case "SECURITY_EVENT_TYPE_CLIENT_REVOKED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_REVOKED;
     case 14:
-    case 'SECURITY_EVENT_TYPE_KEY_REVOKED':
+    case "SECURITY_EVENT_TYPE_KEY_REVOKED":
       return SecurityEventType.SECURITY_EVENT_TYPE_KEY_REVOKED;
     case 15:
-    case 'SECURITY_EVENT_TYPE_KEY_ROTATED':
+    case "SECURITY_EVENT_TYPE_KEY_ROTATED":
       return SecurityEventType.SECURITY_EVENT_TYPE_KEY_ROTATED;
     case 16:
-    case 'SECURITY_EVENT_TYPE_EPOCH_OPENED':
+    case "SECURITY_EVENT_TYPE_EPOCH_OPENED":
       return SecurityEventType.SECURITY_EVENT_TYPE_EPOCH_OPENED;
     case 17:
-    case 'SECURITY_EVENT_TYPE_LOG_CHANGED':
+    case "SECURITY_EVENT_TYPE_LOG_CHANGED":
       return SecurityEventType.SECURITY_EVENT_TYPE_LOG_CHANGED;
     case 18:
-    case 'SECURITY_EVENT_TYPE_CLIENT_CREATED':
+    case "SECURITY_EVENT_TYPE_CLIENT_CREATED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREATED;
     case 19:
-    case 'SECURITY_EVENT_TYPE_CLIENT_DISABLED':
+    case "SECURITY_EVENT_TYPE_CLIENT_DISABLED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DISABLED;
     case 20:
-    case 'SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED':
+    case "SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED;
     case 21:
-    case 'SECURITY_EVENT_TYPE_CALLS_REFUSED':
+    case "SECURITY_EVENT_TYPE_CALLS_REFUSED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CALLS_REFUSED;
     case 22:
-    case 'SECURITY_EVENT_TYPE_BROADCASTS_FORGED':
+    case "SECURITY_EVENT_TYPE_BROADCASTS_FORGED":
       return SecurityEventType.SECURITY_EVENT_TYPE_BROADCASTS_FORGED;
     case 23:
-    case 'SECURITY_EVENT_TYPE_EVENTS_LOST':
+    case "SECURITY_EVENT_TYPE_EVENTS_LOST":
       return SecurityEventType.SECURITY_EVENT_TYPE_EVENTS_LOST;
     case 24:
-    case 'SECURITY_EVENT_TYPE_ANOMALY_DETECTED':
+    case "SECURITY_EVENT_TYPE_ANOMALY_DETECTED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED;
     case 25:
-    case 'SECURITY_EVENT_TYPE_CLIENT_ENABLED':
+    case "SECURITY_EVENT_TYPE_CLIENT_ENABLED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED;
     case 26:
-    case 'SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED':
+    case "SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED":
       return SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED;
     case 27:
-    case 'SECURITY_EVENT_TYPE_ACCOUNT_PURGED':
+    case "SECURITY_EVENT_TYPE_ACCOUNT_PURGED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED;
     case 28:
-    case 'SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED':
+    case "SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED":
       return SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED;
     case 29:
-    case 'SECURITY_EVENT_TYPE_CLIENT_UPDATED':
+    case "SECURITY_EVENT_TYPE_CLIENT_UPDATED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED;
     case 30:
-    case 'SECURITY_EVENT_TYPE_CLIENT_DELETED':
+    case "SECURITY_EVENT_TYPE_CLIENT_DELETED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED;
     case 31:
-    case 'SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED':
+    case "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED;
     case 32:
-    case 'SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED':
+    case "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED":
       return SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
     case 33:
-    case 'SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED':
+    case "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED":
       return SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
+    case 34:
+    case "SECURITY_EVENT_TYPE_POLICY_CHANGED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_POLICY_CHANGED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return SecurityEventType.UNRECOGNIZED;
   }
@@ -289,76 +278,78 @@ export function securityEventTypeFromJSON(object: any): SecurityEventType {
 export function securityEventTypeToJSON(object: SecurityEventType): string {
   switch (object) {
     case SecurityEventType.SECURITY_EVENT_TYPE_UNSPECIFIED:
-      return 'SECURITY_EVENT_TYPE_UNSPECIFIED';
+      return "SECURITY_EVENT_TYPE_UNSPECIFIED";
     case SecurityEventType.SECURITY_EVENT_TYPE_SESSION_ESTABLISHED:
-      return 'SECURITY_EVENT_TYPE_SESSION_ESTABLISHED';
+      return "SECURITY_EVENT_TYPE_SESSION_ESTABLISHED";
     case SecurityEventType.SECURITY_EVENT_TYPE_SESSION_REVOKED:
-      return 'SECURITY_EVENT_TYPE_SESSION_REVOKED';
+      return "SECURITY_EVENT_TYPE_SESSION_REVOKED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE:
-      return 'SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE';
+      return "SECURITY_EVENT_TYPE_CREDENTIAL_CHANGE";
     case SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE:
-      return 'SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE';
+      return "SECURITY_EVENT_TYPE_TOKEN_CLAIMS_CHANGE";
     case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_DISABLED:
-      return 'SECURITY_EVENT_TYPE_ACCOUNT_DISABLED';
+      return "SECURITY_EVENT_TYPE_ACCOUNT_DISABLED";
     case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_ENABLED:
-      return 'SECURITY_EVENT_TYPE_ACCOUNT_ENABLED';
+      return "SECURITY_EVENT_TYPE_ACCOUNT_ENABLED";
     case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_CREATED:
-      return 'SECURITY_EVENT_TYPE_ACCOUNT_CREATED';
+      return "SECURITY_EVENT_TYPE_ACCOUNT_CREATED";
     case SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_FAILED:
-      return 'SECURITY_EVENT_TYPE_LOGIN_FAILED';
+      return "SECURITY_EVENT_TYPE_LOGIN_FAILED";
     case SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_LIMITED:
-      return 'SECURITY_EVENT_TYPE_LOGIN_LIMITED';
+      return "SECURITY_EVENT_TYPE_LOGIN_LIMITED";
     case SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REFRESHED:
-      return 'SECURITY_EVENT_TYPE_TOKEN_REFRESHED';
+      return "SECURITY_EVENT_TYPE_TOKEN_REFRESHED";
     case SecurityEventType.SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED:
-      return 'SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED';
+      return "SECURITY_EVENT_TYPE_REFRESH_TOKEN_REUSED";
     case SecurityEventType.SECURITY_EVENT_TYPE_TOKEN_REVOKED:
-      return 'SECURITY_EVENT_TYPE_TOKEN_REVOKED';
+      return "SECURITY_EVENT_TYPE_TOKEN_REVOKED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_REVOKED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_REVOKED';
+      return "SECURITY_EVENT_TYPE_CLIENT_REVOKED";
     case SecurityEventType.SECURITY_EVENT_TYPE_KEY_REVOKED:
-      return 'SECURITY_EVENT_TYPE_KEY_REVOKED';
+      return "SECURITY_EVENT_TYPE_KEY_REVOKED";
     case SecurityEventType.SECURITY_EVENT_TYPE_KEY_ROTATED:
-      return 'SECURITY_EVENT_TYPE_KEY_ROTATED';
+      return "SECURITY_EVENT_TYPE_KEY_ROTATED";
     case SecurityEventType.SECURITY_EVENT_TYPE_EPOCH_OPENED:
-      return 'SECURITY_EVENT_TYPE_EPOCH_OPENED';
+      return "SECURITY_EVENT_TYPE_EPOCH_OPENED";
     case SecurityEventType.SECURITY_EVENT_TYPE_LOG_CHANGED:
-      return 'SECURITY_EVENT_TYPE_LOG_CHANGED';
+      return "SECURITY_EVENT_TYPE_LOG_CHANGED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREATED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_CREATED';
+      return "SECURITY_EVENT_TYPE_CLIENT_CREATED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DISABLED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_DISABLED';
+      return "SECURITY_EVENT_TYPE_CLIENT_DISABLED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED';
+      return "SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CALLS_REFUSED:
-      return 'SECURITY_EVENT_TYPE_CALLS_REFUSED';
+      return "SECURITY_EVENT_TYPE_CALLS_REFUSED";
     case SecurityEventType.SECURITY_EVENT_TYPE_BROADCASTS_FORGED:
-      return 'SECURITY_EVENT_TYPE_BROADCASTS_FORGED';
+      return "SECURITY_EVENT_TYPE_BROADCASTS_FORGED";
     case SecurityEventType.SECURITY_EVENT_TYPE_EVENTS_LOST:
-      return 'SECURITY_EVENT_TYPE_EVENTS_LOST';
+      return "SECURITY_EVENT_TYPE_EVENTS_LOST";
     case SecurityEventType.SECURITY_EVENT_TYPE_ANOMALY_DETECTED:
-      return 'SECURITY_EVENT_TYPE_ANOMALY_DETECTED';
+      return "SECURITY_EVENT_TYPE_ANOMALY_DETECTED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_ENABLED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_ENABLED';
+      return "SECURITY_EVENT_TYPE_CLIENT_ENABLED";
     case SecurityEventType.SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED:
-      return 'SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED';
+      return "SECURITY_EVENT_TYPE_RECOVERY_ACTIVATED";
     case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_PURGED:
-      return 'SECURITY_EVENT_TYPE_ACCOUNT_PURGED';
+      return "SECURITY_EVENT_TYPE_ACCOUNT_PURGED";
     case SecurityEventType.SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED:
-      return 'SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED';
+      return "SECURITY_EVENT_TYPE_ACCOUNT_UNLOCKED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_UPDATED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_UPDATED';
+      return "SECURITY_EVENT_TYPE_CLIENT_UPDATED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_DELETED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_DELETED';
+      return "SECURITY_EVENT_TYPE_CLIENT_DELETED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED';
+      return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED";
     case SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED:
-      return 'SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED';
+      return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED";
     case SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED:
-      return 'SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED';
+      return "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_POLICY_CHANGED:
+      return "SECURITY_EVENT_TYPE_POLICY_CHANGED";
     case SecurityEventType.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -375,7 +366,7 @@ export const FindingGrade = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FindingGrade = (typeof FindingGrade)[keyof typeof FindingGrade];
+export type FindingGrade = typeof FindingGrade[keyof typeof FindingGrade];
 
 export namespace FindingGrade {
   export type FINDING_GRADE_UNSPECIFIED = typeof FindingGrade.FINDING_GRADE_UNSPECIFIED;
@@ -388,19 +379,19 @@ export namespace FindingGrade {
 export function findingGradeFromJSON(object: any): FindingGrade {
   switch (object) {
     case 0:
-    case 'FINDING_GRADE_UNSPECIFIED':
+    case "FINDING_GRADE_UNSPECIFIED":
       return FindingGrade.FINDING_GRADE_UNSPECIFIED;
     case 1:
-    case 'FINDING_GRADE_NOTE':
+    case "FINDING_GRADE_NOTE":
       return FindingGrade.FINDING_GRADE_NOTE;
     case 2:
-    case 'FINDING_GRADE_WEAK':
+    case "FINDING_GRADE_WEAK":
       return FindingGrade.FINDING_GRADE_WEAK;
     case 3:
-    case 'FINDING_GRADE_CRITICAL':
+    case "FINDING_GRADE_CRITICAL":
       return FindingGrade.FINDING_GRADE_CRITICAL;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FindingGrade.UNRECOGNIZED;
   }
@@ -409,16 +400,16 @@ export function findingGradeFromJSON(object: any): FindingGrade {
 export function findingGradeToJSON(object: FindingGrade): string {
   switch (object) {
     case FindingGrade.FINDING_GRADE_UNSPECIFIED:
-      return 'FINDING_GRADE_UNSPECIFIED';
+      return "FINDING_GRADE_UNSPECIFIED";
     case FindingGrade.FINDING_GRADE_NOTE:
-      return 'FINDING_GRADE_NOTE';
+      return "FINDING_GRADE_NOTE";
     case FindingGrade.FINDING_GRADE_WEAK:
-      return 'FINDING_GRADE_WEAK';
+      return "FINDING_GRADE_WEAK";
     case FindingGrade.FINDING_GRADE_CRITICAL:
-      return 'FINDING_GRADE_CRITICAL';
+      return "FINDING_GRADE_CRITICAL";
     case FindingGrade.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -453,9 +444,13 @@ export interface SecurityEvent {
   /** The URI of the type: that of OpenID where there is one. */
   typeUri: string;
   /** When it happened. */
-  eventTime: Date | undefined;
+  eventTime:
+    | Date
+    | undefined;
   /** What it is about. */
-  subject: SecuritySubject | undefined;
+  subject:
+    | SecuritySubject
+    | undefined;
   /** The actor: a caller's subject, or the name of a part of auth. */
   actor: string;
   /** Reason: as stated by the actor, or the reason of a refusal. */
@@ -483,7 +478,9 @@ export interface SecurityEventFilter {
    */
   subject: string;
   /** At this moment or later. */
-  beginTime: Date | undefined;
+  beginTime:
+    | Date
+    | undefined;
   /** Before this moment. */
   endTime: Date | undefined;
 }
@@ -509,7 +506,9 @@ export interface ListSecurityEventsResponse {
 /** Request of WatchSecurityEvents. */
 export interface WatchSecurityEventsRequest {
   /** Selects events; its times are ignored. */
-  filter: SecurityEventFilter | undefined;
+  filter:
+    | SecurityEventFilter
+    | undefined;
   /** The `resume_token` of the last event received; empty to begin now. */
   resumeToken: string;
 }
@@ -517,13 +516,16 @@ export interface WatchSecurityEventsRequest {
 /** An event. */
 export interface WatchSecurityEventsResponse {
   /** The event. */
-  event: SecurityEvent | undefined;
+  event:
+    | SecurityEvent
+    | undefined;
   /** Goes on after this event. */
   resumeToken: string;
 }
 
 /** Asks for a review. */
-export type ReviewSecurityRequest = {};
+export interface ReviewSecurityRequest {
+}
 
 /** One finding of the review. */
 export interface Finding {
@@ -544,52 +546,54 @@ export interface ReviewSecurityResponse {
   /** The findings, most severe first. */
   findings: Finding[];
   /** When the review ran. */
-  reviewTime: Date | undefined;
+  reviewTime:
+    | Date
+    | undefined;
   /** What was checked, with or without a finding. */
   lookedAt: string[];
 }
 
 function createBaseSecuritySubject(): SecuritySubject {
   return {
-    userId: '',
-    sessionId: '',
-    clientId: '',
-    tokenId: '',
-    keyId: '',
-    nameHash: '',
-    network: '',
-    issuer: '',
-    service: '',
+    userId: "",
+    sessionId: "",
+    clientId: "",
+    tokenId: "",
+    keyId: "",
+    nameHash: "",
+    network: "",
+    issuer: "",
+    service: "",
   };
 }
 
 export const SecuritySubject: MessageFns<SecuritySubject> = {
   encode(message: SecuritySubject, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       writer.uint32(18).string(message.sessionId);
     }
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(26).string(message.clientId);
     }
-    if (message.tokenId !== '') {
+    if (message.tokenId !== "") {
       writer.uint32(34).string(message.tokenId);
     }
-    if (message.keyId !== '') {
+    if (message.keyId !== "") {
       writer.uint32(42).string(message.keyId);
     }
-    if (message.nameHash !== '') {
+    if (message.nameHash !== "") {
       writer.uint32(50).string(message.nameHash);
     }
-    if (message.network !== '') {
+    if (message.network !== "") {
       writer.uint32(58).string(message.network);
     }
-    if (message.issuer !== '') {
+    if (message.issuer !== "") {
       writer.uint32(66).string(message.issuer);
     }
-    if (message.service !== '') {
+    if (message.service !== "") {
       writer.uint32(74).string(message.service);
     }
     return writer;
@@ -599,7 +603,7 @@ export const SecuritySubject: MessageFns<SecuritySubject> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -697,66 +701,66 @@ export const SecuritySubject: MessageFns<SecuritySubject> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
+        ? globalThis.String(object.user_id)
+        : "",
       sessionId: isSet(object.sessionId)
         ? globalThis.String(object.sessionId)
         : isSet(object.session_id)
-          ? globalThis.String(object.session_id)
-          : '',
+        ? globalThis.String(object.session_id)
+        : "",
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       tokenId: isSet(object.tokenId)
         ? globalThis.String(object.tokenId)
         : isSet(object.token_id)
-          ? globalThis.String(object.token_id)
-          : '',
+        ? globalThis.String(object.token_id)
+        : "",
       keyId: isSet(object.keyId)
         ? globalThis.String(object.keyId)
         : isSet(object.key_id)
-          ? globalThis.String(object.key_id)
-          : '',
+        ? globalThis.String(object.key_id)
+        : "",
       nameHash: isSet(object.nameHash)
         ? globalThis.String(object.nameHash)
         : isSet(object.name_hash)
-          ? globalThis.String(object.name_hash)
-          : '',
-      network: isSet(object.network) ? globalThis.String(object.network) : '',
-      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : '',
-      service: isSet(object.service) ? globalThis.String(object.service) : '',
+        ? globalThis.String(object.name_hash)
+        : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      issuer: isSet(object.issuer) ? globalThis.String(object.issuer) : "",
+      service: isSet(object.service) ? globalThis.String(object.service) : "",
     };
   },
 
   toJSON(message: SecuritySubject): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.sessionId !== '') {
+    if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
     }
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.tokenId !== '') {
+    if (message.tokenId !== "") {
       obj.tokenId = message.tokenId;
     }
-    if (message.keyId !== '') {
+    if (message.keyId !== "") {
       obj.keyId = message.keyId;
     }
-    if (message.nameHash !== '') {
+    if (message.nameHash !== "") {
       obj.nameHash = message.nameHash;
     }
-    if (message.network !== '') {
+    if (message.network !== "") {
       obj.network = message.network;
     }
-    if (message.issuer !== '') {
+    if (message.issuer !== "") {
       obj.issuer = message.issuer;
     }
-    if (message.service !== '') {
+    if (message.service !== "") {
       obj.service = message.service;
     }
     return obj;
@@ -767,43 +771,43 @@ export const SecuritySubject: MessageFns<SecuritySubject> = {
   },
   fromPartial<I extends Exact<DeepPartial<SecuritySubject>, I>>(object: I): SecuritySubject {
     const message = createBaseSecuritySubject();
-    message.userId = object.userId ?? '';
-    message.sessionId = object.sessionId ?? '';
-    message.clientId = object.clientId ?? '';
-    message.tokenId = object.tokenId ?? '';
-    message.keyId = object.keyId ?? '';
-    message.nameHash = object.nameHash ?? '';
-    message.network = object.network ?? '';
-    message.issuer = object.issuer ?? '';
-    message.service = object.service ?? '';
+    message.userId = object.userId ?? "";
+    message.sessionId = object.sessionId ?? "";
+    message.clientId = object.clientId ?? "";
+    message.tokenId = object.tokenId ?? "";
+    message.keyId = object.keyId ?? "";
+    message.nameHash = object.nameHash ?? "";
+    message.network = object.network ?? "";
+    message.issuer = object.issuer ?? "";
+    message.service = object.service ?? "";
     return message;
   },
 };
 
 function createBaseSecurityEvent(): SecurityEvent {
   return {
-    eventId: '',
+    eventId: "",
     type: 0,
-    typeUri: '',
+    typeUri: "",
     eventTime: undefined,
     subject: undefined,
-    actor: '',
-    reason: '',
-    network: '',
-    source: '',
+    actor: "",
+    reason: "",
+    network: "",
+    source: "",
     details: {},
   };
 }
 
 export const SecurityEvent: MessageFns<SecurityEvent> = {
   encode(message: SecurityEvent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.eventId !== '') {
+    if (message.eventId !== "") {
       writer.uint32(10).string(message.eventId);
     }
     if (message.type !== 0) {
       writer.uint32(16).int32(message.type);
     }
-    if (message.typeUri !== '') {
+    if (message.typeUri !== "") {
       writer.uint32(26).string(message.typeUri);
     }
     if (message.eventTime !== undefined) {
@@ -812,16 +816,16 @@ export const SecurityEvent: MessageFns<SecurityEvent> = {
     if (message.subject !== undefined) {
       SecuritySubject.encode(message.subject, writer.uint32(42).fork()).join();
     }
-    if (message.actor !== '') {
+    if (message.actor !== "") {
       writer.uint32(50).string(message.actor);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(58).string(message.reason);
     }
-    if (message.network !== '') {
+    if (message.network !== "") {
       writer.uint32(66).string(message.network);
     }
-    if (message.source !== '') {
+    if (message.source !== "") {
       writer.uint32(74).string(message.source);
     }
     globalThis.Object.entries(message.details).forEach(([key, value]: [string, string]) => {
@@ -834,7 +838,7 @@ export const SecurityEvent: MessageFns<SecurityEvent> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -943,50 +947,50 @@ export const SecurityEvent: MessageFns<SecurityEvent> = {
       eventId: isSet(object.eventId)
         ? globalThis.String(object.eventId)
         : isSet(object.event_id)
-          ? globalThis.String(object.event_id)
-          : '',
+        ? globalThis.String(object.event_id)
+        : "",
       type: isSet(object.type) ? securityEventTypeFromJSON(object.type) : 0,
       typeUri: isSet(object.typeUri)
         ? globalThis.String(object.typeUri)
         : isSet(object.type_uri)
-          ? globalThis.String(object.type_uri)
-          : '',
+        ? globalThis.String(object.type_uri)
+        : "",
       eventTime: isSet(object.eventTime)
         ? fromJsonTimestamp(object.eventTime)
         : isSet(object.event_time)
-          ? fromJsonTimestamp(object.event_time)
-          : undefined,
+        ? fromJsonTimestamp(object.event_time)
+        : undefined,
       subject: isSet(object.subject) ? SecuritySubject.fromJSON(object.subject) : undefined,
-      actor: isSet(object.actor) ? globalThis.String(object.actor) : '',
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
-      network: isSet(object.network) ? globalThis.String(object.network) : '',
-      source: isSet(object.source) ? globalThis.String(object.source) : '',
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      source: isSet(object.source) ? globalThis.String(object.source) : "",
       details: isObject(object.details)
         ? (globalThis.Object.entries(object.details) as [string, any][]).reduce(
-            (acc: { [key: string]: string }, [key, value]: [string, any]) => {
-              globalThis.Object.defineProperty(acc, key, {
-                value: globalThis.String(value),
-                enumerable: true,
-                configurable: true,
-                writable: true,
-              });
-              return acc;
-            },
-            {},
-          )
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
         : {},
     };
   },
 
   toJSON(message: SecurityEvent): unknown {
     const obj: any = {};
-    if (message.eventId !== '') {
+    if (message.eventId !== "") {
       obj.eventId = message.eventId;
     }
     if (message.type !== 0) {
       obj.type = securityEventTypeToJSON(message.type);
     }
-    if (message.typeUri !== '') {
+    if (message.typeUri !== "") {
       obj.typeUri = message.typeUri;
     }
     if (message.eventTime !== undefined) {
@@ -995,16 +999,16 @@ export const SecurityEvent: MessageFns<SecurityEvent> = {
     if (message.subject !== undefined) {
       obj.subject = SecuritySubject.toJSON(message.subject);
     }
-    if (message.actor !== '') {
+    if (message.actor !== "") {
       obj.actor = message.actor;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.network !== '') {
+    if (message.network !== "") {
       obj.network = message.network;
     }
-    if (message.source !== '') {
+    if (message.source !== "") {
       obj.source = message.source;
     }
     if (message.details) {
@@ -1024,18 +1028,17 @@ export const SecurityEvent: MessageFns<SecurityEvent> = {
   },
   fromPartial<I extends Exact<DeepPartial<SecurityEvent>, I>>(object: I): SecurityEvent {
     const message = createBaseSecurityEvent();
-    message.eventId = object.eventId ?? '';
+    message.eventId = object.eventId ?? "";
     message.type = object.type ?? 0;
-    message.typeUri = object.typeUri ?? '';
+    message.typeUri = object.typeUri ?? "";
     message.eventTime = object.eventTime ?? undefined;
-    message.subject =
-      object.subject !== undefined && object.subject !== null
-        ? SecuritySubject.fromPartial(object.subject)
-        : undefined;
-    message.actor = object.actor ?? '';
-    message.reason = object.reason ?? '';
-    message.network = object.network ?? '';
-    message.source = object.source ?? '';
+    message.subject = (object.subject !== undefined && object.subject !== null)
+      ? SecuritySubject.fromPartial(object.subject)
+      : undefined;
+    message.actor = object.actor ?? "";
+    message.reason = object.reason ?? "";
+    message.network = object.network ?? "";
+    message.source = object.source ?? "";
     message.details = (globalThis.Object.entries(object.details ?? {}) as [string, string][]).reduce(
       (acc: { [key: string]: string }, [key, value]: [string, string]) => {
         if (value !== undefined) {
@@ -1050,15 +1053,15 @@ export const SecurityEvent: MessageFns<SecurityEvent> = {
 };
 
 function createBaseSecurityEvent_DetailsEntry(): SecurityEvent_DetailsEntry {
-  return { key: '', value: '' };
+  return { key: "", value: "" };
 }
 
 export const SecurityEvent_DetailsEntry: MessageFns<SecurityEvent_DetailsEntry> = {
   encode(message: SecurityEvent_DetailsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.key !== '') {
+    if (message.key !== "") {
       writer.uint32(10).string(message.key);
     }
-    if (message.value !== '') {
+    if (message.value !== "") {
       writer.uint32(18).string(message.value);
     }
     return writer;
@@ -1068,7 +1071,7 @@ export const SecurityEvent_DetailsEntry: MessageFns<SecurityEvent_DetailsEntry> 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1107,17 +1110,17 @@ export const SecurityEvent_DetailsEntry: MessageFns<SecurityEvent_DetailsEntry> 
 
   fromJSON(object: any): SecurityEvent_DetailsEntry {
     return {
-      key: isSet(object.key) ? globalThis.String(object.key) : '',
-      value: isSet(object.value) ? globalThis.String(object.value) : '',
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
     };
   },
 
   toJSON(message: SecurityEvent_DetailsEntry): unknown {
     const obj: any = {};
-    if (message.key !== '') {
+    if (message.key !== "") {
       obj.key = message.key;
     }
-    if (message.value !== '') {
+    if (message.value !== "") {
       obj.value = message.value;
     }
     return obj;
@@ -1126,18 +1129,16 @@ export const SecurityEvent_DetailsEntry: MessageFns<SecurityEvent_DetailsEntry> 
   create<I extends Exact<DeepPartial<SecurityEvent_DetailsEntry>, I>>(base?: I): SecurityEvent_DetailsEntry {
     return SecurityEvent_DetailsEntry.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<SecurityEvent_DetailsEntry>, I>>(
-    object: I,
-  ): SecurityEvent_DetailsEntry {
+  fromPartial<I extends Exact<DeepPartial<SecurityEvent_DetailsEntry>, I>>(object: I): SecurityEvent_DetailsEntry {
     const message = createBaseSecurityEvent_DetailsEntry();
-    message.key = object.key ?? '';
-    message.value = object.value ?? '';
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
 
 function createBaseSecurityEventFilter(): SecurityEventFilter {
-  return { types: [], subject: '', beginTime: undefined, endTime: undefined };
+  return { types: [], subject: "", beginTime: undefined, endTime: undefined };
 }
 
 export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
@@ -1149,7 +1150,7 @@ export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
       }
       writer.join();
     }
-    if (message.subject !== '') {
+    if (message.subject !== "") {
       writer.uint32(18).string(message.subject);
     }
     if (message.beginTime !== undefined) {
@@ -1165,7 +1166,7 @@ export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1230,20 +1231,18 @@ export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
 
   fromJSON(object: any): SecurityEventFilter {
     return {
-      types: globalThis.Array.isArray(object?.types)
-        ? object.types.map((e: any) => securityEventTypeFromJSON(e))
-        : [],
-      subject: isSet(object.subject) ? globalThis.String(object.subject) : '',
+      types: globalThis.Array.isArray(object?.types) ? object.types.map((e: any) => securityEventTypeFromJSON(e)) : [],
+      subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
       beginTime: isSet(object.beginTime)
         ? fromJsonTimestamp(object.beginTime)
         : isSet(object.begin_time)
-          ? fromJsonTimestamp(object.begin_time)
-          : undefined,
+        ? fromJsonTimestamp(object.begin_time)
+        : undefined,
       endTime: isSet(object.endTime)
         ? fromJsonTimestamp(object.endTime)
         : isSet(object.end_time)
-          ? fromJsonTimestamp(object.end_time)
-          : undefined,
+        ? fromJsonTimestamp(object.end_time)
+        : undefined,
     };
   },
 
@@ -1252,7 +1251,7 @@ export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
     if (message.types?.length) {
       obj.types = message.types.map((e) => securityEventTypeToJSON(e));
     }
-    if (message.subject !== '') {
+    if (message.subject !== "") {
       obj.subject = message.subject;
     }
     if (message.beginTime !== undefined) {
@@ -1270,7 +1269,7 @@ export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
   fromPartial<I extends Exact<DeepPartial<SecurityEventFilter>, I>>(object: I): SecurityEventFilter {
     const message = createBaseSecurityEventFilter();
     message.types = object.types?.map((e) => e) || [];
-    message.subject = object.subject ?? '';
+    message.subject = object.subject ?? "";
     message.beginTime = object.beginTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
     return message;
@@ -1278,7 +1277,7 @@ export const SecurityEventFilter: MessageFns<SecurityEventFilter> = {
 };
 
 function createBaseListSecurityEventsRequest(): ListSecurityEventsRequest {
-  return { pageSize: 0, pageToken: '', filter: undefined };
+  return { pageSize: 0, pageToken: "", filter: undefined };
 }
 
 export const ListSecurityEventsRequest: MessageFns<ListSecurityEventsRequest> = {
@@ -1286,7 +1285,7 @@ export const ListSecurityEventsRequest: MessageFns<ListSecurityEventsRequest> = 
     if (message.pageSize !== 0) {
       writer.uint32(8).int32(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
     }
     if (message.filter !== undefined) {
@@ -1299,7 +1298,7 @@ export const ListSecurityEventsRequest: MessageFns<ListSecurityEventsRequest> = 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1349,13 +1348,13 @@ export const ListSecurityEventsRequest: MessageFns<ListSecurityEventsRequest> = 
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
-          ? globalThis.Number(object.page_size)
-          : 0,
+        ? globalThis.Number(object.page_size)
+        : 0,
       pageToken: isSet(object.pageToken)
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
-          ? globalThis.String(object.page_token)
-          : '',
+        ? globalThis.String(object.page_token)
+        : "",
       filter: isSet(object.filter) ? SecurityEventFilter.fromJSON(object.filter) : undefined,
     };
   },
@@ -1365,7 +1364,7 @@ export const ListSecurityEventsRequest: MessageFns<ListSecurityEventsRequest> = 
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
     if (message.filter !== undefined) {
@@ -1377,22 +1376,19 @@ export const ListSecurityEventsRequest: MessageFns<ListSecurityEventsRequest> = 
   create<I extends Exact<DeepPartial<ListSecurityEventsRequest>, I>>(base?: I): ListSecurityEventsRequest {
     return ListSecurityEventsRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListSecurityEventsRequest>, I>>(
-    object: I,
-  ): ListSecurityEventsRequest {
+  fromPartial<I extends Exact<DeepPartial<ListSecurityEventsRequest>, I>>(object: I): ListSecurityEventsRequest {
     const message = createBaseListSecurityEventsRequest();
     message.pageSize = object.pageSize ?? 0;
-    message.pageToken = object.pageToken ?? '';
-    message.filter =
-      object.filter !== undefined && object.filter !== null
-        ? SecurityEventFilter.fromPartial(object.filter)
-        : undefined;
+    message.pageToken = object.pageToken ?? "";
+    message.filter = (object.filter !== undefined && object.filter !== null)
+      ? SecurityEventFilter.fromPartial(object.filter)
+      : undefined;
     return message;
   },
 };
 
 function createBaseListSecurityEventsResponse(): ListSecurityEventsResponse {
-  return { events: [], nextPageToken: '' };
+  return { events: [], nextPageToken: "" };
 }
 
 export const ListSecurityEventsResponse: MessageFns<ListSecurityEventsResponse> = {
@@ -1400,7 +1396,7 @@ export const ListSecurityEventsResponse: MessageFns<ListSecurityEventsResponse> 
     for (const v of message.events) {
       SecurityEvent.encode(v!, writer.uint32(10).fork()).join();
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
@@ -1410,7 +1406,7 @@ export const ListSecurityEventsResponse: MessageFns<ListSecurityEventsResponse> 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1449,14 +1445,12 @@ export const ListSecurityEventsResponse: MessageFns<ListSecurityEventsResponse> 
 
   fromJSON(object: any): ListSecurityEventsResponse {
     return {
-      events: globalThis.Array.isArray(object?.events)
-        ? object.events.map((e: any) => SecurityEvent.fromJSON(e))
-        : [],
+      events: globalThis.Array.isArray(object?.events) ? object.events.map((e: any) => SecurityEvent.fromJSON(e)) : [],
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
-          ? globalThis.String(object.next_page_token)
-          : '',
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -1465,7 +1459,7 @@ export const ListSecurityEventsResponse: MessageFns<ListSecurityEventsResponse> 
     if (message.events?.length) {
       obj.events = message.events.map((e) => SecurityEvent.toJSON(e));
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
     return obj;
@@ -1474,18 +1468,16 @@ export const ListSecurityEventsResponse: MessageFns<ListSecurityEventsResponse> 
   create<I extends Exact<DeepPartial<ListSecurityEventsResponse>, I>>(base?: I): ListSecurityEventsResponse {
     return ListSecurityEventsResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListSecurityEventsResponse>, I>>(
-    object: I,
-  ): ListSecurityEventsResponse {
+  fromPartial<I extends Exact<DeepPartial<ListSecurityEventsResponse>, I>>(object: I): ListSecurityEventsResponse {
     const message = createBaseListSecurityEventsResponse();
     message.events = object.events?.map((e) => SecurityEvent.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? '';
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
 function createBaseWatchSecurityEventsRequest(): WatchSecurityEventsRequest {
-  return { filter: undefined, resumeToken: '' };
+  return { filter: undefined, resumeToken: "" };
 }
 
 export const WatchSecurityEventsRequest: MessageFns<WatchSecurityEventsRequest> = {
@@ -1493,7 +1485,7 @@ export const WatchSecurityEventsRequest: MessageFns<WatchSecurityEventsRequest> 
     if (message.filter !== undefined) {
       SecurityEventFilter.encode(message.filter, writer.uint32(10).fork()).join();
     }
-    if (message.resumeToken !== '') {
+    if (message.resumeToken !== "") {
       writer.uint32(18).string(message.resumeToken);
     }
     return writer;
@@ -1503,7 +1495,7 @@ export const WatchSecurityEventsRequest: MessageFns<WatchSecurityEventsRequest> 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1546,8 +1538,8 @@ export const WatchSecurityEventsRequest: MessageFns<WatchSecurityEventsRequest> 
       resumeToken: isSet(object.resumeToken)
         ? globalThis.String(object.resumeToken)
         : isSet(object.resume_token)
-          ? globalThis.String(object.resume_token)
-          : '',
+        ? globalThis.String(object.resume_token)
+        : "",
     };
   },
 
@@ -1556,7 +1548,7 @@ export const WatchSecurityEventsRequest: MessageFns<WatchSecurityEventsRequest> 
     if (message.filter !== undefined) {
       obj.filter = SecurityEventFilter.toJSON(message.filter);
     }
-    if (message.resumeToken !== '') {
+    if (message.resumeToken !== "") {
       obj.resumeToken = message.resumeToken;
     }
     return obj;
@@ -1565,21 +1557,18 @@ export const WatchSecurityEventsRequest: MessageFns<WatchSecurityEventsRequest> 
   create<I extends Exact<DeepPartial<WatchSecurityEventsRequest>, I>>(base?: I): WatchSecurityEventsRequest {
     return WatchSecurityEventsRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<WatchSecurityEventsRequest>, I>>(
-    object: I,
-  ): WatchSecurityEventsRequest {
+  fromPartial<I extends Exact<DeepPartial<WatchSecurityEventsRequest>, I>>(object: I): WatchSecurityEventsRequest {
     const message = createBaseWatchSecurityEventsRequest();
-    message.filter =
-      object.filter !== undefined && object.filter !== null
-        ? SecurityEventFilter.fromPartial(object.filter)
-        : undefined;
-    message.resumeToken = object.resumeToken ?? '';
+    message.filter = (object.filter !== undefined && object.filter !== null)
+      ? SecurityEventFilter.fromPartial(object.filter)
+      : undefined;
+    message.resumeToken = object.resumeToken ?? "";
     return message;
   },
 };
 
 function createBaseWatchSecurityEventsResponse(): WatchSecurityEventsResponse {
-  return { event: undefined, resumeToken: '' };
+  return { event: undefined, resumeToken: "" };
 }
 
 export const WatchSecurityEventsResponse: MessageFns<WatchSecurityEventsResponse> = {
@@ -1587,7 +1576,7 @@ export const WatchSecurityEventsResponse: MessageFns<WatchSecurityEventsResponse
     if (message.event !== undefined) {
       SecurityEvent.encode(message.event, writer.uint32(10).fork()).join();
     }
-    if (message.resumeToken !== '') {
+    if (message.resumeToken !== "") {
       writer.uint32(18).string(message.resumeToken);
     }
     return writer;
@@ -1597,7 +1586,7 @@ export const WatchSecurityEventsResponse: MessageFns<WatchSecurityEventsResponse
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1640,8 +1629,8 @@ export const WatchSecurityEventsResponse: MessageFns<WatchSecurityEventsResponse
       resumeToken: isSet(object.resumeToken)
         ? globalThis.String(object.resumeToken)
         : isSet(object.resume_token)
-          ? globalThis.String(object.resume_token)
-          : '',
+        ? globalThis.String(object.resume_token)
+        : "",
     };
   },
 
@@ -1650,26 +1639,21 @@ export const WatchSecurityEventsResponse: MessageFns<WatchSecurityEventsResponse
     if (message.event !== undefined) {
       obj.event = SecurityEvent.toJSON(message.event);
     }
-    if (message.resumeToken !== '') {
+    if (message.resumeToken !== "") {
       obj.resumeToken = message.resumeToken;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<WatchSecurityEventsResponse>, I>>(
-    base?: I,
-  ): WatchSecurityEventsResponse {
+  create<I extends Exact<DeepPartial<WatchSecurityEventsResponse>, I>>(base?: I): WatchSecurityEventsResponse {
     return WatchSecurityEventsResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<WatchSecurityEventsResponse>, I>>(
-    object: I,
-  ): WatchSecurityEventsResponse {
+  fromPartial<I extends Exact<DeepPartial<WatchSecurityEventsResponse>, I>>(object: I): WatchSecurityEventsResponse {
     const message = createBaseWatchSecurityEventsResponse();
-    message.event =
-      object.event !== undefined && object.event !== null
-        ? SecurityEvent.fromPartial(object.event)
-        : undefined;
-    message.resumeToken = object.resumeToken ?? '';
+    message.event = (object.event !== undefined && object.event !== null)
+      ? SecurityEvent.fromPartial(object.event)
+      : undefined;
+    message.resumeToken = object.resumeToken ?? "";
     return message;
   },
 };
@@ -1687,7 +1671,7 @@ export const ReviewSecurityRequest: MessageFns<ReviewSecurityRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1727,24 +1711,24 @@ export const ReviewSecurityRequest: MessageFns<ReviewSecurityRequest> = {
 };
 
 function createBaseFinding(): Finding {
-  return { reason: '', grade: 0, subject: '', fact: '', remedy: '' };
+  return { reason: "", grade: 0, subject: "", fact: "", remedy: "" };
 }
 
 export const Finding: MessageFns<Finding> = {
   encode(message: Finding, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(10).string(message.reason);
     }
     if (message.grade !== 0) {
       writer.uint32(16).int32(message.grade);
     }
-    if (message.subject !== '') {
+    if (message.subject !== "") {
       writer.uint32(26).string(message.subject);
     }
-    if (message.fact !== '') {
+    if (message.fact !== "") {
       writer.uint32(34).string(message.fact);
     }
-    if (message.remedy !== '') {
+    if (message.remedy !== "") {
       writer.uint32(42).string(message.remedy);
     }
     return writer;
@@ -1754,7 +1738,7 @@ export const Finding: MessageFns<Finding> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1817,29 +1801,29 @@ export const Finding: MessageFns<Finding> = {
 
   fromJSON(object: any): Finding {
     return {
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       grade: isSet(object.grade) ? findingGradeFromJSON(object.grade) : 0,
-      subject: isSet(object.subject) ? globalThis.String(object.subject) : '',
-      fact: isSet(object.fact) ? globalThis.String(object.fact) : '',
-      remedy: isSet(object.remedy) ? globalThis.String(object.remedy) : '',
+      subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
+      fact: isSet(object.fact) ? globalThis.String(object.fact) : "",
+      remedy: isSet(object.remedy) ? globalThis.String(object.remedy) : "",
     };
   },
 
   toJSON(message: Finding): unknown {
     const obj: any = {};
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
     if (message.grade !== 0) {
       obj.grade = findingGradeToJSON(message.grade);
     }
-    if (message.subject !== '') {
+    if (message.subject !== "") {
       obj.subject = message.subject;
     }
-    if (message.fact !== '') {
+    if (message.fact !== "") {
       obj.fact = message.fact;
     }
-    if (message.remedy !== '') {
+    if (message.remedy !== "") {
       obj.remedy = message.remedy;
     }
     return obj;
@@ -1850,11 +1834,11 @@ export const Finding: MessageFns<Finding> = {
   },
   fromPartial<I extends Exact<DeepPartial<Finding>, I>>(object: I): Finding {
     const message = createBaseFinding();
-    message.reason = object.reason ?? '';
+    message.reason = object.reason ?? "";
     message.grade = object.grade ?? 0;
-    message.subject = object.subject ?? '';
-    message.fact = object.fact ?? '';
-    message.remedy = object.remedy ?? '';
+    message.subject = object.subject ?? "";
+    message.fact = object.fact ?? "";
+    message.remedy = object.remedy ?? "";
     return message;
   },
 };
@@ -1881,7 +1865,7 @@ export const ReviewSecurityResponse: MessageFns<ReviewSecurityResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1928,19 +1912,17 @@ export const ReviewSecurityResponse: MessageFns<ReviewSecurityResponse> = {
 
   fromJSON(object: any): ReviewSecurityResponse {
     return {
-      findings: globalThis.Array.isArray(object?.findings)
-        ? object.findings.map((e: any) => Finding.fromJSON(e))
-        : [],
+      findings: globalThis.Array.isArray(object?.findings) ? object.findings.map((e: any) => Finding.fromJSON(e)) : [],
       reviewTime: isSet(object.reviewTime)
         ? fromJsonTimestamp(object.reviewTime)
         : isSet(object.review_time)
-          ? fromJsonTimestamp(object.review_time)
-          : undefined,
+        ? fromJsonTimestamp(object.review_time)
+        : undefined,
       lookedAt: globalThis.Array.isArray(object?.lookedAt)
         ? object.lookedAt.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.looked_at)
-          ? object.looked_at.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.looked_at.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1975,7 +1957,7 @@ export type SecurityServiceService = typeof SecurityServiceService;
 export const SecurityServiceService = {
   /** Lists security events, the newest first. */
   listSecurityEvents: {
-    path: '/auth.v1.SecurityService/ListSecurityEvents' as const,
+    path: "/auth.v1.SecurityService/ListSecurityEvents" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ListSecurityEventsRequest): Buffer =>
@@ -1983,8 +1965,7 @@ export const SecurityServiceService = {
     requestDeserialize: (value: Buffer): ListSecurityEventsRequest => ListSecurityEventsRequest.decode(value),
     responseSerialize: (value: ListSecurityEventsResponse): Buffer =>
       Buffer.from(ListSecurityEventsResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): ListSecurityEventsResponse =>
-      ListSecurityEventsResponse.decode(value),
+    responseDeserialize: (value: Buffer): ListSecurityEventsResponse => ListSecurityEventsResponse.decode(value),
   },
   /**
    * Streams security events as they are recorded, each once and in order. With
@@ -1992,24 +1973,22 @@ export const SecurityServiceService = {
    * without one it begins with the next event.
    */
   watchSecurityEvents: {
-    path: '/auth.v1.SecurityService/WatchSecurityEvents' as const,
+    path: "/auth.v1.SecurityService/WatchSecurityEvents" as const,
     requestStream: false as const,
     responseStream: true as const,
     requestSerialize: (value: WatchSecurityEventsRequest): Buffer =>
       Buffer.from(WatchSecurityEventsRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): WatchSecurityEventsRequest =>
-      WatchSecurityEventsRequest.decode(value),
+    requestDeserialize: (value: Buffer): WatchSecurityEventsRequest => WatchSecurityEventsRequest.decode(value),
     responseSerialize: (value: WatchSecurityEventsResponse): Buffer =>
       Buffer.from(WatchSecurityEventsResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): WatchSecurityEventsResponse =>
-      WatchSecurityEventsResponse.decode(value),
+    responseDeserialize: (value: Buffer): WatchSecurityEventsResponse => WatchSecurityEventsResponse.decode(value),
   },
   /**
    * Checks algorithms, keys, lifetimes, listeners, clocks, instances and passwords
    * as they are now, and reports weak ones.
    */
   reviewSecurity: {
-    path: '/auth.v1.SecurityService/ReviewSecurity' as const,
+    path: "/auth.v1.SecurityService/ReviewSecurity" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReviewSecurityRequest): Buffer =>
@@ -2091,21 +2070,14 @@ export interface SecurityServiceClient extends Client {
 
 export const SecurityServiceClient = makeGenericClientConstructor(
   SecurityServiceService,
-  'auth.v1.SecurityService',
+  "auth.v1.SecurityService",
 ) as unknown as {
-  new (
-    address: string,
-    credentials: ChannelCredentials,
-    options?: Partial<ClientOptions>,
-  ): SecurityServiceClient;
+  new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): SecurityServiceClient;
   service: typeof SecurityServiceService;
   serviceName: string;
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -2121,10 +2093,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -2133,29 +2102,29 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.auth.v1.SecurityEventType': SecurityEventType,
-    '.auth.v1.FindingGrade': FindingGrade,
-    '.auth.v1.SecuritySubject': SecuritySubject,
-    '.auth.v1.SecurityEvent': SecurityEvent,
-    '.auth.v1.SecurityEvent.DetailsEntry': SecurityEvent_DetailsEntry,
-    '.auth.v1.SecurityEventFilter': SecurityEventFilter,
-    '.auth.v1.ListSecurityEventsRequest': ListSecurityEventsRequest,
-    '.auth.v1.ListSecurityEventsResponse': ListSecurityEventsResponse,
-    '.auth.v1.WatchSecurityEventsRequest': WatchSecurityEventsRequest,
-    '.auth.v1.WatchSecurityEventsResponse': WatchSecurityEventsResponse,
-    '.auth.v1.ReviewSecurityRequest': ReviewSecurityRequest,
-    '.auth.v1.Finding': Finding,
-    '.auth.v1.ReviewSecurityResponse': ReviewSecurityResponse,
-    '.auth.v1.SecurityService': SecurityServiceClient,
+    ".auth.v1.SecurityEventType": SecurityEventType,
+    ".auth.v1.FindingGrade": FindingGrade,
+    ".auth.v1.SecuritySubject": SecuritySubject,
+    ".auth.v1.SecurityEvent": SecurityEvent,
+    ".auth.v1.SecurityEvent.DetailsEntry": SecurityEvent_DetailsEntry,
+    ".auth.v1.SecurityEventFilter": SecurityEventFilter,
+    ".auth.v1.ListSecurityEventsRequest": ListSecurityEventsRequest,
+    ".auth.v1.ListSecurityEventsResponse": ListSecurityEventsResponse,
+    ".auth.v1.WatchSecurityEventsRequest": WatchSecurityEventsRequest,
+    ".auth.v1.WatchSecurityEventsResponse": WatchSecurityEventsResponse,
+    ".auth.v1.ReviewSecurityRequest": ReviewSecurityRequest,
+    ".auth.v1.Finding": Finding,
+    ".auth.v1.ReviewSecurityResponse": ReviewSecurityResponse,
+    ".auth.v1.SecurityService": SecurityServiceClient,
   },
   dependencies: [protoMetadata1, protoMetadata2],
   options: {
     services: {
-      SecurityService: {
+      "SecurityService": {
         methods: {
-          ListSecurityEvents: { rule: Rule.decode(Buffer.from('EhJhdXRoLnNlY3VyaXR5LnJlYWQ=', 'base64')) },
-          WatchSecurityEvents: { rule: Rule.decode(Buffer.from('EhJhdXRoLnNlY3VyaXR5LnJlYWQ=', 'base64')) },
-          ReviewSecurity: { rule: Rule.decode(Buffer.from('EhJhdXRoLnNlY3VyaXR5LnJlYWQ=', 'base64')) },
+          "ListSecurityEvents": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "WatchSecurityEvents": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
+          "ReviewSecurity": { "rule": Rule.decode(Buffer.from("EhJhdXRoLnNlY3VyaXR5LnJlYWQ=", "base64")) },
         },
       },
     },
@@ -2164,23 +2133,15 @@ export const protoMetadata: ProtoMetadata = {
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function toTimestamp(date: Date): Timestamp {
@@ -2198,15 +2159,15 @@ function fromTimestamp(t: Timestamp): Date {
 function fromJsonTimestamp(o: any): Date {
   if (o instanceof globalThis.Date) {
     return o;
-  }
-  if (typeof o === 'string') {
+  } else if (typeof o === "string") {
     return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
   }
-  return fromTimestamp(Timestamp.fromJSON(o));
 }
 
 function isObject(value: any): boolean {
-  return typeof value === 'object' && value !== null;
+  return typeof value === "object" && value !== null;
 }
 
 function isSet(value: any): boolean {

@@ -5,26 +5,26 @@
 // source: auth/v1/user_service.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
   type ChannelCredentials,
-  type Client,
+  Client,
   type ClientOptions,
   type ClientUnaryCall,
   type handleUnaryCall,
-  type Metadata,
   makeGenericClientConstructor,
+  type Metadata,
   type ServiceError,
   type UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { protoMetadata as protoMetadata2, Timestamp } from '../../google/protobuf/timestamp.js';
-import { protoMetadata as protoMetadata3, Rule } from '../../portcullis/access/v1/access.js';
-import { protoMetadata as protoMetadata1, Session } from './auth_service.js';
+} from "@grpc/grpc-js";
+import { protoMetadata as protoMetadata2, Timestamp } from "../../google/protobuf/timestamp.js";
+import { protoMetadata as protoMetadata3, Rule } from "../../portcullis/access/v1/access.js";
+import { protoMetadata as protoMetadata1, Session } from "./auth_service.js";
 
-export const protobufPackage = 'auth.v1';
+export const protobufPackage = "auth.v1";
 
-export const protobufFileName = 'auth/v1/user_service.proto';
+export const protobufFileName = "auth/v1/user_service.proto";
 
 /** The users of the system. */
 
@@ -39,7 +39,7 @@ export const UserState = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type UserState = (typeof UserState)[keyof typeof UserState];
+export type UserState = typeof UserState[keyof typeof UserState];
 
 export namespace UserState {
   export type USER_STATE_UNSPECIFIED = typeof UserState.USER_STATE_UNSPECIFIED;
@@ -51,16 +51,16 @@ export namespace UserState {
 export function userStateFromJSON(object: any): UserState {
   switch (object) {
     case 0:
-    case 'USER_STATE_UNSPECIFIED':
+    case "USER_STATE_UNSPECIFIED":
       return UserState.USER_STATE_UNSPECIFIED;
     case 1:
-    case 'USER_STATE_ACTIVE':
+    case "USER_STATE_ACTIVE":
       return UserState.USER_STATE_ACTIVE;
     case 2:
-    case 'USER_STATE_DISABLED':
+    case "USER_STATE_DISABLED":
       return UserState.USER_STATE_DISABLED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return UserState.UNRECOGNIZED;
   }
@@ -69,14 +69,14 @@ export function userStateFromJSON(object: any): UserState {
 export function userStateToJSON(object: UserState): string {
   switch (object) {
     case UserState.USER_STATE_UNSPECIFIED:
-      return 'USER_STATE_UNSPECIFIED';
+      return "USER_STATE_UNSPECIFIED";
     case UserState.USER_STATE_ACTIVE:
-      return 'USER_STATE_ACTIVE';
+      return "USER_STATE_ACTIVE";
     case UserState.USER_STATE_DISABLED:
-      return 'USER_STATE_DISABLED';
+      return "USER_STATE_DISABLED";
     case UserState.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -89,7 +89,9 @@ export interface User {
   /** What the user may do: customer, operator, security, admin. */
   roles: string[];
   /** When the user was created. */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
   /** Whether the user may log in. */
   state: UserState;
 }
@@ -159,7 +161,9 @@ export interface SetUserRolesRequest {
 /** The roles were set. */
 export interface SetUserRolesResponse {
   /** The user. */
-  user: User | undefined;
+  user:
+    | User
+    | undefined;
   /** Position of the revocation in the log. */
   sequence: bigint;
   /** From this moment on no instance admits an older token. */
@@ -182,7 +186,9 @@ export interface DisableUserRequest {
 /** The user is disabled. */
 export interface DisableUserResponse {
   /** The user. */
-  user: User | undefined;
+  user:
+    | User
+    | undefined;
   /** Position of the revocation in the log. */
   sequence: bigint;
   /** From this moment on no instance admits an older token. */
@@ -284,15 +290,15 @@ export interface ListUserSessionsResponse {
 }
 
 function createBaseUser(): User {
-  return { userId: '', username: '', roles: [], createTime: undefined, state: 0 };
+  return { userId: "", username: "", roles: [], createTime: undefined, state: 0 };
 }
 
 export const User: MessageFns<User> = {
   encode(message: User, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.username !== '') {
+    if (message.username !== "") {
       writer.uint32(18).string(message.username);
     }
     for (const v of message.roles) {
@@ -311,7 +317,7 @@ export const User: MessageFns<User> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -377,27 +383,25 @@ export const User: MessageFns<User> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
-      username: isSet(object.username) ? globalThis.String(object.username) : '',
-      roles: globalThis.Array.isArray(object?.roles)
-        ? object.roles.map((e: any) => globalThis.String(e))
-        : [],
+        ? globalThis.String(object.user_id)
+        : "",
+      username: isSet(object.username) ? globalThis.String(object.username) : "",
+      roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => globalThis.String(e)) : [],
       createTime: isSet(object.createTime)
         ? fromJsonTimestamp(object.createTime)
         : isSet(object.create_time)
-          ? fromJsonTimestamp(object.create_time)
-          : undefined,
+        ? fromJsonTimestamp(object.create_time)
+        : undefined,
       state: isSet(object.state) ? userStateFromJSON(object.state) : 0,
     };
   },
 
   toJSON(message: User): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.username !== '') {
+    if (message.username !== "") {
       obj.username = message.username;
     }
     if (message.roles?.length) {
@@ -417,8 +421,8 @@ export const User: MessageFns<User> = {
   },
   fromPartial<I extends Exact<DeepPartial<User>, I>>(object: I): User {
     const message = createBaseUser();
-    message.userId = object.userId ?? '';
-    message.username = object.username ?? '';
+    message.userId = object.userId ?? "";
+    message.username = object.username ?? "";
     message.roles = object.roles?.map((e) => e) || [];
     message.createTime = object.createTime ?? undefined;
     message.state = object.state ?? 0;
@@ -427,21 +431,21 @@ export const User: MessageFns<User> = {
 };
 
 function createBaseCreateUserRequest(): CreateUserRequest {
-  return { username: '', password: '', roles: [], requestId: '' };
+  return { username: "", password: "", roles: [], requestId: "" };
 }
 
 export const CreateUserRequest: MessageFns<CreateUserRequest> = {
   encode(message: CreateUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.username !== '') {
+    if (message.username !== "") {
       writer.uint32(10).string(message.username);
     }
-    if (message.password !== '') {
+    if (message.password !== "") {
       writer.uint32(18).string(message.password);
     }
     for (const v of message.roles) {
       writer.uint32(26).string(v!);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(34).string(message.requestId);
     }
     return writer;
@@ -451,7 +455,7 @@ export const CreateUserRequest: MessageFns<CreateUserRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -506,31 +510,29 @@ export const CreateUserRequest: MessageFns<CreateUserRequest> = {
 
   fromJSON(object: any): CreateUserRequest {
     return {
-      username: isSet(object.username) ? globalThis.String(object.username) : '',
-      password: isSet(object.password) ? globalThis.String(object.password) : '',
-      roles: globalThis.Array.isArray(object?.roles)
-        ? object.roles.map((e: any) => globalThis.String(e))
-        : [],
+      username: isSet(object.username) ? globalThis.String(object.username) : "",
+      password: isSet(object.password) ? globalThis.String(object.password) : "",
+      roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => globalThis.String(e)) : [],
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: CreateUserRequest): unknown {
     const obj: any = {};
-    if (message.username !== '') {
+    if (message.username !== "") {
       obj.username = message.username;
     }
-    if (message.password !== '') {
+    if (message.password !== "") {
       obj.password = message.password;
     }
     if (message.roles?.length) {
       obj.roles = message.roles;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -541,10 +543,10 @@ export const CreateUserRequest: MessageFns<CreateUserRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<CreateUserRequest>, I>>(object: I): CreateUserRequest {
     const message = createBaseCreateUserRequest();
-    message.username = object.username ?? '';
-    message.password = object.password ?? '';
+    message.username = object.username ?? "";
+    message.password = object.password ?? "";
     message.roles = object.roles?.map((e) => e) || [];
-    message.requestId = object.requestId ?? '';
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -565,7 +567,7 @@ export const CreateUserResponse: MessageFns<CreateUserResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -611,19 +613,18 @@ export const CreateUserResponse: MessageFns<CreateUserResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<CreateUserResponse>, I>>(object: I): CreateUserResponse {
     const message = createBaseCreateUserResponse();
-    message.user =
-      object.user !== undefined && object.user !== null ? User.fromPartial(object.user) : undefined;
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
     return message;
   },
 };
 
 function createBaseGetUserRequest(): GetUserRequest {
-  return { userId: '' };
+  return { userId: "" };
 }
 
 export const GetUserRequest: MessageFns<GetUserRequest> = {
   encode(message: GetUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
     return writer;
@@ -633,7 +634,7 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -667,14 +668,14 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
+        ? globalThis.String(object.user_id)
+        : "",
     };
   },
 
   toJSON(message: GetUserRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
     return obj;
@@ -685,7 +686,7 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<GetUserRequest>, I>>(object: I): GetUserRequest {
     const message = createBaseGetUserRequest();
-    message.userId = object.userId ?? '';
+    message.userId = object.userId ?? "";
     return message;
   },
 };
@@ -706,7 +707,7 @@ export const GetUserResponse: MessageFns<GetUserResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -752,14 +753,13 @@ export const GetUserResponse: MessageFns<GetUserResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<GetUserResponse>, I>>(object: I): GetUserResponse {
     const message = createBaseGetUserResponse();
-    message.user =
-      object.user !== undefined && object.user !== null ? User.fromPartial(object.user) : undefined;
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
     return message;
   },
 };
 
 function createBaseListUsersRequest(): ListUsersRequest {
-  return { pageSize: 0, pageToken: '' };
+  return { pageSize: 0, pageToken: "" };
 }
 
 export const ListUsersRequest: MessageFns<ListUsersRequest> = {
@@ -767,7 +767,7 @@ export const ListUsersRequest: MessageFns<ListUsersRequest> = {
     if (message.pageSize !== 0) {
       writer.uint32(8).int32(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       writer.uint32(18).string(message.pageToken);
     }
     return writer;
@@ -777,7 +777,7 @@ export const ListUsersRequest: MessageFns<ListUsersRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -819,13 +819,13 @@ export const ListUsersRequest: MessageFns<ListUsersRequest> = {
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
-          ? globalThis.Number(object.page_size)
-          : 0,
+        ? globalThis.Number(object.page_size)
+        : 0,
       pageToken: isSet(object.pageToken)
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
-          ? globalThis.String(object.page_token)
-          : '',
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
@@ -834,7 +834,7 @@ export const ListUsersRequest: MessageFns<ListUsersRequest> = {
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
     return obj;
@@ -846,13 +846,13 @@ export const ListUsersRequest: MessageFns<ListUsersRequest> = {
   fromPartial<I extends Exact<DeepPartial<ListUsersRequest>, I>>(object: I): ListUsersRequest {
     const message = createBaseListUsersRequest();
     message.pageSize = object.pageSize ?? 0;
-    message.pageToken = object.pageToken ?? '';
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseListUsersResponse(): ListUsersResponse {
-  return { users: [], nextPageToken: '' };
+  return { users: [], nextPageToken: "" };
 }
 
 export const ListUsersResponse: MessageFns<ListUsersResponse> = {
@@ -860,7 +860,7 @@ export const ListUsersResponse: MessageFns<ListUsersResponse> = {
     for (const v of message.users) {
       User.encode(v!, writer.uint32(10).fork()).join();
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
@@ -870,7 +870,7 @@ export const ListUsersResponse: MessageFns<ListUsersResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -913,8 +913,8 @@ export const ListUsersResponse: MessageFns<ListUsersResponse> = {
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
-          ? globalThis.String(object.next_page_token)
-          : '',
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -923,7 +923,7 @@ export const ListUsersResponse: MessageFns<ListUsersResponse> = {
     if (message.users?.length) {
       obj.users = message.users.map((e) => User.toJSON(e));
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
     return obj;
@@ -935,24 +935,24 @@ export const ListUsersResponse: MessageFns<ListUsersResponse> = {
   fromPartial<I extends Exact<DeepPartial<ListUsersResponse>, I>>(object: I): ListUsersResponse {
     const message = createBaseListUsersResponse();
     message.users = object.users?.map((e) => User.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? '';
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
 
 function createBaseSetUserRolesRequest(): SetUserRolesRequest {
-  return { userId: '', roles: [], requestId: '' };
+  return { userId: "", roles: [], requestId: "" };
 }
 
 export const SetUserRolesRequest: MessageFns<SetUserRolesRequest> = {
   encode(message: SetUserRolesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
     for (const v of message.roles) {
       writer.uint32(18).string(v!);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(26).string(message.requestId);
     }
     return writer;
@@ -962,7 +962,7 @@ export const SetUserRolesRequest: MessageFns<SetUserRolesRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1012,28 +1012,26 @@ export const SetUserRolesRequest: MessageFns<SetUserRolesRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
-      roles: globalThis.Array.isArray(object?.roles)
-        ? object.roles.map((e: any) => globalThis.String(e))
-        : [],
+        ? globalThis.String(object.user_id)
+        : "",
+      roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => globalThis.String(e)) : [],
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: SetUserRolesRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
     if (message.roles?.length) {
       obj.roles = message.roles;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1044,9 +1042,9 @@ export const SetUserRolesRequest: MessageFns<SetUserRolesRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<SetUserRolesRequest>, I>>(object: I): SetUserRolesRequest {
     const message = createBaseSetUserRolesRequest();
-    message.userId = object.userId ?? '';
+    message.userId = object.userId ?? "";
     message.roles = object.roles?.map((e) => e) || [];
-    message.requestId = object.requestId ?? '';
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1062,7 +1060,7 @@ export const SetUserRolesResponse: MessageFns<SetUserRolesResponse> = {
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(16).uint64(message.sequence);
     }
@@ -1076,7 +1074,7 @@ export const SetUserRolesResponse: MessageFns<SetUserRolesResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1128,8 +1126,8 @@ export const SetUserRolesResponse: MessageFns<SetUserRolesResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -1152,28 +1150,26 @@ export const SetUserRolesResponse: MessageFns<SetUserRolesResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<SetUserRolesResponse>, I>>(object: I): SetUserRolesResponse {
     const message = createBaseSetUserRolesResponse();
-    message.user =
-      object.user !== undefined && object.user !== null ? User.fromPartial(object.user) : undefined;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseDisableUserRequest(): DisableUserRequest {
-  return { userId: '', requestId: '', reason: '' };
+  return { userId: "", requestId: "", reason: "" };
 }
 
 export const DisableUserRequest: MessageFns<DisableUserRequest> = {
   encode(message: DisableUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(26).string(message.reason);
     }
     return writer;
@@ -1183,7 +1179,7 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1233,26 +1229,26 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
+        ? globalThis.String(object.user_id)
+        : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? globalThis.String(object.request_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
     };
   },
 
   toJSON(message: DisableUserRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
     return obj;
@@ -1263,9 +1259,9 @@ export const DisableUserRequest: MessageFns<DisableUserRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<DisableUserRequest>, I>>(object: I): DisableUserRequest {
     const message = createBaseDisableUserRequest();
-    message.userId = object.userId ?? '';
-    message.requestId = object.requestId ?? '';
-    message.reason = object.reason ?? '';
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
+    message.reason = object.reason ?? "";
     return message;
   },
 };
@@ -1281,7 +1277,7 @@ export const DisableUserResponse: MessageFns<DisableUserResponse> = {
     }
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(16).uint64(message.sequence);
     }
@@ -1295,7 +1291,7 @@ export const DisableUserResponse: MessageFns<DisableUserResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1347,8 +1343,8 @@ export const DisableUserResponse: MessageFns<DisableUserResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -1371,25 +1367,23 @@ export const DisableUserResponse: MessageFns<DisableUserResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<DisableUserResponse>, I>>(object: I): DisableUserResponse {
     const message = createBaseDisableUserResponse();
-    message.user =
-      object.user !== undefined && object.user !== null ? User.fromPartial(object.user) : undefined;
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseEnableUserRequest(): EnableUserRequest {
-  return { userId: '', requestId: '' };
+  return { userId: "", requestId: "" };
 }
 
 export const EnableUserRequest: MessageFns<EnableUserRequest> = {
   encode(message: EnableUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
     }
     return writer;
@@ -1399,7 +1393,7 @@ export const EnableUserRequest: MessageFns<EnableUserRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1441,22 +1435,22 @@ export const EnableUserRequest: MessageFns<EnableUserRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
+        ? globalThis.String(object.user_id)
+        : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: EnableUserRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1467,8 +1461,8 @@ export const EnableUserRequest: MessageFns<EnableUserRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<EnableUserRequest>, I>>(object: I): EnableUserRequest {
     const message = createBaseEnableUserRequest();
-    message.userId = object.userId ?? '';
-    message.requestId = object.requestId ?? '';
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1489,7 +1483,7 @@ export const EnableUserResponse: MessageFns<EnableUserResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1535,25 +1529,24 @@ export const EnableUserResponse: MessageFns<EnableUserResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<EnableUserResponse>, I>>(object: I): EnableUserResponse {
     const message = createBaseEnableUserResponse();
-    message.user =
-      object.user !== undefined && object.user !== null ? User.fromPartial(object.user) : undefined;
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
     return message;
   },
 };
 
 function createBaseResetPasswordRequest(): ResetPasswordRequest {
-  return { userId: '', reason: '', requestId: '' };
+  return { userId: "", reason: "", requestId: "" };
 }
 
 export const ResetPasswordRequest: MessageFns<ResetPasswordRequest> = {
   encode(message: ResetPasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(26).string(message.requestId);
     }
     return writer;
@@ -1563,7 +1556,7 @@ export const ResetPasswordRequest: MessageFns<ResetPasswordRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1613,26 +1606,26 @@ export const ResetPasswordRequest: MessageFns<ResetPasswordRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? globalThis.String(object.user_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: ResetPasswordRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1643,20 +1636,20 @@ export const ResetPasswordRequest: MessageFns<ResetPasswordRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<ResetPasswordRequest>, I>>(object: I): ResetPasswordRequest {
     const message = createBaseResetPasswordRequest();
-    message.userId = object.userId ?? '';
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.userId = object.userId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
 
 function createBaseResetPasswordResponse(): ResetPasswordResponse {
-  return { resetToken: '', expireTime: undefined };
+  return { resetToken: "", expireTime: undefined };
 }
 
 export const ResetPasswordResponse: MessageFns<ResetPasswordResponse> = {
   encode(message: ResetPasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.resetToken !== '') {
+    if (message.resetToken !== "") {
       writer.uint32(10).string(message.resetToken);
     }
     if (message.expireTime !== undefined) {
@@ -1669,7 +1662,7 @@ export const ResetPasswordResponse: MessageFns<ResetPasswordResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1711,19 +1704,19 @@ export const ResetPasswordResponse: MessageFns<ResetPasswordResponse> = {
       resetToken: isSet(object.resetToken)
         ? globalThis.String(object.resetToken)
         : isSet(object.reset_token)
-          ? globalThis.String(object.reset_token)
-          : '',
+        ? globalThis.String(object.reset_token)
+        : "",
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
-          ? fromJsonTimestamp(object.expire_time)
-          : undefined,
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
     };
   },
 
   toJSON(message: ResetPasswordResponse): unknown {
     const obj: any = {};
-    if (message.resetToken !== '') {
+    if (message.resetToken !== "") {
       obj.resetToken = message.resetToken;
     }
     if (message.expireTime !== undefined) {
@@ -1737,22 +1730,22 @@ export const ResetPasswordResponse: MessageFns<ResetPasswordResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<ResetPasswordResponse>, I>>(object: I): ResetPasswordResponse {
     const message = createBaseResetPasswordResponse();
-    message.resetToken = object.resetToken ?? '';
+    message.resetToken = object.resetToken ?? "";
     message.expireTime = object.expireTime ?? undefined;
     return message;
   },
 };
 
 function createBaseUnlockUserRequest(): UnlockUserRequest {
-  return { userId: '', requestId: '' };
+  return { userId: "", requestId: "" };
 }
 
 export const UnlockUserRequest: MessageFns<UnlockUserRequest> = {
   encode(message: UnlockUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
     }
     return writer;
@@ -1762,7 +1755,7 @@ export const UnlockUserRequest: MessageFns<UnlockUserRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1804,22 +1797,22 @@ export const UnlockUserRequest: MessageFns<UnlockUserRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
+        ? globalThis.String(object.user_id)
+        : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: UnlockUserRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -1830,8 +1823,8 @@ export const UnlockUserRequest: MessageFns<UnlockUserRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<UnlockUserRequest>, I>>(object: I): UnlockUserRequest {
     const message = createBaseUnlockUserRequest();
-    message.userId = object.userId ?? '';
-    message.requestId = object.requestId ?? '';
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -1852,7 +1845,7 @@ export const UnlockUserResponse: MessageFns<UnlockUserResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1898,25 +1891,24 @@ export const UnlockUserResponse: MessageFns<UnlockUserResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<UnlockUserResponse>, I>>(object: I): UnlockUserResponse {
     const message = createBaseUnlockUserResponse();
-    message.user =
-      object.user !== undefined && object.user !== null ? User.fromPartial(object.user) : undefined;
+    message.user = (object.user !== undefined && object.user !== null) ? User.fromPartial(object.user) : undefined;
     return message;
   },
 };
 
 function createBaseDeleteUserRequest(): DeleteUserRequest {
-  return { userId: '', reason: '', requestId: '' };
+  return { userId: "", reason: "", requestId: "" };
 }
 
 export const DeleteUserRequest: MessageFns<DeleteUserRequest> = {
   encode(message: DeleteUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       writer.uint32(18).string(message.reason);
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       writer.uint32(26).string(message.requestId);
     }
     return writer;
@@ -1926,7 +1918,7 @@ export const DeleteUserRequest: MessageFns<DeleteUserRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -1976,26 +1968,26 @@ export const DeleteUserRequest: MessageFns<DeleteUserRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
-      reason: isSet(object.reason) ? globalThis.String(object.reason) : '',
+        ? globalThis.String(object.user_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       requestId: isSet(object.requestId)
         ? globalThis.String(object.requestId)
         : isSet(object.request_id)
-          ? globalThis.String(object.request_id)
-          : '',
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
   toJSON(message: DeleteUserRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
-    if (message.reason !== '') {
+    if (message.reason !== "") {
       obj.reason = message.reason;
     }
-    if (message.requestId !== '') {
+    if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
     return obj;
@@ -2006,9 +1998,9 @@ export const DeleteUserRequest: MessageFns<DeleteUserRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<DeleteUserRequest>, I>>(object: I): DeleteUserRequest {
     const message = createBaseDeleteUserRequest();
-    message.userId = object.userId ?? '';
-    message.reason = object.reason ?? '';
-    message.requestId = object.requestId ?? '';
+    message.userId = object.userId ?? "";
+    message.reason = object.reason ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -2021,7 +2013,7 @@ export const DeleteUserResponse: MessageFns<DeleteUserResponse> = {
   encode(message: DeleteUserResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sequence !== 0n) {
       if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
-        throw new globalThis.Error('value provided for field message.sequence of type uint64 too large');
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
       }
       writer.uint32(8).uint64(message.sequence);
     }
@@ -2035,7 +2027,7 @@ export const DeleteUserResponse: MessageFns<DeleteUserResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2078,8 +2070,8 @@ export const DeleteUserResponse: MessageFns<DeleteUserResponse> = {
       enforcedEverywhereBy: isSet(object.enforcedEverywhereBy)
         ? fromJsonTimestamp(object.enforcedEverywhereBy)
         : isSet(object.enforced_everywhere_by)
-          ? fromJsonTimestamp(object.enforced_everywhere_by)
-          : undefined,
+        ? fromJsonTimestamp(object.enforced_everywhere_by)
+        : undefined,
     };
   },
 
@@ -2099,26 +2091,25 @@ export const DeleteUserResponse: MessageFns<DeleteUserResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<DeleteUserResponse>, I>>(object: I): DeleteUserResponse {
     const message = createBaseDeleteUserResponse();
-    message.sequence =
-      object.sequence !== undefined && object.sequence !== null ? BigInt(object.sequence) : 0n;
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
     return message;
   },
 };
 
 function createBaseListUserSessionsRequest(): ListUserSessionsRequest {
-  return { userId: '', pageSize: 0, pageToken: '' };
+  return { userId: "", pageSize: 0, pageToken: "" };
 }
 
 export const ListUserSessionsRequest: MessageFns<ListUserSessionsRequest> = {
   encode(message: ListUserSessionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
     }
     if (message.pageSize !== 0) {
       writer.uint32(16).int32(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       writer.uint32(26).string(message.pageToken);
     }
     return writer;
@@ -2128,7 +2119,7 @@ export const ListUserSessionsRequest: MessageFns<ListUserSessionsRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2178,30 +2169,30 @@ export const ListUserSessionsRequest: MessageFns<ListUserSessionsRequest> = {
       userId: isSet(object.userId)
         ? globalThis.String(object.userId)
         : isSet(object.user_id)
-          ? globalThis.String(object.user_id)
-          : '',
+        ? globalThis.String(object.user_id)
+        : "",
       pageSize: isSet(object.pageSize)
         ? globalThis.Number(object.pageSize)
         : isSet(object.page_size)
-          ? globalThis.Number(object.page_size)
-          : 0,
+        ? globalThis.Number(object.page_size)
+        : 0,
       pageToken: isSet(object.pageToken)
         ? globalThis.String(object.pageToken)
         : isSet(object.page_token)
-          ? globalThis.String(object.page_token)
-          : '',
+        ? globalThis.String(object.page_token)
+        : "",
     };
   },
 
   toJSON(message: ListUserSessionsRequest): unknown {
     const obj: any = {};
-    if (message.userId !== '') {
+    if (message.userId !== "") {
       obj.userId = message.userId;
     }
     if (message.pageSize !== 0) {
       obj.pageSize = Math.round(message.pageSize);
     }
-    if (message.pageToken !== '') {
+    if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
     return obj;
@@ -2212,15 +2203,15 @@ export const ListUserSessionsRequest: MessageFns<ListUserSessionsRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<ListUserSessionsRequest>, I>>(object: I): ListUserSessionsRequest {
     const message = createBaseListUserSessionsRequest();
-    message.userId = object.userId ?? '';
+    message.userId = object.userId ?? "";
     message.pageSize = object.pageSize ?? 0;
-    message.pageToken = object.pageToken ?? '';
+    message.pageToken = object.pageToken ?? "";
     return message;
   },
 };
 
 function createBaseListUserSessionsResponse(): ListUserSessionsResponse {
-  return { sessions: [], nextPageToken: '' };
+  return { sessions: [], nextPageToken: "" };
 }
 
 export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
@@ -2228,7 +2219,7 @@ export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
     for (const v of message.sessions) {
       Session.encode(v!, writer.uint32(10).fork()).join();
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
     }
     return writer;
@@ -2238,7 +2229,7 @@ export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2277,14 +2268,12 @@ export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
 
   fromJSON(object: any): ListUserSessionsResponse {
     return {
-      sessions: globalThis.Array.isArray(object?.sessions)
-        ? object.sessions.map((e: any) => Session.fromJSON(e))
-        : [],
+      sessions: globalThis.Array.isArray(object?.sessions) ? object.sessions.map((e: any) => Session.fromJSON(e)) : [],
       nextPageToken: isSet(object.nextPageToken)
         ? globalThis.String(object.nextPageToken)
         : isSet(object.next_page_token)
-          ? globalThis.String(object.next_page_token)
-          : '',
+        ? globalThis.String(object.next_page_token)
+        : "",
     };
   },
 
@@ -2293,7 +2282,7 @@ export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
     if (message.sessions?.length) {
       obj.sessions = message.sessions.map((e) => Session.toJSON(e));
     }
-    if (message.nextPageToken !== '') {
+    if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
     return obj;
@@ -2302,12 +2291,10 @@ export const ListUserSessionsResponse: MessageFns<ListUserSessionsResponse> = {
   create<I extends Exact<DeepPartial<ListUserSessionsResponse>, I>>(base?: I): ListUserSessionsResponse {
     return ListUserSessionsResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<ListUserSessionsResponse>, I>>(
-    object: I,
-  ): ListUserSessionsResponse {
+  fromPartial<I extends Exact<DeepPartial<ListUserSessionsResponse>, I>>(object: I): ListUserSessionsResponse {
     const message = createBaseListUserSessionsResponse();
     message.sessions = object.sessions?.map((e) => Session.fromPartial(e)) || [];
-    message.nextPageToken = object.nextPageToken ?? '';
+    message.nextPageToken = object.nextPageToken ?? "";
     return message;
   },
 };
@@ -2317,37 +2304,32 @@ export type UserServiceService = typeof UserServiceService;
 export const UserServiceService = {
   /** Creates a user. */
   createUser: {
-    path: '/auth.v1.UserService/CreateUser' as const,
+    path: "/auth.v1.UserService/CreateUser" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreateUserRequest): Buffer =>
-      Buffer.from(CreateUserRequest.encode(value).finish()),
+    requestSerialize: (value: CreateUserRequest): Buffer => Buffer.from(CreateUserRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): CreateUserRequest => CreateUserRequest.decode(value),
-    responseSerialize: (value: CreateUserResponse): Buffer =>
-      Buffer.from(CreateUserResponse.encode(value).finish()),
+    responseSerialize: (value: CreateUserResponse): Buffer => Buffer.from(CreateUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateUserResponse => CreateUserResponse.decode(value),
   },
   /** Returns one user. */
   getUser: {
-    path: '/auth.v1.UserService/GetUser' as const,
+    path: "/auth.v1.UserService/GetUser" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: GetUserRequest): Buffer => Buffer.from(GetUserRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): GetUserRequest => GetUserRequest.decode(value),
-    responseSerialize: (value: GetUserResponse): Buffer =>
-      Buffer.from(GetUserResponse.encode(value).finish()),
+    responseSerialize: (value: GetUserResponse): Buffer => Buffer.from(GetUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetUserResponse => GetUserResponse.decode(value),
   },
   /** Lists the users by name. */
   listUsers: {
-    path: '/auth.v1.UserService/ListUsers' as const,
+    path: "/auth.v1.UserService/ListUsers" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListUsersRequest): Buffer =>
-      Buffer.from(ListUsersRequest.encode(value).finish()),
+    requestSerialize: (value: ListUsersRequest): Buffer => Buffer.from(ListUsersRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ListUsersRequest => ListUsersRequest.decode(value),
-    responseSerialize: (value: ListUsersResponse): Buffer =>
-      Buffer.from(ListUsersResponse.encode(value).finish()),
+    responseSerialize: (value: ListUsersResponse): Buffer => Buffer.from(ListUsersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListUsersResponse => ListUsersResponse.decode(value),
   },
   /**
@@ -2357,11 +2339,10 @@ export const UserServiceService = {
    * enabled administrator fails with LAST_ADMIN.
    */
   setUserRoles: {
-    path: '/auth.v1.UserService/SetUserRoles' as const,
+    path: "/auth.v1.UserService/SetUserRoles" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetUserRolesRequest): Buffer =>
-      Buffer.from(SetUserRolesRequest.encode(value).finish()),
+    requestSerialize: (value: SetUserRolesRequest): Buffer => Buffer.from(SetUserRolesRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): SetUserRolesRequest => SetUserRolesRequest.decode(value),
     responseSerialize: (value: SetUserRolesResponse): Buffer =>
       Buffer.from(SetUserRolesResponse.encode(value).finish()),
@@ -2372,26 +2353,22 @@ export const UserServiceService = {
    * last enabled administrator cannot be disabled: LAST_ADMIN.
    */
   disableUser: {
-    path: '/auth.v1.UserService/DisableUser' as const,
+    path: "/auth.v1.UserService/DisableUser" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DisableUserRequest): Buffer =>
-      Buffer.from(DisableUserRequest.encode(value).finish()),
+    requestSerialize: (value: DisableUserRequest): Buffer => Buffer.from(DisableUserRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): DisableUserRequest => DisableUserRequest.decode(value),
-    responseSerialize: (value: DisableUserResponse): Buffer =>
-      Buffer.from(DisableUserResponse.encode(value).finish()),
+    responseSerialize: (value: DisableUserResponse): Buffer => Buffer.from(DisableUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DisableUserResponse => DisableUserResponse.decode(value),
   },
   /** Lets a disabled user log in again. Ended sessions stay ended. */
   enableUser: {
-    path: '/auth.v1.UserService/EnableUser' as const,
+    path: "/auth.v1.UserService/EnableUser" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: EnableUserRequest): Buffer =>
-      Buffer.from(EnableUserRequest.encode(value).finish()),
+    requestSerialize: (value: EnableUserRequest): Buffer => Buffer.from(EnableUserRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): EnableUserRequest => EnableUserRequest.decode(value),
-    responseSerialize: (value: EnableUserResponse): Buffer =>
-      Buffer.from(EnableUserResponse.encode(value).finish()),
+    responseSerialize: (value: EnableUserResponse): Buffer => Buffer.from(EnableUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EnableUserResponse => EnableUserResponse.decode(value),
   },
   /**
@@ -2401,11 +2378,10 @@ export const UserServiceService = {
    * is disabled.
    */
   resetPassword: {
-    path: '/auth.v1.UserService/ResetPassword' as const,
+    path: "/auth.v1.UserService/ResetPassword" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ResetPasswordRequest): Buffer =>
-      Buffer.from(ResetPasswordRequest.encode(value).finish()),
+    requestSerialize: (value: ResetPasswordRequest): Buffer => Buffer.from(ResetPasswordRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ResetPasswordRequest => ResetPasswordRequest.decode(value),
     responseSerialize: (value: ResetPasswordResponse): Buffer =>
       Buffer.from(ResetPasswordResponse.encode(value).finish()),
@@ -2416,14 +2392,12 @@ export const UserServiceService = {
    * can log in from new networks again.
    */
   unlockUser: {
-    path: '/auth.v1.UserService/UnlockUser' as const,
+    path: "/auth.v1.UserService/UnlockUser" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: UnlockUserRequest): Buffer =>
-      Buffer.from(UnlockUserRequest.encode(value).finish()),
+    requestSerialize: (value: UnlockUserRequest): Buffer => Buffer.from(UnlockUserRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): UnlockUserRequest => UnlockUserRequest.decode(value),
-    responseSerialize: (value: UnlockUserResponse): Buffer =>
-      Buffer.from(UnlockUserResponse.encode(value).finish()),
+    responseSerialize: (value: UnlockUserResponse): Buffer => Buffer.from(UnlockUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UnlockUserResponse => UnlockUserResponse.decode(value),
   },
   /**
@@ -2433,19 +2407,17 @@ export const UserServiceService = {
    * deleted: LAST_ADMIN.
    */
   deleteUser: {
-    path: '/auth.v1.UserService/DeleteUser' as const,
+    path: "/auth.v1.UserService/DeleteUser" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DeleteUserRequest): Buffer =>
-      Buffer.from(DeleteUserRequest.encode(value).finish()),
+    requestSerialize: (value: DeleteUserRequest): Buffer => Buffer.from(DeleteUserRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): DeleteUserRequest => DeleteUserRequest.decode(value),
-    responseSerialize: (value: DeleteUserResponse): Buffer =>
-      Buffer.from(DeleteUserResponse.encode(value).finish()),
+    responseSerialize: (value: DeleteUserResponse): Buffer => Buffer.from(DeleteUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteUserResponse => DeleteUserResponse.decode(value),
   },
   /** Lists the open sessions of a user. */
   listUserSessions: {
-    path: '/auth.v1.UserService/ListUserSessions' as const,
+    path: "/auth.v1.UserService/ListUserSessions" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ListUserSessionsRequest): Buffer =>
@@ -2685,19 +2657,13 @@ export interface UserServiceClient extends Client {
   ): ClientUnaryCall;
 }
 
-export const UserServiceClient = makeGenericClientConstructor(
-  UserServiceService,
-  'auth.v1.UserService',
-) as unknown as {
+export const UserServiceClient = makeGenericClientConstructor(UserServiceService, "auth.v1.UserService") as unknown as {
   new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): UserServiceClient;
   service: typeof UserServiceService;
   serviceName: string;
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -2713,10 +2679,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -2725,45 +2688,45 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.auth.v1.UserState': UserState,
-    '.auth.v1.User': User,
-    '.auth.v1.CreateUserRequest': CreateUserRequest,
-    '.auth.v1.CreateUserResponse': CreateUserResponse,
-    '.auth.v1.GetUserRequest': GetUserRequest,
-    '.auth.v1.GetUserResponse': GetUserResponse,
-    '.auth.v1.ListUsersRequest': ListUsersRequest,
-    '.auth.v1.ListUsersResponse': ListUsersResponse,
-    '.auth.v1.SetUserRolesRequest': SetUserRolesRequest,
-    '.auth.v1.SetUserRolesResponse': SetUserRolesResponse,
-    '.auth.v1.DisableUserRequest': DisableUserRequest,
-    '.auth.v1.DisableUserResponse': DisableUserResponse,
-    '.auth.v1.EnableUserRequest': EnableUserRequest,
-    '.auth.v1.EnableUserResponse': EnableUserResponse,
-    '.auth.v1.ResetPasswordRequest': ResetPasswordRequest,
-    '.auth.v1.ResetPasswordResponse': ResetPasswordResponse,
-    '.auth.v1.UnlockUserRequest': UnlockUserRequest,
-    '.auth.v1.UnlockUserResponse': UnlockUserResponse,
-    '.auth.v1.DeleteUserRequest': DeleteUserRequest,
-    '.auth.v1.DeleteUserResponse': DeleteUserResponse,
-    '.auth.v1.ListUserSessionsRequest': ListUserSessionsRequest,
-    '.auth.v1.ListUserSessionsResponse': ListUserSessionsResponse,
-    '.auth.v1.UserService': UserServiceClient,
+    ".auth.v1.UserState": UserState,
+    ".auth.v1.User": User,
+    ".auth.v1.CreateUserRequest": CreateUserRequest,
+    ".auth.v1.CreateUserResponse": CreateUserResponse,
+    ".auth.v1.GetUserRequest": GetUserRequest,
+    ".auth.v1.GetUserResponse": GetUserResponse,
+    ".auth.v1.ListUsersRequest": ListUsersRequest,
+    ".auth.v1.ListUsersResponse": ListUsersResponse,
+    ".auth.v1.SetUserRolesRequest": SetUserRolesRequest,
+    ".auth.v1.SetUserRolesResponse": SetUserRolesResponse,
+    ".auth.v1.DisableUserRequest": DisableUserRequest,
+    ".auth.v1.DisableUserResponse": DisableUserResponse,
+    ".auth.v1.EnableUserRequest": EnableUserRequest,
+    ".auth.v1.EnableUserResponse": EnableUserResponse,
+    ".auth.v1.ResetPasswordRequest": ResetPasswordRequest,
+    ".auth.v1.ResetPasswordResponse": ResetPasswordResponse,
+    ".auth.v1.UnlockUserRequest": UnlockUserRequest,
+    ".auth.v1.UnlockUserResponse": UnlockUserResponse,
+    ".auth.v1.DeleteUserRequest": DeleteUserRequest,
+    ".auth.v1.DeleteUserResponse": DeleteUserResponse,
+    ".auth.v1.ListUserSessionsRequest": ListUserSessionsRequest,
+    ".auth.v1.ListUserSessionsResponse": ListUserSessionsResponse,
+    ".auth.v1.UserService": UserServiceClient,
   },
   dependencies: [protoMetadata1, protoMetadata2, protoMetadata3],
   options: {
     services: {
-      UserService: {
+      "UserService": {
         methods: {
-          CreateUser: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          GetUser: { rule: Rule.decode(Buffer.from('Eg9hdXRoLnVzZXJzLnJlYWQ=', 'base64')) },
-          ListUsers: { rule: Rule.decode(Buffer.from('Eg9hdXRoLnVzZXJzLnJlYWQ=', 'base64')) },
-          SetUserRoles: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          DisableUser: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          EnableUser: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          ResetPassword: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          UnlockUser: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          DeleteUser: { rule: Rule.decode(Buffer.from('EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==', 'base64')) },
-          ListUserSessions: { rule: Rule.decode(Buffer.from('Eg9hdXRoLnVzZXJzLnJlYWQ=', 'base64')) },
+          "CreateUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "GetUser": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
+          "ListUsers": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
+          "SetUserRoles": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "DisableUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "EnableUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "ResetPassword": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "UnlockUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "DeleteUser": { "rule": Rule.decode(Buffer.from("EhBhdXRoLnVzZXJzLndyaXRlGgVhZG1pbg==", "base64")) },
+          "ListUserSessions": { "rule": Rule.decode(Buffer.from("Eg9hdXRoLnVzZXJzLnJlYWQ=", "base64")) },
         },
       },
     },
@@ -2772,23 +2735,15 @@ export const protoMetadata: ProtoMetadata = {
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function toTimestamp(date: Date): Timestamp {
@@ -2806,11 +2761,11 @@ function fromTimestamp(t: Timestamp): Date {
 function fromJsonTimestamp(o: any): Date {
   if (o instanceof globalThis.Date) {
     return o;
-  }
-  if (typeof o === 'string') {
+  } else if (typeof o === "string") {
     return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
   }
-  return fromTimestamp(Timestamp.fromJSON(o));
 }
 
 function isSet(value: any): boolean {

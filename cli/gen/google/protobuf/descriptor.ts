@@ -5,11 +5,11 @@
 // source: google/protobuf/descriptor.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 
-export const protobufPackage = 'google.protobuf';
+export const protobufPackage = "google.protobuf";
 
-export const protobufFileName = 'google/protobuf/descriptor.proto';
+export const protobufFileName = "google/protobuf/descriptor.proto";
 
 /** The full set of known editions. */
 export const Edition = {
@@ -56,7 +56,7 @@ export const Edition = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type Edition = (typeof Edition)[keyof typeof Edition];
+export type Edition = typeof Edition[keyof typeof Edition];
 
 export namespace Edition {
   export type EDITION_UNKNOWN = typeof Edition.EDITION_UNKNOWN;
@@ -79,49 +79,49 @@ export namespace Edition {
 export function editionFromJSON(object: any): Edition {
   switch (object) {
     case 0:
-    case 'EDITION_UNKNOWN':
+    case "EDITION_UNKNOWN":
       return Edition.EDITION_UNKNOWN;
     case 900:
-    case 'EDITION_LEGACY':
+    case "EDITION_LEGACY":
       return Edition.EDITION_LEGACY;
     case 998:
-    case 'EDITION_PROTO2':
+    case "EDITION_PROTO2":
       return Edition.EDITION_PROTO2;
     case 999:
-    case 'EDITION_PROTO3':
+    case "EDITION_PROTO3":
       return Edition.EDITION_PROTO3;
     case 1000:
-    case 'EDITION_2023':
+    case "EDITION_2023":
       return Edition.EDITION_2023;
     case 1001:
-    case 'EDITION_2024':
+    case "EDITION_2024":
       return Edition.EDITION_2024;
     case 1002:
-    case 'EDITION_2026':
+    case "EDITION_2026":
       return Edition.EDITION_2026;
     case 9999:
-    case 'EDITION_UNSTABLE':
+    case "EDITION_UNSTABLE":
       return Edition.EDITION_UNSTABLE;
     case 1:
-    case 'EDITION_1_TEST_ONLY':
+    case "EDITION_1_TEST_ONLY":
       return Edition.EDITION_1_TEST_ONLY;
     case 2:
-    case 'EDITION_2_TEST_ONLY':
+    case "EDITION_2_TEST_ONLY":
       return Edition.EDITION_2_TEST_ONLY;
     case 99997:
-    case 'EDITION_99997_TEST_ONLY':
+    case "EDITION_99997_TEST_ONLY":
       return Edition.EDITION_99997_TEST_ONLY;
     case 99998:
-    case 'EDITION_99998_TEST_ONLY':
+    case "EDITION_99998_TEST_ONLY":
       return Edition.EDITION_99998_TEST_ONLY;
     case 99999:
-    case 'EDITION_99999_TEST_ONLY':
+    case "EDITION_99999_TEST_ONLY":
       return Edition.EDITION_99999_TEST_ONLY;
     case 2147483647:
-    case 'EDITION_MAX':
+    case "EDITION_MAX":
       return Edition.EDITION_MAX;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return Edition.UNRECOGNIZED;
   }
@@ -130,36 +130,36 @@ export function editionFromJSON(object: any): Edition {
 export function editionToJSON(object: Edition): string {
   switch (object) {
     case Edition.EDITION_UNKNOWN:
-      return 'EDITION_UNKNOWN';
+      return "EDITION_UNKNOWN";
     case Edition.EDITION_LEGACY:
-      return 'EDITION_LEGACY';
+      return "EDITION_LEGACY";
     case Edition.EDITION_PROTO2:
-      return 'EDITION_PROTO2';
+      return "EDITION_PROTO2";
     case Edition.EDITION_PROTO3:
-      return 'EDITION_PROTO3';
+      return "EDITION_PROTO3";
     case Edition.EDITION_2023:
-      return 'EDITION_2023';
+      return "EDITION_2023";
     case Edition.EDITION_2024:
-      return 'EDITION_2024';
+      return "EDITION_2024";
     case Edition.EDITION_2026:
-      return 'EDITION_2026';
+      return "EDITION_2026";
     case Edition.EDITION_UNSTABLE:
-      return 'EDITION_UNSTABLE';
+      return "EDITION_UNSTABLE";
     case Edition.EDITION_1_TEST_ONLY:
-      return 'EDITION_1_TEST_ONLY';
+      return "EDITION_1_TEST_ONLY";
     case Edition.EDITION_2_TEST_ONLY:
-      return 'EDITION_2_TEST_ONLY';
+      return "EDITION_2_TEST_ONLY";
     case Edition.EDITION_99997_TEST_ONLY:
-      return 'EDITION_99997_TEST_ONLY';
+      return "EDITION_99997_TEST_ONLY";
     case Edition.EDITION_99998_TEST_ONLY:
-      return 'EDITION_99998_TEST_ONLY';
+      return "EDITION_99998_TEST_ONLY";
     case Edition.EDITION_99999_TEST_ONLY:
-      return 'EDITION_99999_TEST_ONLY';
+      return "EDITION_99999_TEST_ONLY";
     case Edition.EDITION_MAX:
-      return 'EDITION_MAX';
+      return "EDITION_MAX";
     case Edition.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -177,7 +177,7 @@ export const SymbolVisibility = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type SymbolVisibility = (typeof SymbolVisibility)[keyof typeof SymbolVisibility];
+export type SymbolVisibility = typeof SymbolVisibility[keyof typeof SymbolVisibility];
 
 export namespace SymbolVisibility {
   export type VISIBILITY_UNSET = typeof SymbolVisibility.VISIBILITY_UNSET;
@@ -189,16 +189,16 @@ export namespace SymbolVisibility {
 export function symbolVisibilityFromJSON(object: any): SymbolVisibility {
   switch (object) {
     case 0:
-    case 'VISIBILITY_UNSET':
+    case "VISIBILITY_UNSET":
       return SymbolVisibility.VISIBILITY_UNSET;
     case 1:
-    case 'VISIBILITY_LOCAL':
+    case "VISIBILITY_LOCAL":
       return SymbolVisibility.VISIBILITY_LOCAL;
     case 2:
-    case 'VISIBILITY_EXPORT':
+    case "VISIBILITY_EXPORT":
       return SymbolVisibility.VISIBILITY_EXPORT;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return SymbolVisibility.UNRECOGNIZED;
   }
@@ -207,14 +207,14 @@ export function symbolVisibilityFromJSON(object: any): SymbolVisibility {
 export function symbolVisibilityToJSON(object: SymbolVisibility): string {
   switch (object) {
     case SymbolVisibility.VISIBILITY_UNSET:
-      return 'VISIBILITY_UNSET';
+      return "VISIBILITY_UNSET";
     case SymbolVisibility.VISIBILITY_LOCAL:
-      return 'VISIBILITY_LOCAL';
+      return "VISIBILITY_LOCAL";
     case SymbolVisibility.VISIBILITY_EXPORT:
-      return 'VISIBILITY_EXPORT';
+      return "VISIBILITY_EXPORT";
     case SymbolVisibility.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -229,9 +229,13 @@ export interface FileDescriptorSet {
 /** Describes a complete .proto file. */
 export interface FileDescriptorProto {
   /** file name, relative to root of source tree */
-  name?: string | undefined;
+  name?:
+    | string
+    | undefined;
   /** e.g. "foo", "foo.bar", etc. */
-  package?: string | undefined;
+  package?:
+    | string
+    | undefined;
   /** Names of files imported by this file. */
   dependency: string[];
   /** Indexes of the public imported files in the dependency list above. */
@@ -251,14 +255,18 @@ export interface FileDescriptorProto {
   enumType: EnumDescriptorProto[];
   service: ServiceDescriptorProto[];
   extension: FieldDescriptorProto[];
-  options?: FileOptions | undefined;
+  options?:
+    | FileOptions
+    | undefined;
   /**
    * This field contains optional information about the original source code.
    * You may safely remove this entire field without harming runtime
    * functionality of the descriptors -- the information is needed only by
    * development tools.
    */
-  sourceCodeInfo?: SourceCodeInfo | undefined;
+  sourceCodeInfo?:
+    | SourceCodeInfo
+    | undefined;
   /**
    * The syntax of the proto file.
    * The supported values are "proto2", "proto3", and "editions".
@@ -268,7 +276,9 @@ export interface FileDescriptorProto {
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  syntax?: string | undefined;
+  syntax?:
+    | string
+    | undefined;
   /**
    * The edition of the proto file.
    * WARNING: This field should only be used by protobuf plugins or special
@@ -300,7 +310,9 @@ export interface DescriptorProto {
 
 export interface DescriptorProto_ExtensionRange {
   /** Inclusive. */
-  start?: number | undefined;
+  start?:
+    | number
+    | undefined;
   /** Exclusive. */
   end?: number | undefined;
   options?: ExtensionRangeOptions | undefined;
@@ -313,7 +325,9 @@ export interface DescriptorProto_ExtensionRange {
  */
 export interface DescriptorProto_ReservedRange {
   /** Inclusive. */
-  start?: number | undefined;
+  start?:
+    | number
+    | undefined;
   /** Exclusive. */
   end?: number | undefined;
 }
@@ -328,7 +342,9 @@ export interface ExtensionRangeOptions {
    */
   declaration: ExtensionRangeOptions_Declaration[];
   /** Any features defined in the specific edition. */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /**
    * The verification state of the range.
    * TODO: flip the default to DECLARATION once all empty ranges
@@ -346,7 +362,7 @@ export const ExtensionRangeOptions_VerificationState = {
 } as const;
 
 export type ExtensionRangeOptions_VerificationState =
-  (typeof ExtensionRangeOptions_VerificationState)[keyof typeof ExtensionRangeOptions_VerificationState];
+  typeof ExtensionRangeOptions_VerificationState[keyof typeof ExtensionRangeOptions_VerificationState];
 
 export namespace ExtensionRangeOptions_VerificationState {
   export type DECLARATION = typeof ExtensionRangeOptions_VerificationState.DECLARATION;
@@ -354,57 +370,61 @@ export namespace ExtensionRangeOptions_VerificationState {
   export type UNRECOGNIZED = typeof ExtensionRangeOptions_VerificationState.UNRECOGNIZED;
 }
 
-export function extensionRangeOptions_VerificationStateFromJSON(
-  object: any,
-): ExtensionRangeOptions_VerificationState {
+export function extensionRangeOptions_VerificationStateFromJSON(object: any): ExtensionRangeOptions_VerificationState {
   switch (object) {
     case 0:
-    case 'DECLARATION':
+    case "DECLARATION":
       return ExtensionRangeOptions_VerificationState.DECLARATION;
     case 1:
-    case 'UNVERIFIED':
+    case "UNVERIFIED":
       return ExtensionRangeOptions_VerificationState.UNVERIFIED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return ExtensionRangeOptions_VerificationState.UNRECOGNIZED;
   }
 }
 
-export function extensionRangeOptions_VerificationStateToJSON(
-  object: ExtensionRangeOptions_VerificationState,
-): string {
+export function extensionRangeOptions_VerificationStateToJSON(object: ExtensionRangeOptions_VerificationState): string {
   switch (object) {
     case ExtensionRangeOptions_VerificationState.DECLARATION:
-      return 'DECLARATION';
+      return "DECLARATION";
     case ExtensionRangeOptions_VerificationState.UNVERIFIED:
-      return 'UNVERIFIED';
+      return "UNVERIFIED";
     case ExtensionRangeOptions_VerificationState.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
 export interface ExtensionRangeOptions_Declaration {
   /** The extension number declared within the extension range. */
-  number?: number | undefined;
+  number?:
+    | number
+    | undefined;
   /**
    * The fully-qualified name of the extension field. There must be a leading
    * dot in front of the full name.
    */
-  fullName?: string | undefined;
+  fullName?:
+    | string
+    | undefined;
   /**
    * The fully-qualified type name of the extension field. Unlike
    * Metadata.type, Declaration.type must have a leading dot for messages
    * and enums.
    */
-  type?: string | undefined;
+  type?:
+    | string
+    | undefined;
   /**
    * If true, indicates that the number is reserved in the extension range,
    * and any extension field with the number will fail to compile. Set this
    * when a declared extension field is deleted.
    */
-  reserved?: boolean | undefined;
+  reserved?:
+    | boolean
+    | undefined;
   /**
    * If true, indicates that the extension must be defined as repeated.
    * Otherwise the extension must be defined as optional.
@@ -416,12 +436,16 @@ export interface ExtensionRangeOptions_Declaration {
 export interface FieldDescriptorProto {
   name?: string | undefined;
   number?: number | undefined;
-  label?: FieldDescriptorProto_Label | undefined;
+  label?:
+    | FieldDescriptorProto_Label
+    | undefined;
   /**
    * If type_name is set, this need not be set.  If both this and type_name
    * are set, this must be one of TYPE_ENUM, TYPE_MESSAGE or TYPE_GROUP.
    */
-  type?: FieldDescriptorProto_Type | undefined;
+  type?:
+    | FieldDescriptorProto_Type
+    | undefined;
   /**
    * For message and enum types, this is the name of the type.  If the name
    * starts with a '.', it is fully-qualified.  Otherwise, C++-like scoping
@@ -429,24 +453,32 @@ export interface FieldDescriptorProto {
    * message are searched, then within the parent, on up to the root
    * namespace).
    */
-  typeName?: string | undefined;
+  typeName?:
+    | string
+    | undefined;
   /**
    * For extensions, this is the name of the type being extended.  It is
    * resolved in the same manner as type_name.
    */
-  extendee?: string | undefined;
+  extendee?:
+    | string
+    | undefined;
   /**
    * For numeric types, contains the original text representation of the value.
    * For booleans, "true" or "false".
    * For strings, contains the default text contents (not escaped in any way).
    * For bytes, contains the C escaped value.  All bytes >= 128 are escaped.
    */
-  defaultValue?: string | undefined;
+  defaultValue?:
+    | string
+    | undefined;
   /**
    * If set, gives the index of a oneof in the containing type's oneof_decl
    * list.  This field is a member of that oneof.
    */
-  oneofIndex?: number | undefined;
+  oneofIndex?:
+    | number
+    | undefined;
   /**
    * JSON name of this field. The value is set by protocol compiler. If the
    * user has set a "json_name" option on this field, that option's value
@@ -454,7 +486,9 @@ export interface FieldDescriptorProto {
    * it to camelCase.
    */
   jsonName?: string | undefined;
-  options?: FieldOptions | undefined;
+  options?:
+    | FieldOptions
+    | undefined;
   /**
    * If true, this is a proto3 "optional". When a proto3 field is optional, it
    * tracks presence regardless of field type.
@@ -526,8 +560,7 @@ export const FieldDescriptorProto_Type = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FieldDescriptorProto_Type =
-  (typeof FieldDescriptorProto_Type)[keyof typeof FieldDescriptorProto_Type];
+export type FieldDescriptorProto_Type = typeof FieldDescriptorProto_Type[keyof typeof FieldDescriptorProto_Type];
 
 export namespace FieldDescriptorProto_Type {
   export type TYPE_DOUBLE = typeof FieldDescriptorProto_Type.TYPE_DOUBLE;
@@ -554,61 +587,61 @@ export namespace FieldDescriptorProto_Type {
 export function fieldDescriptorProto_TypeFromJSON(object: any): FieldDescriptorProto_Type {
   switch (object) {
     case 1:
-    case 'TYPE_DOUBLE':
+    case "TYPE_DOUBLE":
       return FieldDescriptorProto_Type.TYPE_DOUBLE;
     case 2:
-    case 'TYPE_FLOAT':
+    case "TYPE_FLOAT":
       return FieldDescriptorProto_Type.TYPE_FLOAT;
     case 3:
-    case 'TYPE_INT64':
+    case "TYPE_INT64":
       return FieldDescriptorProto_Type.TYPE_INT64;
     case 4:
-    case 'TYPE_UINT64':
+    case "TYPE_UINT64":
       return FieldDescriptorProto_Type.TYPE_UINT64;
     case 5:
-    case 'TYPE_INT32':
+    case "TYPE_INT32":
       return FieldDescriptorProto_Type.TYPE_INT32;
     case 6:
-    case 'TYPE_FIXED64':
+    case "TYPE_FIXED64":
       return FieldDescriptorProto_Type.TYPE_FIXED64;
     case 7:
-    case 'TYPE_FIXED32':
+    case "TYPE_FIXED32":
       return FieldDescriptorProto_Type.TYPE_FIXED32;
     case 8:
-    case 'TYPE_BOOL':
+    case "TYPE_BOOL":
       return FieldDescriptorProto_Type.TYPE_BOOL;
     case 9:
-    case 'TYPE_STRING':
+    case "TYPE_STRING":
       return FieldDescriptorProto_Type.TYPE_STRING;
     case 10:
-    case 'TYPE_GROUP':
+    case "TYPE_GROUP":
       return FieldDescriptorProto_Type.TYPE_GROUP;
     case 11:
-    case 'TYPE_MESSAGE':
+    case "TYPE_MESSAGE":
       return FieldDescriptorProto_Type.TYPE_MESSAGE;
     case 12:
-    case 'TYPE_BYTES':
+    case "TYPE_BYTES":
       return FieldDescriptorProto_Type.TYPE_BYTES;
     case 13:
-    case 'TYPE_UINT32':
+    case "TYPE_UINT32":
       return FieldDescriptorProto_Type.TYPE_UINT32;
     case 14:
-    case 'TYPE_ENUM':
+    case "TYPE_ENUM":
       return FieldDescriptorProto_Type.TYPE_ENUM;
     case 15:
-    case 'TYPE_SFIXED32':
+    case "TYPE_SFIXED32":
       return FieldDescriptorProto_Type.TYPE_SFIXED32;
     case 16:
-    case 'TYPE_SFIXED64':
+    case "TYPE_SFIXED64":
       return FieldDescriptorProto_Type.TYPE_SFIXED64;
     case 17:
-    case 'TYPE_SINT32':
+    case "TYPE_SINT32":
       return FieldDescriptorProto_Type.TYPE_SINT32;
     case 18:
-    case 'TYPE_SINT64':
+    case "TYPE_SINT64":
       return FieldDescriptorProto_Type.TYPE_SINT64;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FieldDescriptorProto_Type.UNRECOGNIZED;
   }
@@ -617,44 +650,44 @@ export function fieldDescriptorProto_TypeFromJSON(object: any): FieldDescriptorP
 export function fieldDescriptorProto_TypeToJSON(object: FieldDescriptorProto_Type): string {
   switch (object) {
     case FieldDescriptorProto_Type.TYPE_DOUBLE:
-      return 'TYPE_DOUBLE';
+      return "TYPE_DOUBLE";
     case FieldDescriptorProto_Type.TYPE_FLOAT:
-      return 'TYPE_FLOAT';
+      return "TYPE_FLOAT";
     case FieldDescriptorProto_Type.TYPE_INT64:
-      return 'TYPE_INT64';
+      return "TYPE_INT64";
     case FieldDescriptorProto_Type.TYPE_UINT64:
-      return 'TYPE_UINT64';
+      return "TYPE_UINT64";
     case FieldDescriptorProto_Type.TYPE_INT32:
-      return 'TYPE_INT32';
+      return "TYPE_INT32";
     case FieldDescriptorProto_Type.TYPE_FIXED64:
-      return 'TYPE_FIXED64';
+      return "TYPE_FIXED64";
     case FieldDescriptorProto_Type.TYPE_FIXED32:
-      return 'TYPE_FIXED32';
+      return "TYPE_FIXED32";
     case FieldDescriptorProto_Type.TYPE_BOOL:
-      return 'TYPE_BOOL';
+      return "TYPE_BOOL";
     case FieldDescriptorProto_Type.TYPE_STRING:
-      return 'TYPE_STRING';
+      return "TYPE_STRING";
     case FieldDescriptorProto_Type.TYPE_GROUP:
-      return 'TYPE_GROUP';
+      return "TYPE_GROUP";
     case FieldDescriptorProto_Type.TYPE_MESSAGE:
-      return 'TYPE_MESSAGE';
+      return "TYPE_MESSAGE";
     case FieldDescriptorProto_Type.TYPE_BYTES:
-      return 'TYPE_BYTES';
+      return "TYPE_BYTES";
     case FieldDescriptorProto_Type.TYPE_UINT32:
-      return 'TYPE_UINT32';
+      return "TYPE_UINT32";
     case FieldDescriptorProto_Type.TYPE_ENUM:
-      return 'TYPE_ENUM';
+      return "TYPE_ENUM";
     case FieldDescriptorProto_Type.TYPE_SFIXED32:
-      return 'TYPE_SFIXED32';
+      return "TYPE_SFIXED32";
     case FieldDescriptorProto_Type.TYPE_SFIXED64:
-      return 'TYPE_SFIXED64';
+      return "TYPE_SFIXED64";
     case FieldDescriptorProto_Type.TYPE_SINT32:
-      return 'TYPE_SINT32';
+      return "TYPE_SINT32";
     case FieldDescriptorProto_Type.TYPE_SINT64:
-      return 'TYPE_SINT64';
+      return "TYPE_SINT64";
     case FieldDescriptorProto_Type.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -671,8 +704,7 @@ export const FieldDescriptorProto_Label = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FieldDescriptorProto_Label =
-  (typeof FieldDescriptorProto_Label)[keyof typeof FieldDescriptorProto_Label];
+export type FieldDescriptorProto_Label = typeof FieldDescriptorProto_Label[keyof typeof FieldDescriptorProto_Label];
 
 export namespace FieldDescriptorProto_Label {
   export type LABEL_OPTIONAL = typeof FieldDescriptorProto_Label.LABEL_OPTIONAL;
@@ -684,16 +716,16 @@ export namespace FieldDescriptorProto_Label {
 export function fieldDescriptorProto_LabelFromJSON(object: any): FieldDescriptorProto_Label {
   switch (object) {
     case 1:
-    case 'LABEL_OPTIONAL':
+    case "LABEL_OPTIONAL":
       return FieldDescriptorProto_Label.LABEL_OPTIONAL;
     case 3:
-    case 'LABEL_REPEATED':
+    case "LABEL_REPEATED":
       return FieldDescriptorProto_Label.LABEL_REPEATED;
     case 2:
-    case 'LABEL_REQUIRED':
+    case "LABEL_REQUIRED":
       return FieldDescriptorProto_Label.LABEL_REQUIRED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FieldDescriptorProto_Label.UNRECOGNIZED;
   }
@@ -702,14 +734,14 @@ export function fieldDescriptorProto_LabelFromJSON(object: any): FieldDescriptor
 export function fieldDescriptorProto_LabelToJSON(object: FieldDescriptorProto_Label): string {
   switch (object) {
     case FieldDescriptorProto_Label.LABEL_OPTIONAL:
-      return 'LABEL_OPTIONAL';
+      return "LABEL_OPTIONAL";
     case FieldDescriptorProto_Label.LABEL_REPEATED:
-      return 'LABEL_REPEATED';
+      return "LABEL_REPEATED";
     case FieldDescriptorProto_Label.LABEL_REQUIRED:
-      return 'LABEL_REQUIRED';
+      return "LABEL_REQUIRED";
     case FieldDescriptorProto_Label.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -723,7 +755,9 @@ export interface OneofDescriptorProto {
 export interface EnumDescriptorProto {
   name?: string | undefined;
   value: EnumValueDescriptorProto[];
-  options?: EnumOptions | undefined;
+  options?:
+    | EnumOptions
+    | undefined;
   /**
    * Range of reserved numeric values. Reserved numeric values may not be used
    * by enum values in the same enum declaration. Reserved ranges may not
@@ -749,7 +783,9 @@ export interface EnumDescriptorProto {
  */
 export interface EnumDescriptorProto_EnumReservedRange {
   /** Inclusive. */
-  start?: number | undefined;
+  start?:
+    | number
+    | undefined;
   /** Inclusive. */
   end?: number | undefined;
 }
@@ -770,16 +806,22 @@ export interface ServiceDescriptorProto {
 
 /** Describes a method of a service. */
 export interface MethodDescriptorProto {
-  name?: string | undefined;
+  name?:
+    | string
+    | undefined;
   /**
    * Input and output type names.  These are resolved in the same way as
    * FieldDescriptorProto.type_name, but must refer to a message type.
    */
   inputType?: string | undefined;
   outputType?: string | undefined;
-  options?: MethodOptions | undefined;
+  options?:
+    | MethodOptions
+    | undefined;
   /** Identifies if client streams multiple client messages */
-  clientStreaming?: boolean | undefined;
+  clientStreaming?:
+    | boolean
+    | undefined;
   /** Identifies if server streams multiple server messages */
   serverStreaming?: boolean | undefined;
 }
@@ -791,7 +833,9 @@ export interface FileOptions {
    * inappropriate because proto packages do not normally start with backwards
    * domain names.
    */
-  javaPackage?: string | undefined;
+  javaPackage?:
+    | string
+    | undefined;
   /**
    * Controls the name of the wrapper Java class generated for the .proto file.
    * That class will always contain the .proto file's getDescriptor() method as
@@ -799,7 +843,9 @@ export interface FileOptions {
    * If java_multiple_files is disabled, then all the other classes from the
    * .proto file will be nested inside the single wrapper outer class.
    */
-  javaOuterClassname?: string | undefined;
+  javaOuterClassname?:
+    | string
+    | undefined;
   /**
    * If enabled, then the Java code generator will generate a separate .java
    * file for each top-level message, enum, and service defined in the .proto
@@ -808,13 +854,17 @@ export interface FileOptions {
    * generated to contain the file's getDescriptor() method as well as any
    * top-level extensions defined in the file.
    */
-  javaMultipleFiles?: boolean | undefined;
+  javaMultipleFiles?:
+    | boolean
+    | undefined;
   /**
    * This option does nothing.
    *
    * @deprecated
    */
-  javaGenerateEqualsAndHash?: boolean | undefined;
+  javaGenerateEqualsAndHash?:
+    | boolean
+    | undefined;
   /**
    * A proto2 file can set this to true to opt in to UTF-8 checking for Java,
    * which will throw an exception if invalid UTF-8 is parsed from the wire or
@@ -828,7 +878,9 @@ export interface FileOptions {
    * checks.
    */
   javaStringCheckUtf8?: boolean | undefined;
-  optimizeFor?: FileOptions_OptimizeMode | undefined;
+  optimizeFor?:
+    | FileOptions_OptimizeMode
+    | undefined;
   /**
    * Sets the Go package where structs generated from this .proto will be
    * placed. If omitted, the Go package will be derived from the following:
@@ -836,7 +888,9 @@ export interface FileOptions {
    *   - Otherwise, the package statement in the .proto file, if present.
    *   - Otherwise, the basename of the .proto file, without extension.
    */
-  goPackage?: string | undefined;
+  goPackage?:
+    | string
+    | undefined;
   /**
    * Should generic services be generated in each language?  "Generic" services
    * are not specific to any particular RPC system.  They are generated by the
@@ -851,63 +905,85 @@ export interface FileOptions {
    */
   ccGenericServices?: boolean | undefined;
   javaGenericServices?: boolean | undefined;
-  pyGenericServices?: boolean | undefined;
+  pyGenericServices?:
+    | boolean
+    | undefined;
   /**
    * Is this file deprecated?
    * Depending on the target platform, this can emit Deprecated annotations
    * for everything in the file, or it will be completely ignored; in the very
    * least, this is a formalization for deprecating files.
    */
-  deprecated?: boolean | undefined;
+  deprecated?:
+    | boolean
+    | undefined;
   /**
    * Enables the use of arenas for the proto messages in this file. This applies
    * only to generated classes for C++.
    */
-  ccEnableArenas?: boolean | undefined;
+  ccEnableArenas?:
+    | boolean
+    | undefined;
   /**
    * Sets the objective c class prefix which is prepended to all objective c
    * generated classes from this .proto. There is no default.
    */
-  objcClassPrefix?: string | undefined;
+  objcClassPrefix?:
+    | string
+    | undefined;
   /** Namespace for generated classes; defaults to the package. */
-  csharpNamespace?: string | undefined;
+  csharpNamespace?:
+    | string
+    | undefined;
   /**
    * By default Swift generators will take the proto package and CamelCase it
    * replacing '.' with underscore and use that to prefix the types/symbols
    * defined. When this options is provided, they will use this value instead
    * to prefix the types/symbols defined.
    */
-  swiftPrefix?: string | undefined;
+  swiftPrefix?:
+    | string
+    | undefined;
   /**
    * Sets the php class prefix which is prepended to all php generated classes
    * from this .proto. Default is empty.
    */
-  phpClassPrefix?: string | undefined;
+  phpClassPrefix?:
+    | string
+    | undefined;
   /**
    * Use this option to change the namespace of php generated classes. Default
    * is empty. When this option is empty, the package name will be used for
    * determining the namespace.
    */
-  phpNamespace?: string | undefined;
+  phpNamespace?:
+    | string
+    | undefined;
   /**
    * Use this option to change the namespace of php generated metadata classes.
    * Default is empty. When this option is empty, the proto file name will be
    * used for determining the namespace.
    */
-  phpMetadataNamespace?: string | undefined;
+  phpMetadataNamespace?:
+    | string
+    | undefined;
   /**
    * Use this option to change the package of ruby generated classes. Default
    * is empty. When this option is not set, the package name will be used for
    * determining the ruby package.
    */
-  rubyPackage?: string | undefined;
+  rubyPackage?:
+    | string
+    | undefined;
   /**
    * Any features defined in the specific edition.
    * WARNING: This field should only be used by protobuf plugins or special
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /**
    * The parser stores options it doesn't recognize here.
    * See the documentation for the "Options" section above.
@@ -926,8 +1002,7 @@ export const FileOptions_OptimizeMode = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FileOptions_OptimizeMode =
-  (typeof FileOptions_OptimizeMode)[keyof typeof FileOptions_OptimizeMode];
+export type FileOptions_OptimizeMode = typeof FileOptions_OptimizeMode[keyof typeof FileOptions_OptimizeMode];
 
 export namespace FileOptions_OptimizeMode {
   export type SPEED = typeof FileOptions_OptimizeMode.SPEED;
@@ -939,16 +1014,16 @@ export namespace FileOptions_OptimizeMode {
 export function fileOptions_OptimizeModeFromJSON(object: any): FileOptions_OptimizeMode {
   switch (object) {
     case 1:
-    case 'SPEED':
+    case "SPEED":
       return FileOptions_OptimizeMode.SPEED;
     case 2:
-    case 'CODE_SIZE':
+    case "CODE_SIZE":
       return FileOptions_OptimizeMode.CODE_SIZE;
     case 3:
-    case 'LITE_RUNTIME':
+    case "LITE_RUNTIME":
       return FileOptions_OptimizeMode.LITE_RUNTIME;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FileOptions_OptimizeMode.UNRECOGNIZED;
   }
@@ -957,14 +1032,14 @@ export function fileOptions_OptimizeModeFromJSON(object: any): FileOptions_Optim
 export function fileOptions_OptimizeModeToJSON(object: FileOptions_OptimizeMode): string {
   switch (object) {
     case FileOptions_OptimizeMode.SPEED:
-      return 'SPEED';
+      return "SPEED";
     case FileOptions_OptimizeMode.CODE_SIZE:
-      return 'CODE_SIZE';
+      return "CODE_SIZE";
     case FileOptions_OptimizeMode.LITE_RUNTIME:
-      return 'LITE_RUNTIME';
+      return "LITE_RUNTIME";
     case FileOptions_OptimizeMode.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -989,20 +1064,26 @@ export interface MessageOptions {
    * Because this is an option, the above two restrictions are not enforced by
    * the protocol compiler.
    */
-  messageSetWireFormat?: boolean | undefined;
+  messageSetWireFormat?:
+    | boolean
+    | undefined;
   /**
    * Disables the generation of the standard "descriptor()" accessor, which can
    * conflict with a field of the same name.  This is meant to make migration
    * from proto1 easier; new code should avoid fields named "descriptor".
    */
-  noStandardDescriptorAccessor?: boolean | undefined;
+  noStandardDescriptorAccessor?:
+    | boolean
+    | undefined;
   /**
    * Is this message deprecated?
    * Depending on the target platform, this can emit Deprecated annotations
    * for the message, or it will be completely ignored; in the very least,
    * this is a formalization for deprecating messages.
    */
-  deprecated?: boolean | undefined;
+  deprecated?:
+    | boolean
+    | undefined;
   /**
    * Whether the message is an automatically generated map entry type for the
    * maps field.
@@ -1026,7 +1107,9 @@ export interface MessageOptions {
    * instead. The option should only be implicitly set by the proto compiler
    * parser.
    */
-  mapEntry?: boolean | undefined;
+  mapEntry?:
+    | boolean
+    | undefined;
   /**
    * Enable the legacy handling of JSON field name conflicts.  This lowercases
    * and strips underscored from the fields before comparison in proto3 only.
@@ -1041,14 +1124,18 @@ export interface MessageOptions {
    *
    * @deprecated
    */
-  deprecatedLegacyJsonFieldConflicts?: boolean | undefined;
+  deprecatedLegacyJsonFieldConflicts?:
+    | boolean
+    | undefined;
   /**
    * Any features defined in the specific edition.
    * WARNING: This field should only be used by protobuf plugins or special
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1063,7 +1150,9 @@ export interface FieldOptions {
    * type "bytes" in the open source release.
    * TODO: make ctype actually deprecated.
    */
-  ctype?: FieldOptions_CType | undefined;
+  ctype?:
+    | FieldOptions_CType
+    | undefined;
   /**
    * The packed option can be enabled for repeated primitive fields to enable
    * a more efficient representation on the wire. Rather than repeatedly
@@ -1073,7 +1162,9 @@ export interface FieldOptions {
    * Editions, but the `repeated_field_encoding` feature can be used to control
    * the behavior.
    */
-  packed?: boolean | undefined;
+  packed?:
+    | boolean
+    | undefined;
   /**
    * The jstype option determines the JavaScript type used for values of the
    * field.  The option is permitted only for 64 bit integral and fixed types
@@ -1087,7 +1178,9 @@ export interface FieldOptions {
    * This option is an enum to permit additional types to be added, e.g.
    * goog.math.Integer.
    */
-  jstype?: FieldOptions_JSType | undefined;
+  jstype?:
+    | FieldOptions_JSType
+    | undefined;
   /**
    * Should this field be parsed lazily?  Lazy applies only to message-type
    * fields.  It means that when the outer message is initially parsed, the
@@ -1112,27 +1205,35 @@ export interface FieldOptions {
    * fields. Failed verification would result in parsing failure (except when
    * uninitialized messages are acceptable).
    */
-  lazy?: boolean | undefined;
+  lazy?:
+    | boolean
+    | undefined;
   /**
    * unverified_lazy does no correctness checks on the byte stream. This should
    * only be used where lazy with verification is prohibitive for performance
    * reasons.
    */
-  unverifiedLazy?: boolean | undefined;
+  unverifiedLazy?:
+    | boolean
+    | undefined;
   /**
    * Is this field deprecated?
    * Depending on the target platform, this can emit Deprecated annotations
    * for accessors, or it will be completely ignored; in the very least, this
    * is a formalization for deprecating fields.
    */
-  deprecated?: boolean | undefined;
+  deprecated?:
+    | boolean
+    | undefined;
   /**
    * DEPRECATED. DO NOT USE!
    * For Google-internal migration only. Do not use.
    *
    * @deprecated
    */
-  weak?: boolean | undefined;
+  weak?:
+    | boolean
+    | undefined;
   /**
    * Indicate that the field value should not be printed out when using debug
    * formats, e.g. when the field contains sensitive credentials.
@@ -1148,7 +1249,9 @@ export interface FieldOptions {
    * developers should rely on the protoreflect APIs for their client language.
    */
   features?: FeatureSet | undefined;
-  featureSupport?: FieldOptions_FeatureSupport | undefined;
+  featureSupport?:
+    | FieldOptions_FeatureSupport
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1169,7 +1272,7 @@ export const FieldOptions_CType = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FieldOptions_CType = (typeof FieldOptions_CType)[keyof typeof FieldOptions_CType];
+export type FieldOptions_CType = typeof FieldOptions_CType[keyof typeof FieldOptions_CType];
 
 export namespace FieldOptions_CType {
   export type STRING = typeof FieldOptions_CType.STRING;
@@ -1181,16 +1284,16 @@ export namespace FieldOptions_CType {
 export function fieldOptions_CTypeFromJSON(object: any): FieldOptions_CType {
   switch (object) {
     case 0:
-    case 'STRING':
+    case "STRING":
       return FieldOptions_CType.STRING;
     case 1:
-    case 'CORD':
+    case "CORD":
       return FieldOptions_CType.CORD;
     case 2:
-    case 'STRING_PIECE':
+    case "STRING_PIECE":
       return FieldOptions_CType.STRING_PIECE;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FieldOptions_CType.UNRECOGNIZED;
   }
@@ -1199,14 +1302,14 @@ export function fieldOptions_CTypeFromJSON(object: any): FieldOptions_CType {
 export function fieldOptions_CTypeToJSON(object: FieldOptions_CType): string {
   switch (object) {
     case FieldOptions_CType.STRING:
-      return 'STRING';
+      return "STRING";
     case FieldOptions_CType.CORD:
-      return 'CORD';
+      return "CORD";
     case FieldOptions_CType.STRING_PIECE:
-      return 'STRING_PIECE';
+      return "STRING_PIECE";
     case FieldOptions_CType.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1220,7 +1323,7 @@ export const FieldOptions_JSType = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FieldOptions_JSType = (typeof FieldOptions_JSType)[keyof typeof FieldOptions_JSType];
+export type FieldOptions_JSType = typeof FieldOptions_JSType[keyof typeof FieldOptions_JSType];
 
 export namespace FieldOptions_JSType {
   export type JS_NORMAL = typeof FieldOptions_JSType.JS_NORMAL;
@@ -1232,16 +1335,16 @@ export namespace FieldOptions_JSType {
 export function fieldOptions_JSTypeFromJSON(object: any): FieldOptions_JSType {
   switch (object) {
     case 0:
-    case 'JS_NORMAL':
+    case "JS_NORMAL":
       return FieldOptions_JSType.JS_NORMAL;
     case 1:
-    case 'JS_STRING':
+    case "JS_STRING":
       return FieldOptions_JSType.JS_STRING;
     case 2:
-    case 'JS_NUMBER':
+    case "JS_NUMBER":
       return FieldOptions_JSType.JS_NUMBER;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FieldOptions_JSType.UNRECOGNIZED;
   }
@@ -1250,14 +1353,14 @@ export function fieldOptions_JSTypeFromJSON(object: any): FieldOptions_JSType {
 export function fieldOptions_JSTypeToJSON(object: FieldOptions_JSType): string {
   switch (object) {
     case FieldOptions_JSType.JS_NORMAL:
-      return 'JS_NORMAL';
+      return "JS_NORMAL";
     case FieldOptions_JSType.JS_STRING:
-      return 'JS_STRING';
+      return "JS_STRING";
     case FieldOptions_JSType.JS_NUMBER:
-      return 'JS_NUMBER';
+      return "JS_NUMBER";
     case FieldOptions_JSType.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1270,7 +1373,7 @@ export const FieldOptions_OptionRetention = {
 } as const;
 
 export type FieldOptions_OptionRetention =
-  (typeof FieldOptions_OptionRetention)[keyof typeof FieldOptions_OptionRetention];
+  typeof FieldOptions_OptionRetention[keyof typeof FieldOptions_OptionRetention];
 
 export namespace FieldOptions_OptionRetention {
   export type RETENTION_UNKNOWN = typeof FieldOptions_OptionRetention.RETENTION_UNKNOWN;
@@ -1282,16 +1385,16 @@ export namespace FieldOptions_OptionRetention {
 export function fieldOptions_OptionRetentionFromJSON(object: any): FieldOptions_OptionRetention {
   switch (object) {
     case 0:
-    case 'RETENTION_UNKNOWN':
+    case "RETENTION_UNKNOWN":
       return FieldOptions_OptionRetention.RETENTION_UNKNOWN;
     case 1:
-    case 'RETENTION_RUNTIME':
+    case "RETENTION_RUNTIME":
       return FieldOptions_OptionRetention.RETENTION_RUNTIME;
     case 2:
-    case 'RETENTION_SOURCE':
+    case "RETENTION_SOURCE":
       return FieldOptions_OptionRetention.RETENTION_SOURCE;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FieldOptions_OptionRetention.UNRECOGNIZED;
   }
@@ -1300,14 +1403,14 @@ export function fieldOptions_OptionRetentionFromJSON(object: any): FieldOptions_
 export function fieldOptions_OptionRetentionToJSON(object: FieldOptions_OptionRetention): string {
   switch (object) {
     case FieldOptions_OptionRetention.RETENTION_UNKNOWN:
-      return 'RETENTION_UNKNOWN';
+      return "RETENTION_UNKNOWN";
     case FieldOptions_OptionRetention.RETENTION_RUNTIME:
-      return 'RETENTION_RUNTIME';
+      return "RETENTION_RUNTIME";
     case FieldOptions_OptionRetention.RETENTION_SOURCE:
-      return 'RETENTION_SOURCE';
+      return "RETENTION_SOURCE";
     case FieldOptions_OptionRetention.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1331,7 +1434,7 @@ export const FieldOptions_OptionTargetType = {
 } as const;
 
 export type FieldOptions_OptionTargetType =
-  (typeof FieldOptions_OptionTargetType)[keyof typeof FieldOptions_OptionTargetType];
+  typeof FieldOptions_OptionTargetType[keyof typeof FieldOptions_OptionTargetType];
 
 export namespace FieldOptions_OptionTargetType {
   export type TARGET_TYPE_UNKNOWN = typeof FieldOptions_OptionTargetType.TARGET_TYPE_UNKNOWN;
@@ -1350,37 +1453,37 @@ export namespace FieldOptions_OptionTargetType {
 export function fieldOptions_OptionTargetTypeFromJSON(object: any): FieldOptions_OptionTargetType {
   switch (object) {
     case 0:
-    case 'TARGET_TYPE_UNKNOWN':
+    case "TARGET_TYPE_UNKNOWN":
       return FieldOptions_OptionTargetType.TARGET_TYPE_UNKNOWN;
     case 1:
-    case 'TARGET_TYPE_FILE':
+    case "TARGET_TYPE_FILE":
       return FieldOptions_OptionTargetType.TARGET_TYPE_FILE;
     case 2:
-    case 'TARGET_TYPE_EXTENSION_RANGE':
+    case "TARGET_TYPE_EXTENSION_RANGE":
       return FieldOptions_OptionTargetType.TARGET_TYPE_EXTENSION_RANGE;
     case 3:
-    case 'TARGET_TYPE_MESSAGE':
+    case "TARGET_TYPE_MESSAGE":
       return FieldOptions_OptionTargetType.TARGET_TYPE_MESSAGE;
     case 4:
-    case 'TARGET_TYPE_FIELD':
+    case "TARGET_TYPE_FIELD":
       return FieldOptions_OptionTargetType.TARGET_TYPE_FIELD;
     case 5:
-    case 'TARGET_TYPE_ONEOF':
+    case "TARGET_TYPE_ONEOF":
       return FieldOptions_OptionTargetType.TARGET_TYPE_ONEOF;
     case 6:
-    case 'TARGET_TYPE_ENUM':
+    case "TARGET_TYPE_ENUM":
       return FieldOptions_OptionTargetType.TARGET_TYPE_ENUM;
     case 7:
-    case 'TARGET_TYPE_ENUM_ENTRY':
+    case "TARGET_TYPE_ENUM_ENTRY":
       return FieldOptions_OptionTargetType.TARGET_TYPE_ENUM_ENTRY;
     case 8:
-    case 'TARGET_TYPE_SERVICE':
+    case "TARGET_TYPE_SERVICE":
       return FieldOptions_OptionTargetType.TARGET_TYPE_SERVICE;
     case 9:
-    case 'TARGET_TYPE_METHOD':
+    case "TARGET_TYPE_METHOD":
       return FieldOptions_OptionTargetType.TARGET_TYPE_METHOD;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FieldOptions_OptionTargetType.UNRECOGNIZED;
   }
@@ -1389,33 +1492,35 @@ export function fieldOptions_OptionTargetTypeFromJSON(object: any): FieldOptions
 export function fieldOptions_OptionTargetTypeToJSON(object: FieldOptions_OptionTargetType): string {
   switch (object) {
     case FieldOptions_OptionTargetType.TARGET_TYPE_UNKNOWN:
-      return 'TARGET_TYPE_UNKNOWN';
+      return "TARGET_TYPE_UNKNOWN";
     case FieldOptions_OptionTargetType.TARGET_TYPE_FILE:
-      return 'TARGET_TYPE_FILE';
+      return "TARGET_TYPE_FILE";
     case FieldOptions_OptionTargetType.TARGET_TYPE_EXTENSION_RANGE:
-      return 'TARGET_TYPE_EXTENSION_RANGE';
+      return "TARGET_TYPE_EXTENSION_RANGE";
     case FieldOptions_OptionTargetType.TARGET_TYPE_MESSAGE:
-      return 'TARGET_TYPE_MESSAGE';
+      return "TARGET_TYPE_MESSAGE";
     case FieldOptions_OptionTargetType.TARGET_TYPE_FIELD:
-      return 'TARGET_TYPE_FIELD';
+      return "TARGET_TYPE_FIELD";
     case FieldOptions_OptionTargetType.TARGET_TYPE_ONEOF:
-      return 'TARGET_TYPE_ONEOF';
+      return "TARGET_TYPE_ONEOF";
     case FieldOptions_OptionTargetType.TARGET_TYPE_ENUM:
-      return 'TARGET_TYPE_ENUM';
+      return "TARGET_TYPE_ENUM";
     case FieldOptions_OptionTargetType.TARGET_TYPE_ENUM_ENTRY:
-      return 'TARGET_TYPE_ENUM_ENTRY';
+      return "TARGET_TYPE_ENUM_ENTRY";
     case FieldOptions_OptionTargetType.TARGET_TYPE_SERVICE:
-      return 'TARGET_TYPE_SERVICE';
+      return "TARGET_TYPE_SERVICE";
     case FieldOptions_OptionTargetType.TARGET_TYPE_METHOD:
-      return 'TARGET_TYPE_METHOD';
+      return "TARGET_TYPE_METHOD";
     case FieldOptions_OptionTargetType.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
 export interface FieldOptions_EditionDefault {
-  edition?: Edition | undefined;
+  edition?:
+    | Edition
+    | undefined;
   /** Textproto value. */
   value?: string | undefined;
 }
@@ -1427,23 +1532,31 @@ export interface FieldOptions_FeatureSupport {
    * earlier than this one, the default assigned to EDITION_LEGACY will be
    * used, and proto files will not be able to override it.
    */
-  editionIntroduced?: Edition | undefined;
+  editionIntroduced?:
+    | Edition
+    | undefined;
   /**
    * The edition this feature becomes deprecated in.  Using this after this
    * edition may trigger warnings.
    */
-  editionDeprecated?: Edition | undefined;
+  editionDeprecated?:
+    | Edition
+    | undefined;
   /**
    * The deprecation warning text if this feature is used after the edition it
    * was marked deprecated in.
    */
-  deprecationWarning?: string | undefined;
+  deprecationWarning?:
+    | string
+    | undefined;
   /**
    * The edition this feature is no longer available in.  In editions after
    * this one, the last default assigned will be used, and proto files will
    * not be able to override it.
    */
-  editionRemoved?: Edition | undefined;
+  editionRemoved?:
+    | Edition
+    | undefined;
   /**
    * The removal error text if this feature is used after the edition it was
    * removed in.
@@ -1458,7 +1571,9 @@ export interface OneofOptions {
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1468,14 +1583,18 @@ export interface EnumOptions {
    * Set this option to true to allow mapping different tag names to the same
    * value.
    */
-  allowAlias?: boolean | undefined;
+  allowAlias?:
+    | boolean
+    | undefined;
   /**
    * Is this enum deprecated?
    * Depending on the target platform, this can emit Deprecated annotations
    * for the enum, or it will be completely ignored; in the very least, this
    * is a formalization for deprecating enums.
    */
-  deprecated?: boolean | undefined;
+  deprecated?:
+    | boolean
+    | undefined;
   /**
    * Enable the legacy handling of JSON field name conflicts.  This lowercases
    * and strips underscored from the fields before comparison in proto3 only.
@@ -1486,14 +1605,18 @@ export interface EnumOptions {
    *
    * @deprecated
    */
-  deprecatedLegacyJsonFieldConflicts?: boolean | undefined;
+  deprecatedLegacyJsonFieldConflicts?:
+    | boolean
+    | undefined;
   /**
    * Any features defined in the specific edition.
    * WARNING: This field should only be used by protobuf plugins or special
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1505,22 +1628,30 @@ export interface EnumValueOptions {
    * for the enum value, or it will be completely ignored; in the very least,
    * this is a formalization for deprecating enum values.
    */
-  deprecated?: boolean | undefined;
+  deprecated?:
+    | boolean
+    | undefined;
   /**
    * Any features defined in the specific edition.
    * WARNING: This field should only be used by protobuf plugins or special
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /**
    * Indicate that fields annotated with this enum value should not be printed
    * out when using debug formats, e.g. when the field contains sensitive
    * credentials.
    */
-  debugRedact?: boolean | undefined;
+  debugRedact?:
+    | boolean
+    | undefined;
   /** Information about the support window of a feature value. */
-  featureSupport?: FieldOptions_FeatureSupport | undefined;
+  featureSupport?:
+    | FieldOptions_FeatureSupport
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1532,14 +1663,18 @@ export interface ServiceOptions {
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /**
    * Is this service deprecated?
    * Depending on the target platform, this can emit Deprecated annotations
    * for the service, or it will be completely ignored; in the very least,
    * this is a formalization for deprecating services.
    */
-  deprecated?: boolean | undefined;
+  deprecated?:
+    | boolean
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1552,14 +1687,18 @@ export interface MethodOptions {
    * this is a formalization for deprecating methods.
    */
   deprecated?: boolean | undefined;
-  idempotencyLevel?: MethodOptions_IdempotencyLevel | undefined;
+  idempotencyLevel?:
+    | MethodOptions_IdempotencyLevel
+    | undefined;
   /**
    * Any features defined in the specific edition.
    * WARNING: This field should only be used by protobuf plugins or special
    * cases like the proto compiler. Other uses are discouraged and
    * developers should rely on the protoreflect APIs for their client language.
    */
-  features?: FeatureSet | undefined;
+  features?:
+    | FeatureSet
+    | undefined;
   /** The parser stores options it doesn't recognize here. See above. */
   uninterpretedOption: UninterpretedOption[];
 }
@@ -1579,7 +1718,7 @@ export const MethodOptions_IdempotencyLevel = {
 } as const;
 
 export type MethodOptions_IdempotencyLevel =
-  (typeof MethodOptions_IdempotencyLevel)[keyof typeof MethodOptions_IdempotencyLevel];
+  typeof MethodOptions_IdempotencyLevel[keyof typeof MethodOptions_IdempotencyLevel];
 
 export namespace MethodOptions_IdempotencyLevel {
   export type IDEMPOTENCY_UNKNOWN = typeof MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN;
@@ -1591,16 +1730,16 @@ export namespace MethodOptions_IdempotencyLevel {
 export function methodOptions_IdempotencyLevelFromJSON(object: any): MethodOptions_IdempotencyLevel {
   switch (object) {
     case 0:
-    case 'IDEMPOTENCY_UNKNOWN':
+    case "IDEMPOTENCY_UNKNOWN":
       return MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN;
     case 1:
-    case 'NO_SIDE_EFFECTS':
+    case "NO_SIDE_EFFECTS":
       return MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
     case 2:
-    case 'IDEMPOTENT':
+    case "IDEMPOTENT":
       return MethodOptions_IdempotencyLevel.IDEMPOTENT;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return MethodOptions_IdempotencyLevel.UNRECOGNIZED;
   }
@@ -1609,14 +1748,14 @@ export function methodOptions_IdempotencyLevelFromJSON(object: any): MethodOptio
 export function methodOptions_IdempotencyLevelToJSON(object: MethodOptions_IdempotencyLevel): string {
   switch (object) {
     case MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN:
-      return 'IDEMPOTENCY_UNKNOWN';
+      return "IDEMPOTENCY_UNKNOWN";
     case MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS:
-      return 'NO_SIDE_EFFECTS';
+      return "NO_SIDE_EFFECTS";
     case MethodOptions_IdempotencyLevel.IDEMPOTENT:
-      return 'IDEMPOTENT';
+      return "IDEMPOTENT";
     case MethodOptions_IdempotencyLevel.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1682,8 +1821,7 @@ export const FeatureSet_FieldPresence = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FeatureSet_FieldPresence =
-  (typeof FeatureSet_FieldPresence)[keyof typeof FeatureSet_FieldPresence];
+export type FeatureSet_FieldPresence = typeof FeatureSet_FieldPresence[keyof typeof FeatureSet_FieldPresence];
 
 export namespace FeatureSet_FieldPresence {
   export type FIELD_PRESENCE_UNKNOWN = typeof FeatureSet_FieldPresence.FIELD_PRESENCE_UNKNOWN;
@@ -1696,19 +1834,19 @@ export namespace FeatureSet_FieldPresence {
 export function featureSet_FieldPresenceFromJSON(object: any): FeatureSet_FieldPresence {
   switch (object) {
     case 0:
-    case 'FIELD_PRESENCE_UNKNOWN':
+    case "FIELD_PRESENCE_UNKNOWN":
       return FeatureSet_FieldPresence.FIELD_PRESENCE_UNKNOWN;
     case 1:
-    case 'EXPLICIT':
+    case "EXPLICIT":
       return FeatureSet_FieldPresence.EXPLICIT;
     case 2:
-    case 'IMPLICIT':
+    case "IMPLICIT":
       return FeatureSet_FieldPresence.IMPLICIT;
     case 3:
-    case 'LEGACY_REQUIRED':
+    case "LEGACY_REQUIRED":
       return FeatureSet_FieldPresence.LEGACY_REQUIRED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_FieldPresence.UNRECOGNIZED;
   }
@@ -1717,22 +1855,22 @@ export function featureSet_FieldPresenceFromJSON(object: any): FeatureSet_FieldP
 export function featureSet_FieldPresenceToJSON(object: FeatureSet_FieldPresence): string {
   switch (object) {
     case FeatureSet_FieldPresence.FIELD_PRESENCE_UNKNOWN:
-      return 'FIELD_PRESENCE_UNKNOWN';
+      return "FIELD_PRESENCE_UNKNOWN";
     case FeatureSet_FieldPresence.EXPLICIT:
-      return 'EXPLICIT';
+      return "EXPLICIT";
     case FeatureSet_FieldPresence.IMPLICIT:
-      return 'IMPLICIT';
+      return "IMPLICIT";
     case FeatureSet_FieldPresence.LEGACY_REQUIRED:
-      return 'LEGACY_REQUIRED';
+      return "LEGACY_REQUIRED";
     case FeatureSet_FieldPresence.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
 export const FeatureSet_EnumType = { ENUM_TYPE_UNKNOWN: 0, OPEN: 1, CLOSED: 2, UNRECOGNIZED: -1 } as const;
 
-export type FeatureSet_EnumType = (typeof FeatureSet_EnumType)[keyof typeof FeatureSet_EnumType];
+export type FeatureSet_EnumType = typeof FeatureSet_EnumType[keyof typeof FeatureSet_EnumType];
 
 export namespace FeatureSet_EnumType {
   export type ENUM_TYPE_UNKNOWN = typeof FeatureSet_EnumType.ENUM_TYPE_UNKNOWN;
@@ -1744,16 +1882,16 @@ export namespace FeatureSet_EnumType {
 export function featureSet_EnumTypeFromJSON(object: any): FeatureSet_EnumType {
   switch (object) {
     case 0:
-    case 'ENUM_TYPE_UNKNOWN':
+    case "ENUM_TYPE_UNKNOWN":
       return FeatureSet_EnumType.ENUM_TYPE_UNKNOWN;
     case 1:
-    case 'OPEN':
+    case "OPEN":
       return FeatureSet_EnumType.OPEN;
     case 2:
-    case 'CLOSED':
+    case "CLOSED":
       return FeatureSet_EnumType.CLOSED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_EnumType.UNRECOGNIZED;
   }
@@ -1762,14 +1900,14 @@ export function featureSet_EnumTypeFromJSON(object: any): FeatureSet_EnumType {
 export function featureSet_EnumTypeToJSON(object: FeatureSet_EnumType): string {
   switch (object) {
     case FeatureSet_EnumType.ENUM_TYPE_UNKNOWN:
-      return 'ENUM_TYPE_UNKNOWN';
+      return "ENUM_TYPE_UNKNOWN";
     case FeatureSet_EnumType.OPEN:
-      return 'OPEN';
+      return "OPEN";
     case FeatureSet_EnumType.CLOSED:
-      return 'CLOSED';
+      return "CLOSED";
     case FeatureSet_EnumType.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1781,11 +1919,10 @@ export const FeatureSet_RepeatedFieldEncoding = {
 } as const;
 
 export type FeatureSet_RepeatedFieldEncoding =
-  (typeof FeatureSet_RepeatedFieldEncoding)[keyof typeof FeatureSet_RepeatedFieldEncoding];
+  typeof FeatureSet_RepeatedFieldEncoding[keyof typeof FeatureSet_RepeatedFieldEncoding];
 
 export namespace FeatureSet_RepeatedFieldEncoding {
-  export type REPEATED_FIELD_ENCODING_UNKNOWN =
-    typeof FeatureSet_RepeatedFieldEncoding.REPEATED_FIELD_ENCODING_UNKNOWN;
+  export type REPEATED_FIELD_ENCODING_UNKNOWN = typeof FeatureSet_RepeatedFieldEncoding.REPEATED_FIELD_ENCODING_UNKNOWN;
   export type PACKED = typeof FeatureSet_RepeatedFieldEncoding.PACKED;
   export type EXPANDED = typeof FeatureSet_RepeatedFieldEncoding.EXPANDED;
   export type UNRECOGNIZED = typeof FeatureSet_RepeatedFieldEncoding.UNRECOGNIZED;
@@ -1794,16 +1931,16 @@ export namespace FeatureSet_RepeatedFieldEncoding {
 export function featureSet_RepeatedFieldEncodingFromJSON(object: any): FeatureSet_RepeatedFieldEncoding {
   switch (object) {
     case 0:
-    case 'REPEATED_FIELD_ENCODING_UNKNOWN':
+    case "REPEATED_FIELD_ENCODING_UNKNOWN":
       return FeatureSet_RepeatedFieldEncoding.REPEATED_FIELD_ENCODING_UNKNOWN;
     case 1:
-    case 'PACKED':
+    case "PACKED":
       return FeatureSet_RepeatedFieldEncoding.PACKED;
     case 2:
-    case 'EXPANDED':
+    case "EXPANDED":
       return FeatureSet_RepeatedFieldEncoding.EXPANDED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_RepeatedFieldEncoding.UNRECOGNIZED;
   }
@@ -1812,26 +1949,20 @@ export function featureSet_RepeatedFieldEncodingFromJSON(object: any): FeatureSe
 export function featureSet_RepeatedFieldEncodingToJSON(object: FeatureSet_RepeatedFieldEncoding): string {
   switch (object) {
     case FeatureSet_RepeatedFieldEncoding.REPEATED_FIELD_ENCODING_UNKNOWN:
-      return 'REPEATED_FIELD_ENCODING_UNKNOWN';
+      return "REPEATED_FIELD_ENCODING_UNKNOWN";
     case FeatureSet_RepeatedFieldEncoding.PACKED:
-      return 'PACKED';
+      return "PACKED";
     case FeatureSet_RepeatedFieldEncoding.EXPANDED:
-      return 'EXPANDED';
+      return "EXPANDED";
     case FeatureSet_RepeatedFieldEncoding.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
-export const FeatureSet_Utf8Validation = {
-  UTF8_VALIDATION_UNKNOWN: 0,
-  VERIFY: 2,
-  NONE: 3,
-  UNRECOGNIZED: -1,
-} as const;
+export const FeatureSet_Utf8Validation = { UTF8_VALIDATION_UNKNOWN: 0, VERIFY: 2, NONE: 3, UNRECOGNIZED: -1 } as const;
 
-export type FeatureSet_Utf8Validation =
-  (typeof FeatureSet_Utf8Validation)[keyof typeof FeatureSet_Utf8Validation];
+export type FeatureSet_Utf8Validation = typeof FeatureSet_Utf8Validation[keyof typeof FeatureSet_Utf8Validation];
 
 export namespace FeatureSet_Utf8Validation {
   export type UTF8_VALIDATION_UNKNOWN = typeof FeatureSet_Utf8Validation.UTF8_VALIDATION_UNKNOWN;
@@ -1843,16 +1974,16 @@ export namespace FeatureSet_Utf8Validation {
 export function featureSet_Utf8ValidationFromJSON(object: any): FeatureSet_Utf8Validation {
   switch (object) {
     case 0:
-    case 'UTF8_VALIDATION_UNKNOWN':
+    case "UTF8_VALIDATION_UNKNOWN":
       return FeatureSet_Utf8Validation.UTF8_VALIDATION_UNKNOWN;
     case 2:
-    case 'VERIFY':
+    case "VERIFY":
       return FeatureSet_Utf8Validation.VERIFY;
     case 3:
-    case 'NONE':
+    case "NONE":
       return FeatureSet_Utf8Validation.NONE;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_Utf8Validation.UNRECOGNIZED;
   }
@@ -1861,14 +1992,14 @@ export function featureSet_Utf8ValidationFromJSON(object: any): FeatureSet_Utf8V
 export function featureSet_Utf8ValidationToJSON(object: FeatureSet_Utf8Validation): string {
   switch (object) {
     case FeatureSet_Utf8Validation.UTF8_VALIDATION_UNKNOWN:
-      return 'UTF8_VALIDATION_UNKNOWN';
+      return "UTF8_VALIDATION_UNKNOWN";
     case FeatureSet_Utf8Validation.VERIFY:
-      return 'VERIFY';
+      return "VERIFY";
     case FeatureSet_Utf8Validation.NONE:
-      return 'NONE';
+      return "NONE";
     case FeatureSet_Utf8Validation.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1879,8 +2010,7 @@ export const FeatureSet_MessageEncoding = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FeatureSet_MessageEncoding =
-  (typeof FeatureSet_MessageEncoding)[keyof typeof FeatureSet_MessageEncoding];
+export type FeatureSet_MessageEncoding = typeof FeatureSet_MessageEncoding[keyof typeof FeatureSet_MessageEncoding];
 
 export namespace FeatureSet_MessageEncoding {
   export type MESSAGE_ENCODING_UNKNOWN = typeof FeatureSet_MessageEncoding.MESSAGE_ENCODING_UNKNOWN;
@@ -1892,16 +2022,16 @@ export namespace FeatureSet_MessageEncoding {
 export function featureSet_MessageEncodingFromJSON(object: any): FeatureSet_MessageEncoding {
   switch (object) {
     case 0:
-    case 'MESSAGE_ENCODING_UNKNOWN':
+    case "MESSAGE_ENCODING_UNKNOWN":
       return FeatureSet_MessageEncoding.MESSAGE_ENCODING_UNKNOWN;
     case 1:
-    case 'LENGTH_PREFIXED':
+    case "LENGTH_PREFIXED":
       return FeatureSet_MessageEncoding.LENGTH_PREFIXED;
     case 2:
-    case 'DELIMITED':
+    case "DELIMITED":
       return FeatureSet_MessageEncoding.DELIMITED;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_MessageEncoding.UNRECOGNIZED;
   }
@@ -1910,14 +2040,14 @@ export function featureSet_MessageEncodingFromJSON(object: any): FeatureSet_Mess
 export function featureSet_MessageEncodingToJSON(object: FeatureSet_MessageEncoding): string {
   switch (object) {
     case FeatureSet_MessageEncoding.MESSAGE_ENCODING_UNKNOWN:
-      return 'MESSAGE_ENCODING_UNKNOWN';
+      return "MESSAGE_ENCODING_UNKNOWN";
     case FeatureSet_MessageEncoding.LENGTH_PREFIXED:
-      return 'LENGTH_PREFIXED';
+      return "LENGTH_PREFIXED";
     case FeatureSet_MessageEncoding.DELIMITED:
-      return 'DELIMITED';
+      return "DELIMITED";
     case FeatureSet_MessageEncoding.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1928,7 +2058,7 @@ export const FeatureSet_JsonFormat = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type FeatureSet_JsonFormat = (typeof FeatureSet_JsonFormat)[keyof typeof FeatureSet_JsonFormat];
+export type FeatureSet_JsonFormat = typeof FeatureSet_JsonFormat[keyof typeof FeatureSet_JsonFormat];
 
 export namespace FeatureSet_JsonFormat {
   export type JSON_FORMAT_UNKNOWN = typeof FeatureSet_JsonFormat.JSON_FORMAT_UNKNOWN;
@@ -1940,16 +2070,16 @@ export namespace FeatureSet_JsonFormat {
 export function featureSet_JsonFormatFromJSON(object: any): FeatureSet_JsonFormat {
   switch (object) {
     case 0:
-    case 'JSON_FORMAT_UNKNOWN':
+    case "JSON_FORMAT_UNKNOWN":
       return FeatureSet_JsonFormat.JSON_FORMAT_UNKNOWN;
     case 1:
-    case 'ALLOW':
+    case "ALLOW":
       return FeatureSet_JsonFormat.ALLOW;
     case 2:
-    case 'LEGACY_BEST_EFFORT':
+    case "LEGACY_BEST_EFFORT":
       return FeatureSet_JsonFormat.LEGACY_BEST_EFFORT;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_JsonFormat.UNRECOGNIZED;
   }
@@ -1958,14 +2088,14 @@ export function featureSet_JsonFormatFromJSON(object: any): FeatureSet_JsonForma
 export function featureSet_JsonFormatToJSON(object: FeatureSet_JsonFormat): string {
   switch (object) {
     case FeatureSet_JsonFormat.JSON_FORMAT_UNKNOWN:
-      return 'JSON_FORMAT_UNKNOWN';
+      return "JSON_FORMAT_UNKNOWN";
     case FeatureSet_JsonFormat.ALLOW:
-      return 'ALLOW';
+      return "ALLOW";
     case FeatureSet_JsonFormat.LEGACY_BEST_EFFORT:
-      return 'LEGACY_BEST_EFFORT';
+      return "LEGACY_BEST_EFFORT";
     case FeatureSet_JsonFormat.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -1978,11 +2108,10 @@ export const FeatureSet_EnforceNamingStyle = {
 } as const;
 
 export type FeatureSet_EnforceNamingStyle =
-  (typeof FeatureSet_EnforceNamingStyle)[keyof typeof FeatureSet_EnforceNamingStyle];
+  typeof FeatureSet_EnforceNamingStyle[keyof typeof FeatureSet_EnforceNamingStyle];
 
 export namespace FeatureSet_EnforceNamingStyle {
-  export type ENFORCE_NAMING_STYLE_UNKNOWN =
-    typeof FeatureSet_EnforceNamingStyle.ENFORCE_NAMING_STYLE_UNKNOWN;
+  export type ENFORCE_NAMING_STYLE_UNKNOWN = typeof FeatureSet_EnforceNamingStyle.ENFORCE_NAMING_STYLE_UNKNOWN;
   export type STYLE2024 = typeof FeatureSet_EnforceNamingStyle.STYLE2024;
   export type STYLE_LEGACY = typeof FeatureSet_EnforceNamingStyle.STYLE_LEGACY;
   export type STYLE2026 = typeof FeatureSet_EnforceNamingStyle.STYLE2026;
@@ -1992,19 +2121,19 @@ export namespace FeatureSet_EnforceNamingStyle {
 export function featureSet_EnforceNamingStyleFromJSON(object: any): FeatureSet_EnforceNamingStyle {
   switch (object) {
     case 0:
-    case 'ENFORCE_NAMING_STYLE_UNKNOWN':
+    case "ENFORCE_NAMING_STYLE_UNKNOWN":
       return FeatureSet_EnforceNamingStyle.ENFORCE_NAMING_STYLE_UNKNOWN;
     case 1:
-    case 'STYLE2024':
+    case "STYLE2024":
       return FeatureSet_EnforceNamingStyle.STYLE2024;
     case 2:
-    case 'STYLE_LEGACY':
+    case "STYLE_LEGACY":
       return FeatureSet_EnforceNamingStyle.STYLE_LEGACY;
     case 3:
-    case 'STYLE2026':
+    case "STYLE2026":
       return FeatureSet_EnforceNamingStyle.STYLE2026;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_EnforceNamingStyle.UNRECOGNIZED;
   }
@@ -2013,20 +2142,21 @@ export function featureSet_EnforceNamingStyleFromJSON(object: any): FeatureSet_E
 export function featureSet_EnforceNamingStyleToJSON(object: FeatureSet_EnforceNamingStyle): string {
   switch (object) {
     case FeatureSet_EnforceNamingStyle.ENFORCE_NAMING_STYLE_UNKNOWN:
-      return 'ENFORCE_NAMING_STYLE_UNKNOWN';
+      return "ENFORCE_NAMING_STYLE_UNKNOWN";
     case FeatureSet_EnforceNamingStyle.STYLE2024:
-      return 'STYLE2024';
+      return "STYLE2024";
     case FeatureSet_EnforceNamingStyle.STYLE_LEGACY:
-      return 'STYLE_LEGACY';
+      return "STYLE_LEGACY";
     case FeatureSet_EnforceNamingStyle.STYLE2026:
-      return 'STYLE2026';
+      return "STYLE2026";
     case FeatureSet_EnforceNamingStyle.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
-export type FeatureSet_VisibilityFeature = {};
+export interface FeatureSet_VisibilityFeature {
+}
 
 export const FeatureSet_VisibilityFeature_DefaultSymbolVisibility = {
   DEFAULT_SYMBOL_VISIBILITY_UNKNOWN: 0,
@@ -2046,7 +2176,9 @@ export const FeatureSet_VisibilityFeature_DefaultSymbolVisibility = {
 } as const;
 
 export type FeatureSet_VisibilityFeature_DefaultSymbolVisibility =
-  (typeof FeatureSet_VisibilityFeature_DefaultSymbolVisibility)[keyof typeof FeatureSet_VisibilityFeature_DefaultSymbolVisibility];
+  typeof FeatureSet_VisibilityFeature_DefaultSymbolVisibility[
+    keyof typeof FeatureSet_VisibilityFeature_DefaultSymbolVisibility
+  ];
 
 export namespace FeatureSet_VisibilityFeature_DefaultSymbolVisibility {
   export type DEFAULT_SYMBOL_VISIBILITY_UNKNOWN =
@@ -2063,22 +2195,22 @@ export function featureSet_VisibilityFeature_DefaultSymbolVisibilityFromJSON(
 ): FeatureSet_VisibilityFeature_DefaultSymbolVisibility {
   switch (object) {
     case 0:
-    case 'DEFAULT_SYMBOL_VISIBILITY_UNKNOWN':
+    case "DEFAULT_SYMBOL_VISIBILITY_UNKNOWN":
       return FeatureSet_VisibilityFeature_DefaultSymbolVisibility.DEFAULT_SYMBOL_VISIBILITY_UNKNOWN;
     case 1:
-    case 'EXPORT_ALL':
+    case "EXPORT_ALL":
       return FeatureSet_VisibilityFeature_DefaultSymbolVisibility.EXPORT_ALL;
     case 2:
-    case 'EXPORT_TOP_LEVEL':
+    case "EXPORT_TOP_LEVEL":
       return FeatureSet_VisibilityFeature_DefaultSymbolVisibility.EXPORT_TOP_LEVEL;
     case 3:
-    case 'LOCAL_ALL':
+    case "LOCAL_ALL":
       return FeatureSet_VisibilityFeature_DefaultSymbolVisibility.LOCAL_ALL;
     case 4:
-    case 'STRICT':
+    case "STRICT":
       return FeatureSet_VisibilityFeature_DefaultSymbolVisibility.STRICT;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_VisibilityFeature_DefaultSymbolVisibility.UNRECOGNIZED;
   }
@@ -2089,22 +2221,23 @@ export function featureSet_VisibilityFeature_DefaultSymbolVisibilityToJSON(
 ): string {
   switch (object) {
     case FeatureSet_VisibilityFeature_DefaultSymbolVisibility.DEFAULT_SYMBOL_VISIBILITY_UNKNOWN:
-      return 'DEFAULT_SYMBOL_VISIBILITY_UNKNOWN';
+      return "DEFAULT_SYMBOL_VISIBILITY_UNKNOWN";
     case FeatureSet_VisibilityFeature_DefaultSymbolVisibility.EXPORT_ALL:
-      return 'EXPORT_ALL';
+      return "EXPORT_ALL";
     case FeatureSet_VisibilityFeature_DefaultSymbolVisibility.EXPORT_TOP_LEVEL:
-      return 'EXPORT_TOP_LEVEL';
+      return "EXPORT_TOP_LEVEL";
     case FeatureSet_VisibilityFeature_DefaultSymbolVisibility.LOCAL_ALL:
-      return 'LOCAL_ALL';
+      return "LOCAL_ALL";
     case FeatureSet_VisibilityFeature_DefaultSymbolVisibility.STRICT:
-      return 'STRICT';
+      return "STRICT";
     case FeatureSet_VisibilityFeature_DefaultSymbolVisibility.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
-export type FeatureSet_ProtoLimitsFeature = {};
+export interface FeatureSet_ProtoLimitsFeature {
+}
 
 export const FeatureSet_ProtoLimitsFeature_EnforceProtoLimits = {
   PROTO_LIMITS_UNKNOWN: 0,
@@ -2124,11 +2257,12 @@ export const FeatureSet_ProtoLimitsFeature_EnforceProtoLimits = {
 } as const;
 
 export type FeatureSet_ProtoLimitsFeature_EnforceProtoLimits =
-  (typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits)[keyof typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits];
+  typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits[
+    keyof typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits
+  ];
 
 export namespace FeatureSet_ProtoLimitsFeature_EnforceProtoLimits {
-  export type PROTO_LIMITS_UNKNOWN =
-    typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS_UNKNOWN;
+  export type PROTO_LIMITS_UNKNOWN = typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS_UNKNOWN;
   export type LEGACY_NO_EXPLICIT_LIMITS =
     typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.LEGACY_NO_EXPLICIT_LIMITS;
   export type PROTO_LIMITS2026 = typeof FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS2026;
@@ -2140,16 +2274,16 @@ export function featureSet_ProtoLimitsFeature_EnforceProtoLimitsFromJSON(
 ): FeatureSet_ProtoLimitsFeature_EnforceProtoLimits {
   switch (object) {
     case 0:
-    case 'PROTO_LIMITS_UNKNOWN':
+    case "PROTO_LIMITS_UNKNOWN":
       return FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS_UNKNOWN;
     case 1:
-    case 'LEGACY_NO_EXPLICIT_LIMITS':
+    case "LEGACY_NO_EXPLICIT_LIMITS":
       return FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.LEGACY_NO_EXPLICIT_LIMITS;
     case 2:
-    case 'PROTO_LIMITS2026':
+    case "PROTO_LIMITS2026":
       return FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS2026;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.UNRECOGNIZED;
   }
@@ -2160,14 +2294,14 @@ export function featureSet_ProtoLimitsFeature_EnforceProtoLimitsToJSON(
 ): string {
   switch (object) {
     case FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS_UNKNOWN:
-      return 'PROTO_LIMITS_UNKNOWN';
+      return "PROTO_LIMITS_UNKNOWN";
     case FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.LEGACY_NO_EXPLICIT_LIMITS:
-      return 'LEGACY_NO_EXPLICIT_LIMITS';
+      return "LEGACY_NO_EXPLICIT_LIMITS";
     case FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.PROTO_LIMITS2026:
-      return 'PROTO_LIMITS2026';
+      return "PROTO_LIMITS2026";
     case FeatureSet_ProtoLimitsFeature_EnforceProtoLimits.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -2183,7 +2317,9 @@ export interface FeatureSetDefaults {
    * The minimum supported edition (inclusive) when this was constructed.
    * Editions before this will not have defaults.
    */
-  minimumEdition?: Edition | undefined;
+  minimumEdition?:
+    | Edition
+    | undefined;
   /**
    * The maximum known edition (inclusive) when this was constructed. Editions
    * after this will not have reliable defaults.
@@ -2198,9 +2334,13 @@ export interface FeatureSetDefaults {
  * be used.  This field must be in strict ascending order by edition.
  */
 export interface FeatureSetDefaults_FeatureSetEditionDefault {
-  edition?: Edition | undefined;
+  edition?:
+    | Edition
+    | undefined;
   /** Defaults of features that can be overridden in this edition. */
-  overridableFeatures?: FeatureSet | undefined;
+  overridableFeatures?:
+    | FeatureSet
+    | undefined;
   /** Defaults of features that can't be overridden in this edition. */
   fixedFeatures?: FeatureSet | undefined;
 }
@@ -2384,12 +2524,16 @@ export interface GeneratedCodeInfo_Annotation {
    */
   path: number[];
   /** Identifies the filesystem path to the original source .proto. */
-  sourceFile?: string | undefined;
+  sourceFile?:
+    | string
+    | undefined;
   /**
    * Identifies the starting offset in bytes in the generated code
    * that relates to the identified object.
    */
-  begin?: number | undefined;
+  begin?:
+    | number
+    | undefined;
   /**
    * Identifies the ending offset in bytes in the generated code that
    * relates to the identified object. The end offset should be one past
@@ -2414,7 +2558,7 @@ export const GeneratedCodeInfo_Annotation_Semantic = {
 } as const;
 
 export type GeneratedCodeInfo_Annotation_Semantic =
-  (typeof GeneratedCodeInfo_Annotation_Semantic)[keyof typeof GeneratedCodeInfo_Annotation_Semantic];
+  typeof GeneratedCodeInfo_Annotation_Semantic[keyof typeof GeneratedCodeInfo_Annotation_Semantic];
 
 export namespace GeneratedCodeInfo_Annotation_Semantic {
   export type NONE = typeof GeneratedCodeInfo_Annotation_Semantic.NONE;
@@ -2423,39 +2567,35 @@ export namespace GeneratedCodeInfo_Annotation_Semantic {
   export type UNRECOGNIZED = typeof GeneratedCodeInfo_Annotation_Semantic.UNRECOGNIZED;
 }
 
-export function generatedCodeInfo_Annotation_SemanticFromJSON(
-  object: any,
-): GeneratedCodeInfo_Annotation_Semantic {
+export function generatedCodeInfo_Annotation_SemanticFromJSON(object: any): GeneratedCodeInfo_Annotation_Semantic {
   switch (object) {
     case 0:
-    case 'NONE':
+    case "NONE":
       return GeneratedCodeInfo_Annotation_Semantic.NONE;
     case 1:
-    case 'SET':
+    case "SET":
       return GeneratedCodeInfo_Annotation_Semantic.SET;
     case 2:
-    case 'ALIAS':
+    case "ALIAS":
       return GeneratedCodeInfo_Annotation_Semantic.ALIAS;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return GeneratedCodeInfo_Annotation_Semantic.UNRECOGNIZED;
   }
 }
 
-export function generatedCodeInfo_Annotation_SemanticToJSON(
-  object: GeneratedCodeInfo_Annotation_Semantic,
-): string {
+export function generatedCodeInfo_Annotation_SemanticToJSON(object: GeneratedCodeInfo_Annotation_Semantic): string {
   switch (object) {
     case GeneratedCodeInfo_Annotation_Semantic.NONE:
-      return 'NONE';
+      return "NONE";
     case GeneratedCodeInfo_Annotation_Semantic.SET:
-      return 'SET';
+      return "SET";
     case GeneratedCodeInfo_Annotation_Semantic.ALIAS:
-      return 'ALIAS';
+      return "ALIAS";
     case GeneratedCodeInfo_Annotation_Semantic.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -2475,7 +2615,7 @@ export const FileDescriptorSet: MessageFns<FileDescriptorSet> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2506,9 +2646,7 @@ export const FileDescriptorSet: MessageFns<FileDescriptorSet> = {
 
   fromJSON(object: any): FileDescriptorSet {
     return {
-      file: globalThis.Array.isArray(object?.file)
-        ? object.file.map((e: any) => FileDescriptorProto.fromJSON(e))
-        : [],
+      file: globalThis.Array.isArray(object?.file) ? object.file.map((e: any) => FileDescriptorProto.fromJSON(e)) : [],
     };
   },
 
@@ -2532,8 +2670,8 @@ export const FileDescriptorSet: MessageFns<FileDescriptorSet> = {
 
 function createBaseFileDescriptorProto(): FileDescriptorProto {
   return {
-    name: '',
-    package: '',
+    name: "",
+    package: "",
     dependency: [],
     publicDependency: [],
     weakDependency: [],
@@ -2544,17 +2682,17 @@ function createBaseFileDescriptorProto(): FileDescriptorProto {
     extension: [],
     options: undefined,
     sourceCodeInfo: undefined,
-    syntax: '',
+    syntax: "",
     edition: 0,
   };
 }
 
 export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
   encode(message: FileDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
-    if (message.package !== undefined && message.package !== '') {
+    if (message.package !== undefined && message.package !== "") {
       writer.uint32(18).string(message.package);
     }
     for (const v of message.dependency) {
@@ -2587,7 +2725,7 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
     if (message.sourceCodeInfo !== undefined) {
       SourceCodeInfo.encode(message.sourceCodeInfo, writer.uint32(74).fork()).join();
     }
-    if (message.syntax !== undefined && message.syntax !== '') {
+    if (message.syntax !== undefined && message.syntax !== "") {
       writer.uint32(98).string(message.syntax);
     }
     if (message.edition !== undefined && message.edition !== 0) {
@@ -2600,7 +2738,7 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -2755,36 +2893,36 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
 
   fromJSON(object: any): FileDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
-      package: isSet(object.package) ? globalThis.String(object.package) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      package: isSet(object.package) ? globalThis.String(object.package) : "",
       dependency: globalThis.Array.isArray(object?.dependency)
         ? object.dependency.map((e: any) => globalThis.String(e))
         : [],
       publicDependency: globalThis.Array.isArray(object?.publicDependency)
         ? object.publicDependency.map((e: any) => globalThis.Number(e))
         : globalThis.Array.isArray(object?.public_dependency)
-          ? object.public_dependency.map((e: any) => globalThis.Number(e))
-          : [],
+        ? object.public_dependency.map((e: any) => globalThis.Number(e))
+        : [],
       weakDependency: globalThis.Array.isArray(object?.weakDependency)
         ? object.weakDependency.map((e: any) => globalThis.Number(e))
         : globalThis.Array.isArray(object?.weak_dependency)
-          ? object.weak_dependency.map((e: any) => globalThis.Number(e))
-          : [],
+        ? object.weak_dependency.map((e: any) => globalThis.Number(e))
+        : [],
       optionDependency: globalThis.Array.isArray(object?.optionDependency)
         ? object.optionDependency.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.option_dependency)
-          ? object.option_dependency.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.option_dependency.map((e: any) => globalThis.String(e))
+        : [],
       messageType: globalThis.Array.isArray(object?.messageType)
         ? object.messageType.map((e: any) => DescriptorProto.fromJSON(e))
         : globalThis.Array.isArray(object?.message_type)
-          ? object.message_type.map((e: any) => DescriptorProto.fromJSON(e))
-          : [],
+        ? object.message_type.map((e: any) => DescriptorProto.fromJSON(e))
+        : [],
       enumType: globalThis.Array.isArray(object?.enumType)
         ? object.enumType.map((e: any) => EnumDescriptorProto.fromJSON(e))
         : globalThis.Array.isArray(object?.enum_type)
-          ? object.enum_type.map((e: any) => EnumDescriptorProto.fromJSON(e))
-          : [],
+        ? object.enum_type.map((e: any) => EnumDescriptorProto.fromJSON(e))
+        : [],
       service: globalThis.Array.isArray(object?.service)
         ? object.service.map((e: any) => ServiceDescriptorProto.fromJSON(e))
         : [],
@@ -2795,19 +2933,19 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
       sourceCodeInfo: isSet(object.sourceCodeInfo)
         ? SourceCodeInfo.fromJSON(object.sourceCodeInfo)
         : isSet(object.source_code_info)
-          ? SourceCodeInfo.fromJSON(object.source_code_info)
-          : undefined,
-      syntax: isSet(object.syntax) ? globalThis.String(object.syntax) : '',
+        ? SourceCodeInfo.fromJSON(object.source_code_info)
+        : undefined,
+      syntax: isSet(object.syntax) ? globalThis.String(object.syntax) : "",
       edition: isSet(object.edition) ? editionFromJSON(object.edition) : 0,
     };
   },
 
   toJSON(message: FileDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
-    if (message.package !== undefined && message.package !== '') {
+    if (message.package !== undefined && message.package !== "") {
       obj.package = message.package;
     }
     if (message.dependency?.length) {
@@ -2840,7 +2978,7 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
     if (message.sourceCodeInfo !== undefined) {
       obj.sourceCodeInfo = SourceCodeInfo.toJSON(message.sourceCodeInfo);
     }
-    if (message.syntax !== undefined && message.syntax !== '') {
+    if (message.syntax !== undefined && message.syntax !== "") {
       obj.syntax = message.syntax;
     }
     if (message.edition !== undefined && message.edition !== 0) {
@@ -2854,8 +2992,8 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<FileDescriptorProto>, I>>(object: I): FileDescriptorProto {
     const message = createBaseFileDescriptorProto();
-    message.name = object.name ?? '';
-    message.package = object.package ?? '';
+    message.name = object.name ?? "";
+    message.package = object.package ?? "";
     message.dependency = object.dependency?.map((e) => e) || [];
     message.publicDependency = object.publicDependency?.map((e) => e) || [];
     message.weakDependency = object.weakDependency?.map((e) => e) || [];
@@ -2864,15 +3002,13 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
     message.enumType = object.enumType?.map((e) => EnumDescriptorProto.fromPartial(e)) || [];
     message.service = object.service?.map((e) => ServiceDescriptorProto.fromPartial(e)) || [];
     message.extension = object.extension?.map((e) => FieldDescriptorProto.fromPartial(e)) || [];
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? FileOptions.fromPartial(object.options)
-        : undefined;
-    message.sourceCodeInfo =
-      object.sourceCodeInfo !== undefined && object.sourceCodeInfo !== null
-        ? SourceCodeInfo.fromPartial(object.sourceCodeInfo)
-        : undefined;
-    message.syntax = object.syntax ?? '';
+    message.options = (object.options !== undefined && object.options !== null)
+      ? FileOptions.fromPartial(object.options)
+      : undefined;
+    message.sourceCodeInfo = (object.sourceCodeInfo !== undefined && object.sourceCodeInfo !== null)
+      ? SourceCodeInfo.fromPartial(object.sourceCodeInfo)
+      : undefined;
+    message.syntax = object.syntax ?? "";
     message.edition = object.edition ?? 0;
     return message;
   },
@@ -2880,7 +3016,7 @@ export const FileDescriptorProto: MessageFns<FileDescriptorProto> = {
 
 function createBaseDescriptorProto(): DescriptorProto {
   return {
-    name: '',
+    name: "",
     field: [],
     extension: [],
     nestedType: [],
@@ -2896,7 +3032,7 @@ function createBaseDescriptorProto(): DescriptorProto {
 
 export const DescriptorProto: MessageFns<DescriptorProto> = {
   encode(message: DescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
     for (const v of message.field) {
@@ -2936,7 +3072,7 @@ export const DescriptorProto: MessageFns<DescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3047,7 +3183,7 @@ export const DescriptorProto: MessageFns<DescriptorProto> = {
 
   fromJSON(object: any): DescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       field: globalThis.Array.isArray(object?.field)
         ? object.field.map((e: any) => FieldDescriptorProto.fromJSON(e))
         : [],
@@ -3057,41 +3193,41 @@ export const DescriptorProto: MessageFns<DescriptorProto> = {
       nestedType: globalThis.Array.isArray(object?.nestedType)
         ? object.nestedType.map((e: any) => DescriptorProto.fromJSON(e))
         : globalThis.Array.isArray(object?.nested_type)
-          ? object.nested_type.map((e: any) => DescriptorProto.fromJSON(e))
-          : [],
+        ? object.nested_type.map((e: any) => DescriptorProto.fromJSON(e))
+        : [],
       enumType: globalThis.Array.isArray(object?.enumType)
         ? object.enumType.map((e: any) => EnumDescriptorProto.fromJSON(e))
         : globalThis.Array.isArray(object?.enum_type)
-          ? object.enum_type.map((e: any) => EnumDescriptorProto.fromJSON(e))
-          : [],
+        ? object.enum_type.map((e: any) => EnumDescriptorProto.fromJSON(e))
+        : [],
       extensionRange: globalThis.Array.isArray(object?.extensionRange)
         ? object.extensionRange.map((e: any) => DescriptorProto_ExtensionRange.fromJSON(e))
         : globalThis.Array.isArray(object?.extension_range)
-          ? object.extension_range.map((e: any) => DescriptorProto_ExtensionRange.fromJSON(e))
-          : [],
+        ? object.extension_range.map((e: any) => DescriptorProto_ExtensionRange.fromJSON(e))
+        : [],
       oneofDecl: globalThis.Array.isArray(object?.oneofDecl)
         ? object.oneofDecl.map((e: any) => OneofDescriptorProto.fromJSON(e))
         : globalThis.Array.isArray(object?.oneof_decl)
-          ? object.oneof_decl.map((e: any) => OneofDescriptorProto.fromJSON(e))
-          : [],
+        ? object.oneof_decl.map((e: any) => OneofDescriptorProto.fromJSON(e))
+        : [],
       options: isSet(object.options) ? MessageOptions.fromJSON(object.options) : undefined,
       reservedRange: globalThis.Array.isArray(object?.reservedRange)
         ? object.reservedRange.map((e: any) => DescriptorProto_ReservedRange.fromJSON(e))
         : globalThis.Array.isArray(object?.reserved_range)
-          ? object.reserved_range.map((e: any) => DescriptorProto_ReservedRange.fromJSON(e))
-          : [],
+        ? object.reserved_range.map((e: any) => DescriptorProto_ReservedRange.fromJSON(e))
+        : [],
       reservedName: globalThis.Array.isArray(object?.reservedName)
         ? object.reservedName.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.reserved_name)
-          ? object.reserved_name.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.reserved_name.map((e: any) => globalThis.String(e))
+        : [],
       visibility: isSet(object.visibility) ? symbolVisibilityFromJSON(object.visibility) : 0,
     };
   },
 
   toJSON(message: DescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
     if (message.field?.length) {
@@ -3132,20 +3268,17 @@ export const DescriptorProto: MessageFns<DescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<DescriptorProto>, I>>(object: I): DescriptorProto {
     const message = createBaseDescriptorProto();
-    message.name = object.name ?? '';
+    message.name = object.name ?? "";
     message.field = object.field?.map((e) => FieldDescriptorProto.fromPartial(e)) || [];
     message.extension = object.extension?.map((e) => FieldDescriptorProto.fromPartial(e)) || [];
     message.nestedType = object.nestedType?.map((e) => DescriptorProto.fromPartial(e)) || [];
     message.enumType = object.enumType?.map((e) => EnumDescriptorProto.fromPartial(e)) || [];
-    message.extensionRange =
-      object.extensionRange?.map((e) => DescriptorProto_ExtensionRange.fromPartial(e)) || [];
+    message.extensionRange = object.extensionRange?.map((e) => DescriptorProto_ExtensionRange.fromPartial(e)) || [];
     message.oneofDecl = object.oneofDecl?.map((e) => OneofDescriptorProto.fromPartial(e)) || [];
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? MessageOptions.fromPartial(object.options)
-        : undefined;
-    message.reservedRange =
-      object.reservedRange?.map((e) => DescriptorProto_ReservedRange.fromPartial(e)) || [];
+    message.options = (object.options !== undefined && object.options !== null)
+      ? MessageOptions.fromPartial(object.options)
+      : undefined;
+    message.reservedRange = object.reservedRange?.map((e) => DescriptorProto_ReservedRange.fromPartial(e)) || [];
     message.reservedName = object.reservedName?.map((e) => e) || [];
     message.visibility = object.visibility ?? 0;
     return message;
@@ -3174,7 +3307,7 @@ export const DescriptorProto_ExtensionRange: MessageFns<DescriptorProto_Extensio
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3241,9 +3374,7 @@ export const DescriptorProto_ExtensionRange: MessageFns<DescriptorProto_Extensio
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<DescriptorProto_ExtensionRange>, I>>(
-    base?: I,
-  ): DescriptorProto_ExtensionRange {
+  create<I extends Exact<DeepPartial<DescriptorProto_ExtensionRange>, I>>(base?: I): DescriptorProto_ExtensionRange {
     return DescriptorProto_ExtensionRange.fromPartial(base ?? ({} as any));
   },
   fromPartial<I extends Exact<DeepPartial<DescriptorProto_ExtensionRange>, I>>(
@@ -3252,10 +3383,9 @@ export const DescriptorProto_ExtensionRange: MessageFns<DescriptorProto_Extensio
     const message = createBaseDescriptorProto_ExtensionRange();
     message.start = object.start ?? 0;
     message.end = object.end ?? 0;
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? ExtensionRangeOptions.fromPartial(object.options)
-        : undefined;
+    message.options = (object.options !== undefined && object.options !== null)
+      ? ExtensionRangeOptions.fromPartial(object.options)
+      : undefined;
     return message;
   },
 };
@@ -3279,7 +3409,7 @@ export const DescriptorProto_ReservedRange: MessageFns<DescriptorProto_ReservedR
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3334,9 +3464,7 @@ export const DescriptorProto_ReservedRange: MessageFns<DescriptorProto_ReservedR
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<DescriptorProto_ReservedRange>, I>>(
-    base?: I,
-  ): DescriptorProto_ReservedRange {
+  create<I extends Exact<DeepPartial<DescriptorProto_ReservedRange>, I>>(base?: I): DescriptorProto_ReservedRange {
     return DescriptorProto_ReservedRange.fromPartial(base ?? ({} as any));
   },
   fromPartial<I extends Exact<DeepPartial<DescriptorProto_ReservedRange>, I>>(
@@ -3374,7 +3502,7 @@ export const ExtensionRangeOptions: MessageFns<ExtensionRangeOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3432,8 +3560,8 @@ export const ExtensionRangeOptions: MessageFns<ExtensionRangeOptions> = {
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
       declaration: globalThis.Array.isArray(object?.declaration)
         ? object.declaration.map((e: any) => ExtensionRangeOptions_Declaration.fromJSON(e))
         : [],
@@ -3466,35 +3594,29 @@ export const ExtensionRangeOptions: MessageFns<ExtensionRangeOptions> = {
   },
   fromPartial<I extends Exact<DeepPartial<ExtensionRangeOptions>, I>>(object: I): ExtensionRangeOptions {
     const message = createBaseExtensionRangeOptions();
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
-    message.declaration =
-      object.declaration?.map((e) => ExtensionRangeOptions_Declaration.fromPartial(e)) || [];
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.declaration = object.declaration?.map((e) => ExtensionRangeOptions_Declaration.fromPartial(e)) || [];
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
     message.verification = object.verification ?? 1;
     return message;
   },
 };
 
 function createBaseExtensionRangeOptions_Declaration(): ExtensionRangeOptions_Declaration {
-  return { number: 0, fullName: '', type: '', reserved: false, repeated: false };
+  return { number: 0, fullName: "", type: "", reserved: false, repeated: false };
 }
 
 export const ExtensionRangeOptions_Declaration: MessageFns<ExtensionRangeOptions_Declaration> = {
-  encode(
-    message: ExtensionRangeOptions_Declaration,
-    writer: BinaryWriter = new BinaryWriter(),
-  ): BinaryWriter {
+  encode(message: ExtensionRangeOptions_Declaration, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.number !== undefined && message.number !== 0) {
       writer.uint32(8).int32(message.number);
     }
-    if (message.fullName !== undefined && message.fullName !== '') {
+    if (message.fullName !== undefined && message.fullName !== "") {
       writer.uint32(18).string(message.fullName);
     }
-    if (message.type !== undefined && message.type !== '') {
+    if (message.type !== undefined && message.type !== "") {
       writer.uint32(26).string(message.type);
     }
     if (message.reserved !== undefined && message.reserved !== false) {
@@ -3510,7 +3632,7 @@ export const ExtensionRangeOptions_Declaration: MessageFns<ExtensionRangeOptions
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3577,9 +3699,9 @@ export const ExtensionRangeOptions_Declaration: MessageFns<ExtensionRangeOptions
       fullName: isSet(object.fullName)
         ? globalThis.String(object.fullName)
         : isSet(object.full_name)
-          ? globalThis.String(object.full_name)
-          : '',
-      type: isSet(object.type) ? globalThis.String(object.type) : '',
+        ? globalThis.String(object.full_name)
+        : "",
+      type: isSet(object.type) ? globalThis.String(object.type) : "",
       reserved: isSet(object.reserved) ? globalThis.Boolean(object.reserved) : false,
       repeated: isSet(object.repeated) ? globalThis.Boolean(object.repeated) : false,
     };
@@ -3590,10 +3712,10 @@ export const ExtensionRangeOptions_Declaration: MessageFns<ExtensionRangeOptions
     if (message.number !== undefined && message.number !== 0) {
       obj.number = Math.round(message.number);
     }
-    if (message.fullName !== undefined && message.fullName !== '') {
+    if (message.fullName !== undefined && message.fullName !== "") {
       obj.fullName = message.fullName;
     }
-    if (message.type !== undefined && message.type !== '') {
+    if (message.type !== undefined && message.type !== "") {
       obj.type = message.type;
     }
     if (message.reserved !== undefined && message.reserved !== false) {
@@ -3615,8 +3737,8 @@ export const ExtensionRangeOptions_Declaration: MessageFns<ExtensionRangeOptions
   ): ExtensionRangeOptions_Declaration {
     const message = createBaseExtensionRangeOptions_Declaration();
     message.number = object.number ?? 0;
-    message.fullName = object.fullName ?? '';
-    message.type = object.type ?? '';
+    message.fullName = object.fullName ?? "";
+    message.type = object.type ?? "";
     message.reserved = object.reserved ?? false;
     message.repeated = object.repeated ?? false;
     return message;
@@ -3625,15 +3747,15 @@ export const ExtensionRangeOptions_Declaration: MessageFns<ExtensionRangeOptions
 
 function createBaseFieldDescriptorProto(): FieldDescriptorProto {
   return {
-    name: '',
+    name: "",
     number: 0,
     label: 1,
     type: 1,
-    typeName: '',
-    extendee: '',
-    defaultValue: '',
+    typeName: "",
+    extendee: "",
+    defaultValue: "",
     oneofIndex: 0,
-    jsonName: '',
+    jsonName: "",
     options: undefined,
     proto3Optional: false,
   };
@@ -3641,7 +3763,7 @@ function createBaseFieldDescriptorProto(): FieldDescriptorProto {
 
 export const FieldDescriptorProto: MessageFns<FieldDescriptorProto> = {
   encode(message: FieldDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
     if (message.number !== undefined && message.number !== 0) {
@@ -3653,19 +3775,19 @@ export const FieldDescriptorProto: MessageFns<FieldDescriptorProto> = {
     if (message.type !== undefined && message.type !== 1) {
       writer.uint32(40).int32(message.type);
     }
-    if (message.typeName !== undefined && message.typeName !== '') {
+    if (message.typeName !== undefined && message.typeName !== "") {
       writer.uint32(50).string(message.typeName);
     }
-    if (message.extendee !== undefined && message.extendee !== '') {
+    if (message.extendee !== undefined && message.extendee !== "") {
       writer.uint32(18).string(message.extendee);
     }
-    if (message.defaultValue !== undefined && message.defaultValue !== '') {
+    if (message.defaultValue !== undefined && message.defaultValue !== "") {
       writer.uint32(58).string(message.defaultValue);
     }
     if (message.oneofIndex !== undefined && message.oneofIndex !== 0) {
       writer.uint32(72).int32(message.oneofIndex);
     }
-    if (message.jsonName !== undefined && message.jsonName !== '') {
+    if (message.jsonName !== undefined && message.jsonName !== "") {
       writer.uint32(82).string(message.jsonName);
     }
     if (message.options !== undefined) {
@@ -3681,7 +3803,7 @@ export const FieldDescriptorProto: MessageFns<FieldDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3792,43 +3914,43 @@ export const FieldDescriptorProto: MessageFns<FieldDescriptorProto> = {
 
   fromJSON(object: any): FieldDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       number: isSet(object.number) ? globalThis.Number(object.number) : 0,
       label: isSet(object.label) ? fieldDescriptorProto_LabelFromJSON(object.label) : 1,
       type: isSet(object.type) ? fieldDescriptorProto_TypeFromJSON(object.type) : 1,
       typeName: isSet(object.typeName)
         ? globalThis.String(object.typeName)
         : isSet(object.type_name)
-          ? globalThis.String(object.type_name)
-          : '',
-      extendee: isSet(object.extendee) ? globalThis.String(object.extendee) : '',
+        ? globalThis.String(object.type_name)
+        : "",
+      extendee: isSet(object.extendee) ? globalThis.String(object.extendee) : "",
       defaultValue: isSet(object.defaultValue)
         ? globalThis.String(object.defaultValue)
         : isSet(object.default_value)
-          ? globalThis.String(object.default_value)
-          : '',
+        ? globalThis.String(object.default_value)
+        : "",
       oneofIndex: isSet(object.oneofIndex)
         ? globalThis.Number(object.oneofIndex)
         : isSet(object.oneof_index)
-          ? globalThis.Number(object.oneof_index)
-          : 0,
+        ? globalThis.Number(object.oneof_index)
+        : 0,
       jsonName: isSet(object.jsonName)
         ? globalThis.String(object.jsonName)
         : isSet(object.json_name)
-          ? globalThis.String(object.json_name)
-          : '',
+        ? globalThis.String(object.json_name)
+        : "",
       options: isSet(object.options) ? FieldOptions.fromJSON(object.options) : undefined,
       proto3Optional: isSet(object.proto3Optional)
         ? globalThis.Boolean(object.proto3Optional)
         : isSet(object.proto3_optional)
-          ? globalThis.Boolean(object.proto3_optional)
-          : false,
+        ? globalThis.Boolean(object.proto3_optional)
+        : false,
     };
   },
 
   toJSON(message: FieldDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
     if (message.number !== undefined && message.number !== 0) {
@@ -3840,19 +3962,19 @@ export const FieldDescriptorProto: MessageFns<FieldDescriptorProto> = {
     if (message.type !== undefined && message.type !== 1) {
       obj.type = fieldDescriptorProto_TypeToJSON(message.type);
     }
-    if (message.typeName !== undefined && message.typeName !== '') {
+    if (message.typeName !== undefined && message.typeName !== "") {
       obj.typeName = message.typeName;
     }
-    if (message.extendee !== undefined && message.extendee !== '') {
+    if (message.extendee !== undefined && message.extendee !== "") {
       obj.extendee = message.extendee;
     }
-    if (message.defaultValue !== undefined && message.defaultValue !== '') {
+    if (message.defaultValue !== undefined && message.defaultValue !== "") {
       obj.defaultValue = message.defaultValue;
     }
     if (message.oneofIndex !== undefined && message.oneofIndex !== 0) {
       obj.oneofIndex = Math.round(message.oneofIndex);
     }
-    if (message.jsonName !== undefined && message.jsonName !== '') {
+    if (message.jsonName !== undefined && message.jsonName !== "") {
       obj.jsonName = message.jsonName;
     }
     if (message.options !== undefined) {
@@ -3869,31 +3991,30 @@ export const FieldDescriptorProto: MessageFns<FieldDescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<FieldDescriptorProto>, I>>(object: I): FieldDescriptorProto {
     const message = createBaseFieldDescriptorProto();
-    message.name = object.name ?? '';
+    message.name = object.name ?? "";
     message.number = object.number ?? 0;
     message.label = object.label ?? 1;
     message.type = object.type ?? 1;
-    message.typeName = object.typeName ?? '';
-    message.extendee = object.extendee ?? '';
-    message.defaultValue = object.defaultValue ?? '';
+    message.typeName = object.typeName ?? "";
+    message.extendee = object.extendee ?? "";
+    message.defaultValue = object.defaultValue ?? "";
     message.oneofIndex = object.oneofIndex ?? 0;
-    message.jsonName = object.jsonName ?? '';
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? FieldOptions.fromPartial(object.options)
-        : undefined;
+    message.jsonName = object.jsonName ?? "";
+    message.options = (object.options !== undefined && object.options !== null)
+      ? FieldOptions.fromPartial(object.options)
+      : undefined;
     message.proto3Optional = object.proto3Optional ?? false;
     return message;
   },
 };
 
 function createBaseOneofDescriptorProto(): OneofDescriptorProto {
-  return { name: '', options: undefined };
+  return { name: "", options: undefined };
 }
 
 export const OneofDescriptorProto: MessageFns<OneofDescriptorProto> = {
   encode(message: OneofDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
     if (message.options !== undefined) {
@@ -3906,7 +4027,7 @@ export const OneofDescriptorProto: MessageFns<OneofDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -3945,14 +4066,14 @@ export const OneofDescriptorProto: MessageFns<OneofDescriptorProto> = {
 
   fromJSON(object: any): OneofDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       options: isSet(object.options) ? OneofOptions.fromJSON(object.options) : undefined,
     };
   },
 
   toJSON(message: OneofDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
     if (message.options !== undefined) {
@@ -3966,22 +4087,21 @@ export const OneofDescriptorProto: MessageFns<OneofDescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<OneofDescriptorProto>, I>>(object: I): OneofDescriptorProto {
     const message = createBaseOneofDescriptorProto();
-    message.name = object.name ?? '';
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? OneofOptions.fromPartial(object.options)
-        : undefined;
+    message.name = object.name ?? "";
+    message.options = (object.options !== undefined && object.options !== null)
+      ? OneofOptions.fromPartial(object.options)
+      : undefined;
     return message;
   },
 };
 
 function createBaseEnumDescriptorProto(): EnumDescriptorProto {
-  return { name: '', value: [], options: undefined, reservedRange: [], reservedName: [], visibility: 0 };
+  return { name: "", value: [], options: undefined, reservedRange: [], reservedName: [], visibility: 0 };
 }
 
 export const EnumDescriptorProto: MessageFns<EnumDescriptorProto> = {
   encode(message: EnumDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
     for (const v of message.value) {
@@ -4006,7 +4126,7 @@ export const EnumDescriptorProto: MessageFns<EnumDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -4077,7 +4197,7 @@ export const EnumDescriptorProto: MessageFns<EnumDescriptorProto> = {
 
   fromJSON(object: any): EnumDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       value: globalThis.Array.isArray(object?.value)
         ? object.value.map((e: any) => EnumValueDescriptorProto.fromJSON(e))
         : [],
@@ -4085,20 +4205,20 @@ export const EnumDescriptorProto: MessageFns<EnumDescriptorProto> = {
       reservedRange: globalThis.Array.isArray(object?.reservedRange)
         ? object.reservedRange.map((e: any) => EnumDescriptorProto_EnumReservedRange.fromJSON(e))
         : globalThis.Array.isArray(object?.reserved_range)
-          ? object.reserved_range.map((e: any) => EnumDescriptorProto_EnumReservedRange.fromJSON(e))
-          : [],
+        ? object.reserved_range.map((e: any) => EnumDescriptorProto_EnumReservedRange.fromJSON(e))
+        : [],
       reservedName: globalThis.Array.isArray(object?.reservedName)
         ? object.reservedName.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.reserved_name)
-          ? object.reserved_name.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.reserved_name.map((e: any) => globalThis.String(e))
+        : [],
       visibility: isSet(object.visibility) ? symbolVisibilityFromJSON(object.visibility) : 0,
     };
   },
 
   toJSON(message: EnumDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
     if (message.value?.length) {
@@ -4124,14 +4244,13 @@ export const EnumDescriptorProto: MessageFns<EnumDescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<EnumDescriptorProto>, I>>(object: I): EnumDescriptorProto {
     const message = createBaseEnumDescriptorProto();
-    message.name = object.name ?? '';
+    message.name = object.name ?? "";
     message.value = object.value?.map((e) => EnumValueDescriptorProto.fromPartial(e)) || [];
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? EnumOptions.fromPartial(object.options)
-        : undefined;
-    message.reservedRange =
-      object.reservedRange?.map((e) => EnumDescriptorProto_EnumReservedRange.fromPartial(e)) || [];
+    message.options = (object.options !== undefined && object.options !== null)
+      ? EnumOptions.fromPartial(object.options)
+      : undefined;
+    message.reservedRange = object.reservedRange?.map((e) => EnumDescriptorProto_EnumReservedRange.fromPartial(e)) ||
+      [];
     message.reservedName = object.reservedName?.map((e) => e) || [];
     message.visibility = object.visibility ?? 0;
     return message;
@@ -4143,10 +4262,7 @@ function createBaseEnumDescriptorProto_EnumReservedRange(): EnumDescriptorProto_
 }
 
 export const EnumDescriptorProto_EnumReservedRange: MessageFns<EnumDescriptorProto_EnumReservedRange> = {
-  encode(
-    message: EnumDescriptorProto_EnumReservedRange,
-    writer: BinaryWriter = new BinaryWriter(),
-  ): BinaryWriter {
+  encode(message: EnumDescriptorProto_EnumReservedRange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.start !== undefined && message.start !== 0) {
       writer.uint32(8).int32(message.start);
     }
@@ -4160,7 +4276,7 @@ export const EnumDescriptorProto_EnumReservedRange: MessageFns<EnumDescriptorPro
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -4231,12 +4347,12 @@ export const EnumDescriptorProto_EnumReservedRange: MessageFns<EnumDescriptorPro
 };
 
 function createBaseEnumValueDescriptorProto(): EnumValueDescriptorProto {
-  return { name: '', number: 0, options: undefined };
+  return { name: "", number: 0, options: undefined };
 }
 
 export const EnumValueDescriptorProto: MessageFns<EnumValueDescriptorProto> = {
   encode(message: EnumValueDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
     if (message.number !== undefined && message.number !== 0) {
@@ -4252,7 +4368,7 @@ export const EnumValueDescriptorProto: MessageFns<EnumValueDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -4299,7 +4415,7 @@ export const EnumValueDescriptorProto: MessageFns<EnumValueDescriptorProto> = {
 
   fromJSON(object: any): EnumValueDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       number: isSet(object.number) ? globalThis.Number(object.number) : 0,
       options: isSet(object.options) ? EnumValueOptions.fromJSON(object.options) : undefined,
     };
@@ -4307,7 +4423,7 @@ export const EnumValueDescriptorProto: MessageFns<EnumValueDescriptorProto> = {
 
   toJSON(message: EnumValueDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
     if (message.number !== undefined && message.number !== 0) {
@@ -4322,27 +4438,24 @@ export const EnumValueDescriptorProto: MessageFns<EnumValueDescriptorProto> = {
   create<I extends Exact<DeepPartial<EnumValueDescriptorProto>, I>>(base?: I): EnumValueDescriptorProto {
     return EnumValueDescriptorProto.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<EnumValueDescriptorProto>, I>>(
-    object: I,
-  ): EnumValueDescriptorProto {
+  fromPartial<I extends Exact<DeepPartial<EnumValueDescriptorProto>, I>>(object: I): EnumValueDescriptorProto {
     const message = createBaseEnumValueDescriptorProto();
-    message.name = object.name ?? '';
+    message.name = object.name ?? "";
     message.number = object.number ?? 0;
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? EnumValueOptions.fromPartial(object.options)
-        : undefined;
+    message.options = (object.options !== undefined && object.options !== null)
+      ? EnumValueOptions.fromPartial(object.options)
+      : undefined;
     return message;
   },
 };
 
 function createBaseServiceDescriptorProto(): ServiceDescriptorProto {
-  return { name: '', method: [], options: undefined };
+  return { name: "", method: [], options: undefined };
 }
 
 export const ServiceDescriptorProto: MessageFns<ServiceDescriptorProto> = {
   encode(message: ServiceDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
     for (const v of message.method) {
@@ -4358,7 +4471,7 @@ export const ServiceDescriptorProto: MessageFns<ServiceDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -4405,7 +4518,7 @@ export const ServiceDescriptorProto: MessageFns<ServiceDescriptorProto> = {
 
   fromJSON(object: any): ServiceDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       method: globalThis.Array.isArray(object?.method)
         ? object.method.map((e: any) => MethodDescriptorProto.fromJSON(e))
         : [],
@@ -4415,7 +4528,7 @@ export const ServiceDescriptorProto: MessageFns<ServiceDescriptorProto> = {
 
   toJSON(message: ServiceDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
     if (message.method?.length) {
@@ -4432,21 +4545,20 @@ export const ServiceDescriptorProto: MessageFns<ServiceDescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<ServiceDescriptorProto>, I>>(object: I): ServiceDescriptorProto {
     const message = createBaseServiceDescriptorProto();
-    message.name = object.name ?? '';
+    message.name = object.name ?? "";
     message.method = object.method?.map((e) => MethodDescriptorProto.fromPartial(e)) || [];
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? ServiceOptions.fromPartial(object.options)
-        : undefined;
+    message.options = (object.options !== undefined && object.options !== null)
+      ? ServiceOptions.fromPartial(object.options)
+      : undefined;
     return message;
   },
 };
 
 function createBaseMethodDescriptorProto(): MethodDescriptorProto {
   return {
-    name: '',
-    inputType: '',
-    outputType: '',
+    name: "",
+    inputType: "",
+    outputType: "",
     options: undefined,
     clientStreaming: false,
     serverStreaming: false,
@@ -4455,13 +4567,13 @@ function createBaseMethodDescriptorProto(): MethodDescriptorProto {
 
 export const MethodDescriptorProto: MessageFns<MethodDescriptorProto> = {
   encode(message: MethodDescriptorProto, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       writer.uint32(10).string(message.name);
     }
-    if (message.inputType !== undefined && message.inputType !== '') {
+    if (message.inputType !== undefined && message.inputType !== "") {
       writer.uint32(18).string(message.inputType);
     }
-    if (message.outputType !== undefined && message.outputType !== '') {
+    if (message.outputType !== undefined && message.outputType !== "") {
       writer.uint32(26).string(message.outputType);
     }
     if (message.options !== undefined) {
@@ -4480,7 +4592,7 @@ export const MethodDescriptorProto: MessageFns<MethodDescriptorProto> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -4551,40 +4663,40 @@ export const MethodDescriptorProto: MessageFns<MethodDescriptorProto> = {
 
   fromJSON(object: any): MethodDescriptorProto {
     return {
-      name: isSet(object.name) ? globalThis.String(object.name) : '',
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
       inputType: isSet(object.inputType)
         ? globalThis.String(object.inputType)
         : isSet(object.input_type)
-          ? globalThis.String(object.input_type)
-          : '',
+        ? globalThis.String(object.input_type)
+        : "",
       outputType: isSet(object.outputType)
         ? globalThis.String(object.outputType)
         : isSet(object.output_type)
-          ? globalThis.String(object.output_type)
-          : '',
+        ? globalThis.String(object.output_type)
+        : "",
       options: isSet(object.options) ? MethodOptions.fromJSON(object.options) : undefined,
       clientStreaming: isSet(object.clientStreaming)
         ? globalThis.Boolean(object.clientStreaming)
         : isSet(object.client_streaming)
-          ? globalThis.Boolean(object.client_streaming)
-          : false,
+        ? globalThis.Boolean(object.client_streaming)
+        : false,
       serverStreaming: isSet(object.serverStreaming)
         ? globalThis.Boolean(object.serverStreaming)
         : isSet(object.server_streaming)
-          ? globalThis.Boolean(object.server_streaming)
-          : false,
+        ? globalThis.Boolean(object.server_streaming)
+        : false,
     };
   },
 
   toJSON(message: MethodDescriptorProto): unknown {
     const obj: any = {};
-    if (message.name !== undefined && message.name !== '') {
+    if (message.name !== undefined && message.name !== "") {
       obj.name = message.name;
     }
-    if (message.inputType !== undefined && message.inputType !== '') {
+    if (message.inputType !== undefined && message.inputType !== "") {
       obj.inputType = message.inputType;
     }
-    if (message.outputType !== undefined && message.outputType !== '') {
+    if (message.outputType !== undefined && message.outputType !== "") {
       obj.outputType = message.outputType;
     }
     if (message.options !== undefined) {
@@ -4604,13 +4716,12 @@ export const MethodDescriptorProto: MessageFns<MethodDescriptorProto> = {
   },
   fromPartial<I extends Exact<DeepPartial<MethodDescriptorProto>, I>>(object: I): MethodDescriptorProto {
     const message = createBaseMethodDescriptorProto();
-    message.name = object.name ?? '';
-    message.inputType = object.inputType ?? '';
-    message.outputType = object.outputType ?? '';
-    message.options =
-      object.options !== undefined && object.options !== null
-        ? MethodOptions.fromPartial(object.options)
-        : undefined;
+    message.name = object.name ?? "";
+    message.inputType = object.inputType ?? "";
+    message.outputType = object.outputType ?? "";
+    message.options = (object.options !== undefined && object.options !== null)
+      ? MethodOptions.fromPartial(object.options)
+      : undefined;
     message.clientStreaming = object.clientStreaming ?? false;
     message.serverStreaming = object.serverStreaming ?? false;
     return message;
@@ -4619,25 +4730,25 @@ export const MethodDescriptorProto: MessageFns<MethodDescriptorProto> = {
 
 function createBaseFileOptions(): FileOptions {
   return {
-    javaPackage: '',
-    javaOuterClassname: '',
+    javaPackage: "",
+    javaOuterClassname: "",
     javaMultipleFiles: false,
     javaGenerateEqualsAndHash: false,
     javaStringCheckUtf8: false,
     optimizeFor: 1,
-    goPackage: '',
+    goPackage: "",
     ccGenericServices: false,
     javaGenericServices: false,
     pyGenericServices: false,
     deprecated: false,
     ccEnableArenas: true,
-    objcClassPrefix: '',
-    csharpNamespace: '',
-    swiftPrefix: '',
-    phpClassPrefix: '',
-    phpNamespace: '',
-    phpMetadataNamespace: '',
-    rubyPackage: '',
+    objcClassPrefix: "",
+    csharpNamespace: "",
+    swiftPrefix: "",
+    phpClassPrefix: "",
+    phpNamespace: "",
+    phpMetadataNamespace: "",
+    rubyPackage: "",
     features: undefined,
     uninterpretedOption: [],
   };
@@ -4645,10 +4756,10 @@ function createBaseFileOptions(): FileOptions {
 
 export const FileOptions: MessageFns<FileOptions> = {
   encode(message: FileOptions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.javaPackage !== undefined && message.javaPackage !== '') {
+    if (message.javaPackage !== undefined && message.javaPackage !== "") {
       writer.uint32(10).string(message.javaPackage);
     }
-    if (message.javaOuterClassname !== undefined && message.javaOuterClassname !== '') {
+    if (message.javaOuterClassname !== undefined && message.javaOuterClassname !== "") {
       writer.uint32(66).string(message.javaOuterClassname);
     }
     if (message.javaMultipleFiles !== undefined && message.javaMultipleFiles !== false) {
@@ -4663,7 +4774,7 @@ export const FileOptions: MessageFns<FileOptions> = {
     if (message.optimizeFor !== undefined && message.optimizeFor !== 1) {
       writer.uint32(72).int32(message.optimizeFor);
     }
-    if (message.goPackage !== undefined && message.goPackage !== '') {
+    if (message.goPackage !== undefined && message.goPackage !== "") {
       writer.uint32(90).string(message.goPackage);
     }
     if (message.ccGenericServices !== undefined && message.ccGenericServices !== false) {
@@ -4681,25 +4792,25 @@ export const FileOptions: MessageFns<FileOptions> = {
     if (message.ccEnableArenas !== undefined && message.ccEnableArenas !== true) {
       writer.uint32(248).bool(message.ccEnableArenas);
     }
-    if (message.objcClassPrefix !== undefined && message.objcClassPrefix !== '') {
+    if (message.objcClassPrefix !== undefined && message.objcClassPrefix !== "") {
       writer.uint32(290).string(message.objcClassPrefix);
     }
-    if (message.csharpNamespace !== undefined && message.csharpNamespace !== '') {
+    if (message.csharpNamespace !== undefined && message.csharpNamespace !== "") {
       writer.uint32(298).string(message.csharpNamespace);
     }
-    if (message.swiftPrefix !== undefined && message.swiftPrefix !== '') {
+    if (message.swiftPrefix !== undefined && message.swiftPrefix !== "") {
       writer.uint32(314).string(message.swiftPrefix);
     }
-    if (message.phpClassPrefix !== undefined && message.phpClassPrefix !== '') {
+    if (message.phpClassPrefix !== undefined && message.phpClassPrefix !== "") {
       writer.uint32(322).string(message.phpClassPrefix);
     }
-    if (message.phpNamespace !== undefined && message.phpNamespace !== '') {
+    if (message.phpNamespace !== undefined && message.phpNamespace !== "") {
       writer.uint32(330).string(message.phpNamespace);
     }
-    if (message.phpMetadataNamespace !== undefined && message.phpMetadataNamespace !== '') {
+    if (message.phpMetadataNamespace !== undefined && message.phpMetadataNamespace !== "") {
       writer.uint32(354).string(message.phpMetadataNamespace);
     }
-    if (message.rubyPackage !== undefined && message.rubyPackage !== '') {
+    if (message.rubyPackage !== undefined && message.rubyPackage !== "") {
       writer.uint32(362).string(message.rubyPackage);
     }
     if (message.features !== undefined) {
@@ -4715,7 +4826,7 @@ export const FileOptions: MessageFns<FileOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -4909,109 +5020,109 @@ export const FileOptions: MessageFns<FileOptions> = {
       javaPackage: isSet(object.javaPackage)
         ? globalThis.String(object.javaPackage)
         : isSet(object.java_package)
-          ? globalThis.String(object.java_package)
-          : '',
+        ? globalThis.String(object.java_package)
+        : "",
       javaOuterClassname: isSet(object.javaOuterClassname)
         ? globalThis.String(object.javaOuterClassname)
         : isSet(object.java_outer_classname)
-          ? globalThis.String(object.java_outer_classname)
-          : '',
+        ? globalThis.String(object.java_outer_classname)
+        : "",
       javaMultipleFiles: isSet(object.javaMultipleFiles)
         ? globalThis.Boolean(object.javaMultipleFiles)
         : isSet(object.java_multiple_files)
-          ? globalThis.Boolean(object.java_multiple_files)
-          : false,
+        ? globalThis.Boolean(object.java_multiple_files)
+        : false,
       javaGenerateEqualsAndHash: isSet(object.javaGenerateEqualsAndHash)
         ? globalThis.Boolean(object.javaGenerateEqualsAndHash)
         : isSet(object.java_generate_equals_and_hash)
-          ? globalThis.Boolean(object.java_generate_equals_and_hash)
-          : false,
+        ? globalThis.Boolean(object.java_generate_equals_and_hash)
+        : false,
       javaStringCheckUtf8: isSet(object.javaStringCheckUtf8)
         ? globalThis.Boolean(object.javaStringCheckUtf8)
         : isSet(object.java_string_check_utf8)
-          ? globalThis.Boolean(object.java_string_check_utf8)
-          : false,
+        ? globalThis.Boolean(object.java_string_check_utf8)
+        : false,
       optimizeFor: isSet(object.optimizeFor)
         ? fileOptions_OptimizeModeFromJSON(object.optimizeFor)
         : isSet(object.optimize_for)
-          ? fileOptions_OptimizeModeFromJSON(object.optimize_for)
-          : 1,
+        ? fileOptions_OptimizeModeFromJSON(object.optimize_for)
+        : 1,
       goPackage: isSet(object.goPackage)
         ? globalThis.String(object.goPackage)
         : isSet(object.go_package)
-          ? globalThis.String(object.go_package)
-          : '',
+        ? globalThis.String(object.go_package)
+        : "",
       ccGenericServices: isSet(object.ccGenericServices)
         ? globalThis.Boolean(object.ccGenericServices)
         : isSet(object.cc_generic_services)
-          ? globalThis.Boolean(object.cc_generic_services)
-          : false,
+        ? globalThis.Boolean(object.cc_generic_services)
+        : false,
       javaGenericServices: isSet(object.javaGenericServices)
         ? globalThis.Boolean(object.javaGenericServices)
         : isSet(object.java_generic_services)
-          ? globalThis.Boolean(object.java_generic_services)
-          : false,
+        ? globalThis.Boolean(object.java_generic_services)
+        : false,
       pyGenericServices: isSet(object.pyGenericServices)
         ? globalThis.Boolean(object.pyGenericServices)
         : isSet(object.py_generic_services)
-          ? globalThis.Boolean(object.py_generic_services)
-          : false,
+        ? globalThis.Boolean(object.py_generic_services)
+        : false,
       deprecated: isSet(object.deprecated) ? globalThis.Boolean(object.deprecated) : false,
       ccEnableArenas: isSet(object.ccEnableArenas)
         ? globalThis.Boolean(object.ccEnableArenas)
         : isSet(object.cc_enable_arenas)
-          ? globalThis.Boolean(object.cc_enable_arenas)
-          : true,
+        ? globalThis.Boolean(object.cc_enable_arenas)
+        : true,
       objcClassPrefix: isSet(object.objcClassPrefix)
         ? globalThis.String(object.objcClassPrefix)
         : isSet(object.objc_class_prefix)
-          ? globalThis.String(object.objc_class_prefix)
-          : '',
+        ? globalThis.String(object.objc_class_prefix)
+        : "",
       csharpNamespace: isSet(object.csharpNamespace)
         ? globalThis.String(object.csharpNamespace)
         : isSet(object.csharp_namespace)
-          ? globalThis.String(object.csharp_namespace)
-          : '',
+        ? globalThis.String(object.csharp_namespace)
+        : "",
       swiftPrefix: isSet(object.swiftPrefix)
         ? globalThis.String(object.swiftPrefix)
         : isSet(object.swift_prefix)
-          ? globalThis.String(object.swift_prefix)
-          : '',
+        ? globalThis.String(object.swift_prefix)
+        : "",
       phpClassPrefix: isSet(object.phpClassPrefix)
         ? globalThis.String(object.phpClassPrefix)
         : isSet(object.php_class_prefix)
-          ? globalThis.String(object.php_class_prefix)
-          : '',
+        ? globalThis.String(object.php_class_prefix)
+        : "",
       phpNamespace: isSet(object.phpNamespace)
         ? globalThis.String(object.phpNamespace)
         : isSet(object.php_namespace)
-          ? globalThis.String(object.php_namespace)
-          : '',
+        ? globalThis.String(object.php_namespace)
+        : "",
       phpMetadataNamespace: isSet(object.phpMetadataNamespace)
         ? globalThis.String(object.phpMetadataNamespace)
         : isSet(object.php_metadata_namespace)
-          ? globalThis.String(object.php_metadata_namespace)
-          : '',
+        ? globalThis.String(object.php_metadata_namespace)
+        : "",
       rubyPackage: isSet(object.rubyPackage)
         ? globalThis.String(object.rubyPackage)
         : isSet(object.ruby_package)
-          ? globalThis.String(object.ruby_package)
-          : '',
+        ? globalThis.String(object.ruby_package)
+        : "",
       features: isSet(object.features) ? FeatureSet.fromJSON(object.features) : undefined,
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
   toJSON(message: FileOptions): unknown {
     const obj: any = {};
-    if (message.javaPackage !== undefined && message.javaPackage !== '') {
+    if (message.javaPackage !== undefined && message.javaPackage !== "") {
       obj.javaPackage = message.javaPackage;
     }
-    if (message.javaOuterClassname !== undefined && message.javaOuterClassname !== '') {
+    if (message.javaOuterClassname !== undefined && message.javaOuterClassname !== "") {
       obj.javaOuterClassname = message.javaOuterClassname;
     }
     if (message.javaMultipleFiles !== undefined && message.javaMultipleFiles !== false) {
@@ -5026,7 +5137,7 @@ export const FileOptions: MessageFns<FileOptions> = {
     if (message.optimizeFor !== undefined && message.optimizeFor !== 1) {
       obj.optimizeFor = fileOptions_OptimizeModeToJSON(message.optimizeFor);
     }
-    if (message.goPackage !== undefined && message.goPackage !== '') {
+    if (message.goPackage !== undefined && message.goPackage !== "") {
       obj.goPackage = message.goPackage;
     }
     if (message.ccGenericServices !== undefined && message.ccGenericServices !== false) {
@@ -5044,25 +5155,25 @@ export const FileOptions: MessageFns<FileOptions> = {
     if (message.ccEnableArenas !== undefined && message.ccEnableArenas !== true) {
       obj.ccEnableArenas = message.ccEnableArenas;
     }
-    if (message.objcClassPrefix !== undefined && message.objcClassPrefix !== '') {
+    if (message.objcClassPrefix !== undefined && message.objcClassPrefix !== "") {
       obj.objcClassPrefix = message.objcClassPrefix;
     }
-    if (message.csharpNamespace !== undefined && message.csharpNamespace !== '') {
+    if (message.csharpNamespace !== undefined && message.csharpNamespace !== "") {
       obj.csharpNamespace = message.csharpNamespace;
     }
-    if (message.swiftPrefix !== undefined && message.swiftPrefix !== '') {
+    if (message.swiftPrefix !== undefined && message.swiftPrefix !== "") {
       obj.swiftPrefix = message.swiftPrefix;
     }
-    if (message.phpClassPrefix !== undefined && message.phpClassPrefix !== '') {
+    if (message.phpClassPrefix !== undefined && message.phpClassPrefix !== "") {
       obj.phpClassPrefix = message.phpClassPrefix;
     }
-    if (message.phpNamespace !== undefined && message.phpNamespace !== '') {
+    if (message.phpNamespace !== undefined && message.phpNamespace !== "") {
       obj.phpNamespace = message.phpNamespace;
     }
-    if (message.phpMetadataNamespace !== undefined && message.phpMetadataNamespace !== '') {
+    if (message.phpMetadataNamespace !== undefined && message.phpMetadataNamespace !== "") {
       obj.phpMetadataNamespace = message.phpMetadataNamespace;
     }
-    if (message.rubyPackage !== undefined && message.rubyPackage !== '') {
+    if (message.rubyPackage !== undefined && message.rubyPackage !== "") {
       obj.rubyPackage = message.rubyPackage;
     }
     if (message.features !== undefined) {
@@ -5079,31 +5190,29 @@ export const FileOptions: MessageFns<FileOptions> = {
   },
   fromPartial<I extends Exact<DeepPartial<FileOptions>, I>>(object: I): FileOptions {
     const message = createBaseFileOptions();
-    message.javaPackage = object.javaPackage ?? '';
-    message.javaOuterClassname = object.javaOuterClassname ?? '';
+    message.javaPackage = object.javaPackage ?? "";
+    message.javaOuterClassname = object.javaOuterClassname ?? "";
     message.javaMultipleFiles = object.javaMultipleFiles ?? false;
     message.javaGenerateEqualsAndHash = object.javaGenerateEqualsAndHash ?? false;
     message.javaStringCheckUtf8 = object.javaStringCheckUtf8 ?? false;
     message.optimizeFor = object.optimizeFor ?? 1;
-    message.goPackage = object.goPackage ?? '';
+    message.goPackage = object.goPackage ?? "";
     message.ccGenericServices = object.ccGenericServices ?? false;
     message.javaGenericServices = object.javaGenericServices ?? false;
     message.pyGenericServices = object.pyGenericServices ?? false;
     message.deprecated = object.deprecated ?? false;
     message.ccEnableArenas = object.ccEnableArenas ?? true;
-    message.objcClassPrefix = object.objcClassPrefix ?? '';
-    message.csharpNamespace = object.csharpNamespace ?? '';
-    message.swiftPrefix = object.swiftPrefix ?? '';
-    message.phpClassPrefix = object.phpClassPrefix ?? '';
-    message.phpNamespace = object.phpNamespace ?? '';
-    message.phpMetadataNamespace = object.phpMetadataNamespace ?? '';
-    message.rubyPackage = object.rubyPackage ?? '';
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.objcClassPrefix = object.objcClassPrefix ?? "";
+    message.csharpNamespace = object.csharpNamespace ?? "";
+    message.swiftPrefix = object.swiftPrefix ?? "";
+    message.phpClassPrefix = object.phpClassPrefix ?? "";
+    message.phpNamespace = object.phpNamespace ?? "";
+    message.phpMetadataNamespace = object.phpMetadataNamespace ?? "";
+    message.rubyPackage = object.rubyPackage ?? "";
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -5125,10 +5234,7 @@ export const MessageOptions: MessageFns<MessageOptions> = {
     if (message.messageSetWireFormat !== undefined && message.messageSetWireFormat !== false) {
       writer.uint32(8).bool(message.messageSetWireFormat);
     }
-    if (
-      message.noStandardDescriptorAccessor !== undefined &&
-      message.noStandardDescriptorAccessor !== false
-    ) {
+    if (message.noStandardDescriptorAccessor !== undefined && message.noStandardDescriptorAccessor !== false) {
       writer.uint32(16).bool(message.noStandardDescriptorAccessor);
     }
     if (message.deprecated !== undefined && message.deprecated !== false) {
@@ -5138,8 +5244,7 @@ export const MessageOptions: MessageFns<MessageOptions> = {
       writer.uint32(56).bool(message.mapEntry);
     }
     if (
-      message.deprecatedLegacyJsonFieldConflicts !== undefined &&
-      message.deprecatedLegacyJsonFieldConflicts !== false
+      message.deprecatedLegacyJsonFieldConflicts !== undefined && message.deprecatedLegacyJsonFieldConflicts !== false
     ) {
       writer.uint32(88).bool(message.deprecatedLegacyJsonFieldConflicts);
     }
@@ -5156,7 +5261,7 @@ export const MessageOptions: MessageFns<MessageOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -5238,30 +5343,30 @@ export const MessageOptions: MessageFns<MessageOptions> = {
       messageSetWireFormat: isSet(object.messageSetWireFormat)
         ? globalThis.Boolean(object.messageSetWireFormat)
         : isSet(object.message_set_wire_format)
-          ? globalThis.Boolean(object.message_set_wire_format)
-          : false,
+        ? globalThis.Boolean(object.message_set_wire_format)
+        : false,
       noStandardDescriptorAccessor: isSet(object.noStandardDescriptorAccessor)
         ? globalThis.Boolean(object.noStandardDescriptorAccessor)
         : isSet(object.no_standard_descriptor_accessor)
-          ? globalThis.Boolean(object.no_standard_descriptor_accessor)
-          : false,
+        ? globalThis.Boolean(object.no_standard_descriptor_accessor)
+        : false,
       deprecated: isSet(object.deprecated) ? globalThis.Boolean(object.deprecated) : false,
       mapEntry: isSet(object.mapEntry)
         ? globalThis.Boolean(object.mapEntry)
         : isSet(object.map_entry)
-          ? globalThis.Boolean(object.map_entry)
-          : false,
+        ? globalThis.Boolean(object.map_entry)
+        : false,
       deprecatedLegacyJsonFieldConflicts: isSet(object.deprecatedLegacyJsonFieldConflicts)
         ? globalThis.Boolean(object.deprecatedLegacyJsonFieldConflicts)
         : isSet(object.deprecated_legacy_json_field_conflicts)
-          ? globalThis.Boolean(object.deprecated_legacy_json_field_conflicts)
-          : false,
+        ? globalThis.Boolean(object.deprecated_legacy_json_field_conflicts)
+        : false,
       features: isSet(object.features) ? FeatureSet.fromJSON(object.features) : undefined,
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -5270,10 +5375,7 @@ export const MessageOptions: MessageFns<MessageOptions> = {
     if (message.messageSetWireFormat !== undefined && message.messageSetWireFormat !== false) {
       obj.messageSetWireFormat = message.messageSetWireFormat;
     }
-    if (
-      message.noStandardDescriptorAccessor !== undefined &&
-      message.noStandardDescriptorAccessor !== false
-    ) {
+    if (message.noStandardDescriptorAccessor !== undefined && message.noStandardDescriptorAccessor !== false) {
       obj.noStandardDescriptorAccessor = message.noStandardDescriptorAccessor;
     }
     if (message.deprecated !== undefined && message.deprecated !== false) {
@@ -5283,8 +5385,7 @@ export const MessageOptions: MessageFns<MessageOptions> = {
       obj.mapEntry = message.mapEntry;
     }
     if (
-      message.deprecatedLegacyJsonFieldConflicts !== undefined &&
-      message.deprecatedLegacyJsonFieldConflicts !== false
+      message.deprecatedLegacyJsonFieldConflicts !== undefined && message.deprecatedLegacyJsonFieldConflicts !== false
     ) {
       obj.deprecatedLegacyJsonFieldConflicts = message.deprecatedLegacyJsonFieldConflicts;
     }
@@ -5307,12 +5408,10 @@ export const MessageOptions: MessageFns<MessageOptions> = {
     message.deprecated = object.deprecated ?? false;
     message.mapEntry = object.mapEntry ?? false;
     message.deprecatedLegacyJsonFieldConflicts = object.deprecatedLegacyJsonFieldConflicts ?? false;
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -5387,7 +5486,7 @@ export const FieldOptions: MessageFns<FieldOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -5539,15 +5638,15 @@ export const FieldOptions: MessageFns<FieldOptions> = {
       unverifiedLazy: isSet(object.unverifiedLazy)
         ? globalThis.Boolean(object.unverifiedLazy)
         : isSet(object.unverified_lazy)
-          ? globalThis.Boolean(object.unverified_lazy)
-          : false,
+        ? globalThis.Boolean(object.unverified_lazy)
+        : false,
       deprecated: isSet(object.deprecated) ? globalThis.Boolean(object.deprecated) : false,
       weak: isSet(object.weak) ? globalThis.Boolean(object.weak) : false,
       debugRedact: isSet(object.debugRedact)
         ? globalThis.Boolean(object.debugRedact)
         : isSet(object.debug_redact)
-          ? globalThis.Boolean(object.debug_redact)
-          : false,
+        ? globalThis.Boolean(object.debug_redact)
+        : false,
       retention: isSet(object.retention) ? fieldOptions_OptionRetentionFromJSON(object.retention) : 0,
       targets: globalThis.Array.isArray(object?.targets)
         ? object.targets.map((e: any) => fieldOptions_OptionTargetTypeFromJSON(e))
@@ -5555,19 +5654,19 @@ export const FieldOptions: MessageFns<FieldOptions> = {
       editionDefaults: globalThis.Array.isArray(object?.editionDefaults)
         ? object.editionDefaults.map((e: any) => FieldOptions_EditionDefault.fromJSON(e))
         : globalThis.Array.isArray(object?.edition_defaults)
-          ? object.edition_defaults.map((e: any) => FieldOptions_EditionDefault.fromJSON(e))
-          : [],
+        ? object.edition_defaults.map((e: any) => FieldOptions_EditionDefault.fromJSON(e))
+        : [],
       features: isSet(object.features) ? FeatureSet.fromJSON(object.features) : undefined,
       featureSupport: isSet(object.featureSupport)
         ? FieldOptions_FeatureSupport.fromJSON(object.featureSupport)
         : isSet(object.feature_support)
-          ? FieldOptions_FeatureSupport.fromJSON(object.feature_support)
-          : undefined,
+        ? FieldOptions_FeatureSupport.fromJSON(object.feature_support)
+        : undefined,
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -5633,24 +5732,20 @@ export const FieldOptions: MessageFns<FieldOptions> = {
     message.debugRedact = object.debugRedact ?? false;
     message.retention = object.retention ?? 0;
     message.targets = object.targets?.map((e) => e) || [];
-    message.editionDefaults =
-      object.editionDefaults?.map((e) => FieldOptions_EditionDefault.fromPartial(e)) || [];
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
-    message.featureSupport =
-      object.featureSupport !== undefined && object.featureSupport !== null
-        ? FieldOptions_FeatureSupport.fromPartial(object.featureSupport)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.editionDefaults = object.editionDefaults?.map((e) => FieldOptions_EditionDefault.fromPartial(e)) || [];
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
+    message.featureSupport = (object.featureSupport !== undefined && object.featureSupport !== null)
+      ? FieldOptions_FeatureSupport.fromPartial(object.featureSupport)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
 
 function createBaseFieldOptions_EditionDefault(): FieldOptions_EditionDefault {
-  return { edition: 0, value: '' };
+  return { edition: 0, value: "" };
 }
 
 export const FieldOptions_EditionDefault: MessageFns<FieldOptions_EditionDefault> = {
@@ -5658,7 +5753,7 @@ export const FieldOptions_EditionDefault: MessageFns<FieldOptions_EditionDefault
     if (message.edition !== undefined && message.edition !== 0) {
       writer.uint32(24).int32(message.edition);
     }
-    if (message.value !== undefined && message.value !== '') {
+    if (message.value !== undefined && message.value !== "") {
       writer.uint32(18).string(message.value);
     }
     return writer;
@@ -5668,7 +5763,7 @@ export const FieldOptions_EditionDefault: MessageFns<FieldOptions_EditionDefault
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -5708,7 +5803,7 @@ export const FieldOptions_EditionDefault: MessageFns<FieldOptions_EditionDefault
   fromJSON(object: any): FieldOptions_EditionDefault {
     return {
       edition: isSet(object.edition) ? editionFromJSON(object.edition) : 0,
-      value: isSet(object.value) ? globalThis.String(object.value) : '',
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
     };
   },
 
@@ -5717,35 +5812,25 @@ export const FieldOptions_EditionDefault: MessageFns<FieldOptions_EditionDefault
     if (message.edition !== undefined && message.edition !== 0) {
       obj.edition = editionToJSON(message.edition);
     }
-    if (message.value !== undefined && message.value !== '') {
+    if (message.value !== undefined && message.value !== "") {
       obj.value = message.value;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<FieldOptions_EditionDefault>, I>>(
-    base?: I,
-  ): FieldOptions_EditionDefault {
+  create<I extends Exact<DeepPartial<FieldOptions_EditionDefault>, I>>(base?: I): FieldOptions_EditionDefault {
     return FieldOptions_EditionDefault.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<FieldOptions_EditionDefault>, I>>(
-    object: I,
-  ): FieldOptions_EditionDefault {
+  fromPartial<I extends Exact<DeepPartial<FieldOptions_EditionDefault>, I>>(object: I): FieldOptions_EditionDefault {
     const message = createBaseFieldOptions_EditionDefault();
     message.edition = object.edition ?? 0;
-    message.value = object.value ?? '';
+    message.value = object.value ?? "";
     return message;
   },
 };
 
 function createBaseFieldOptions_FeatureSupport(): FieldOptions_FeatureSupport {
-  return {
-    editionIntroduced: 0,
-    editionDeprecated: 0,
-    deprecationWarning: '',
-    editionRemoved: 0,
-    removalError: '',
-  };
+  return { editionIntroduced: 0, editionDeprecated: 0, deprecationWarning: "", editionRemoved: 0, removalError: "" };
 }
 
 export const FieldOptions_FeatureSupport: MessageFns<FieldOptions_FeatureSupport> = {
@@ -5756,13 +5841,13 @@ export const FieldOptions_FeatureSupport: MessageFns<FieldOptions_FeatureSupport
     if (message.editionDeprecated !== undefined && message.editionDeprecated !== 0) {
       writer.uint32(16).int32(message.editionDeprecated);
     }
-    if (message.deprecationWarning !== undefined && message.deprecationWarning !== '') {
+    if (message.deprecationWarning !== undefined && message.deprecationWarning !== "") {
       writer.uint32(26).string(message.deprecationWarning);
     }
     if (message.editionRemoved !== undefined && message.editionRemoved !== 0) {
       writer.uint32(32).int32(message.editionRemoved);
     }
-    if (message.removalError !== undefined && message.removalError !== '') {
+    if (message.removalError !== undefined && message.removalError !== "") {
       writer.uint32(42).string(message.removalError);
     }
     return writer;
@@ -5772,7 +5857,7 @@ export const FieldOptions_FeatureSupport: MessageFns<FieldOptions_FeatureSupport
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -5838,28 +5923,28 @@ export const FieldOptions_FeatureSupport: MessageFns<FieldOptions_FeatureSupport
       editionIntroduced: isSet(object.editionIntroduced)
         ? editionFromJSON(object.editionIntroduced)
         : isSet(object.edition_introduced)
-          ? editionFromJSON(object.edition_introduced)
-          : 0,
+        ? editionFromJSON(object.edition_introduced)
+        : 0,
       editionDeprecated: isSet(object.editionDeprecated)
         ? editionFromJSON(object.editionDeprecated)
         : isSet(object.edition_deprecated)
-          ? editionFromJSON(object.edition_deprecated)
-          : 0,
+        ? editionFromJSON(object.edition_deprecated)
+        : 0,
       deprecationWarning: isSet(object.deprecationWarning)
         ? globalThis.String(object.deprecationWarning)
         : isSet(object.deprecation_warning)
-          ? globalThis.String(object.deprecation_warning)
-          : '',
+        ? globalThis.String(object.deprecation_warning)
+        : "",
       editionRemoved: isSet(object.editionRemoved)
         ? editionFromJSON(object.editionRemoved)
         : isSet(object.edition_removed)
-          ? editionFromJSON(object.edition_removed)
-          : 0,
+        ? editionFromJSON(object.edition_removed)
+        : 0,
       removalError: isSet(object.removalError)
         ? globalThis.String(object.removalError)
         : isSet(object.removal_error)
-          ? globalThis.String(object.removal_error)
-          : '',
+        ? globalThis.String(object.removal_error)
+        : "",
     };
   },
 
@@ -5871,32 +5956,28 @@ export const FieldOptions_FeatureSupport: MessageFns<FieldOptions_FeatureSupport
     if (message.editionDeprecated !== undefined && message.editionDeprecated !== 0) {
       obj.editionDeprecated = editionToJSON(message.editionDeprecated);
     }
-    if (message.deprecationWarning !== undefined && message.deprecationWarning !== '') {
+    if (message.deprecationWarning !== undefined && message.deprecationWarning !== "") {
       obj.deprecationWarning = message.deprecationWarning;
     }
     if (message.editionRemoved !== undefined && message.editionRemoved !== 0) {
       obj.editionRemoved = editionToJSON(message.editionRemoved);
     }
-    if (message.removalError !== undefined && message.removalError !== '') {
+    if (message.removalError !== undefined && message.removalError !== "") {
       obj.removalError = message.removalError;
     }
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<FieldOptions_FeatureSupport>, I>>(
-    base?: I,
-  ): FieldOptions_FeatureSupport {
+  create<I extends Exact<DeepPartial<FieldOptions_FeatureSupport>, I>>(base?: I): FieldOptions_FeatureSupport {
     return FieldOptions_FeatureSupport.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<FieldOptions_FeatureSupport>, I>>(
-    object: I,
-  ): FieldOptions_FeatureSupport {
+  fromPartial<I extends Exact<DeepPartial<FieldOptions_FeatureSupport>, I>>(object: I): FieldOptions_FeatureSupport {
     const message = createBaseFieldOptions_FeatureSupport();
     message.editionIntroduced = object.editionIntroduced ?? 0;
     message.editionDeprecated = object.editionDeprecated ?? 0;
-    message.deprecationWarning = object.deprecationWarning ?? '';
+    message.deprecationWarning = object.deprecationWarning ?? "";
     message.editionRemoved = object.editionRemoved ?? 0;
-    message.removalError = object.removalError ?? '';
+    message.removalError = object.removalError ?? "";
     return message;
   },
 };
@@ -5920,7 +6001,7 @@ export const OneofOptions: MessageFns<OneofOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -5963,8 +6044,8 @@ export const OneofOptions: MessageFns<OneofOptions> = {
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -5984,12 +6065,10 @@ export const OneofOptions: MessageFns<OneofOptions> = {
   },
   fromPartial<I extends Exact<DeepPartial<OneofOptions>, I>>(object: I): OneofOptions {
     const message = createBaseOneofOptions();
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -6013,8 +6092,7 @@ export const EnumOptions: MessageFns<EnumOptions> = {
       writer.uint32(24).bool(message.deprecated);
     }
     if (
-      message.deprecatedLegacyJsonFieldConflicts !== undefined &&
-      message.deprecatedLegacyJsonFieldConflicts !== false
+      message.deprecatedLegacyJsonFieldConflicts !== undefined && message.deprecatedLegacyJsonFieldConflicts !== false
     ) {
       writer.uint32(48).bool(message.deprecatedLegacyJsonFieldConflicts);
     }
@@ -6031,7 +6109,7 @@ export const EnumOptions: MessageFns<EnumOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -6097,20 +6175,20 @@ export const EnumOptions: MessageFns<EnumOptions> = {
       allowAlias: isSet(object.allowAlias)
         ? globalThis.Boolean(object.allowAlias)
         : isSet(object.allow_alias)
-          ? globalThis.Boolean(object.allow_alias)
-          : false,
+        ? globalThis.Boolean(object.allow_alias)
+        : false,
       deprecated: isSet(object.deprecated) ? globalThis.Boolean(object.deprecated) : false,
       deprecatedLegacyJsonFieldConflicts: isSet(object.deprecatedLegacyJsonFieldConflicts)
         ? globalThis.Boolean(object.deprecatedLegacyJsonFieldConflicts)
         : isSet(object.deprecated_legacy_json_field_conflicts)
-          ? globalThis.Boolean(object.deprecated_legacy_json_field_conflicts)
-          : false,
+        ? globalThis.Boolean(object.deprecated_legacy_json_field_conflicts)
+        : false,
       features: isSet(object.features) ? FeatureSet.fromJSON(object.features) : undefined,
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -6123,8 +6201,7 @@ export const EnumOptions: MessageFns<EnumOptions> = {
       obj.deprecated = message.deprecated;
     }
     if (
-      message.deprecatedLegacyJsonFieldConflicts !== undefined &&
-      message.deprecatedLegacyJsonFieldConflicts !== false
+      message.deprecatedLegacyJsonFieldConflicts !== undefined && message.deprecatedLegacyJsonFieldConflicts !== false
     ) {
       obj.deprecatedLegacyJsonFieldConflicts = message.deprecatedLegacyJsonFieldConflicts;
     }
@@ -6145,12 +6222,10 @@ export const EnumOptions: MessageFns<EnumOptions> = {
     message.allowAlias = object.allowAlias ?? false;
     message.deprecated = object.deprecated ?? false;
     message.deprecatedLegacyJsonFieldConflicts = object.deprecatedLegacyJsonFieldConflicts ?? false;
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -6189,7 +6264,7 @@ export const EnumValueOptions: MessageFns<EnumValueOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -6257,18 +6332,18 @@ export const EnumValueOptions: MessageFns<EnumValueOptions> = {
       debugRedact: isSet(object.debugRedact)
         ? globalThis.Boolean(object.debugRedact)
         : isSet(object.debug_redact)
-          ? globalThis.Boolean(object.debug_redact)
-          : false,
+        ? globalThis.Boolean(object.debug_redact)
+        : false,
       featureSupport: isSet(object.featureSupport)
         ? FieldOptions_FeatureSupport.fromJSON(object.featureSupport)
         : isSet(object.feature_support)
-          ? FieldOptions_FeatureSupport.fromJSON(object.feature_support)
-          : undefined,
+        ? FieldOptions_FeatureSupport.fromJSON(object.feature_support)
+        : undefined,
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -6298,17 +6373,14 @@ export const EnumValueOptions: MessageFns<EnumValueOptions> = {
   fromPartial<I extends Exact<DeepPartial<EnumValueOptions>, I>>(object: I): EnumValueOptions {
     const message = createBaseEnumValueOptions();
     message.deprecated = object.deprecated ?? false;
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
     message.debugRedact = object.debugRedact ?? false;
-    message.featureSupport =
-      object.featureSupport !== undefined && object.featureSupport !== null
-        ? FieldOptions_FeatureSupport.fromPartial(object.featureSupport)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.featureSupport = (object.featureSupport !== undefined && object.featureSupport !== null)
+      ? FieldOptions_FeatureSupport.fromPartial(object.featureSupport)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -6335,7 +6407,7 @@ export const ServiceOptions: MessageFns<ServiceOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -6387,8 +6459,8 @@ export const ServiceOptions: MessageFns<ServiceOptions> = {
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -6411,13 +6483,11 @@ export const ServiceOptions: MessageFns<ServiceOptions> = {
   },
   fromPartial<I extends Exact<DeepPartial<ServiceOptions>, I>>(object: I): ServiceOptions {
     const message = createBaseServiceOptions();
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
     message.deprecated = object.deprecated ?? false;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -6447,7 +6517,7 @@ export const MethodOptions: MessageFns<MethodOptions> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -6506,14 +6576,14 @@ export const MethodOptions: MessageFns<MethodOptions> = {
       idempotencyLevel: isSet(object.idempotencyLevel)
         ? methodOptions_IdempotencyLevelFromJSON(object.idempotencyLevel)
         : isSet(object.idempotency_level)
-          ? methodOptions_IdempotencyLevelFromJSON(object.idempotency_level)
-          : 0,
+        ? methodOptions_IdempotencyLevelFromJSON(object.idempotency_level)
+        : 0,
       features: isSet(object.features) ? FeatureSet.fromJSON(object.features) : undefined,
       uninterpretedOption: globalThis.Array.isArray(object?.uninterpretedOption)
         ? object.uninterpretedOption.map((e: any) => UninterpretedOption.fromJSON(e))
         : globalThis.Array.isArray(object?.uninterpreted_option)
-          ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
-          : [],
+        ? object.uninterpreted_option.map((e: any) => UninterpretedOption.fromJSON(e))
+        : [],
     };
   },
 
@@ -6541,12 +6611,10 @@ export const MethodOptions: MessageFns<MethodOptions> = {
     const message = createBaseMethodOptions();
     message.deprecated = object.deprecated ?? false;
     message.idempotencyLevel = object.idempotencyLevel ?? 0;
-    message.features =
-      object.features !== undefined && object.features !== null
-        ? FeatureSet.fromPartial(object.features)
-        : undefined;
-    message.uninterpretedOption =
-      object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
+    message.features = (object.features !== undefined && object.features !== null)
+      ? FeatureSet.fromPartial(object.features)
+      : undefined;
+    message.uninterpretedOption = object.uninterpretedOption?.map((e) => UninterpretedOption.fromPartial(e)) || [];
     return message;
   },
 };
@@ -6554,12 +6622,12 @@ export const MethodOptions: MessageFns<MethodOptions> = {
 function createBaseUninterpretedOption(): UninterpretedOption {
   return {
     name: [],
-    identifierValue: '',
+    identifierValue: "",
     positiveIntValue: 0n,
     negativeIntValue: 0n,
     doubleValue: 0,
     stringValue: Buffer.alloc(0),
-    aggregateValue: '',
+    aggregateValue: "",
   };
 }
 
@@ -6568,22 +6636,18 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
     for (const v of message.name) {
       UninterpretedOption_NamePart.encode(v!, writer.uint32(18).fork()).join();
     }
-    if (message.identifierValue !== undefined && message.identifierValue !== '') {
+    if (message.identifierValue !== undefined && message.identifierValue !== "") {
       writer.uint32(26).string(message.identifierValue);
     }
     if (message.positiveIntValue !== undefined && message.positiveIntValue !== 0n) {
       if (BigInt.asUintN(64, message.positiveIntValue) !== message.positiveIntValue) {
-        throw new globalThis.Error(
-          'value provided for field message.positiveIntValue of type uint64 too large',
-        );
+        throw new globalThis.Error("value provided for field message.positiveIntValue of type uint64 too large");
       }
       writer.uint32(32).uint64(message.positiveIntValue);
     }
     if (message.negativeIntValue !== undefined && message.negativeIntValue !== 0n) {
       if (BigInt.asIntN(64, message.negativeIntValue) !== message.negativeIntValue) {
-        throw new globalThis.Error(
-          'value provided for field message.negativeIntValue of type int64 too large',
-        );
+        throw new globalThis.Error("value provided for field message.negativeIntValue of type int64 too large");
       }
       writer.uint32(40).int64(message.negativeIntValue);
     }
@@ -6593,7 +6657,7 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
     if (message.stringValue !== undefined && message.stringValue.length !== 0) {
       writer.uint32(58).bytes(message.stringValue);
     }
-    if (message.aggregateValue !== undefined && message.aggregateValue !== '') {
+    if (message.aggregateValue !== undefined && message.aggregateValue !== "") {
       writer.uint32(66).string(message.aggregateValue);
     }
     return writer;
@@ -6603,7 +6667,7 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -6688,33 +6752,33 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
       identifierValue: isSet(object.identifierValue)
         ? globalThis.String(object.identifierValue)
         : isSet(object.identifier_value)
-          ? globalThis.String(object.identifier_value)
-          : '',
+        ? globalThis.String(object.identifier_value)
+        : "",
       positiveIntValue: isSet(object.positiveIntValue)
         ? BigInt(object.positiveIntValue)
         : isSet(object.positive_int_value)
-          ? BigInt(object.positive_int_value)
-          : 0n,
+        ? BigInt(object.positive_int_value)
+        : 0n,
       negativeIntValue: isSet(object.negativeIntValue)
         ? BigInt(object.negativeIntValue)
         : isSet(object.negative_int_value)
-          ? BigInt(object.negative_int_value)
-          : 0n,
+        ? BigInt(object.negative_int_value)
+        : 0n,
       doubleValue: isSet(object.doubleValue)
         ? globalThis.Number(object.doubleValue)
         : isSet(object.double_value)
-          ? globalThis.Number(object.double_value)
-          : 0,
+        ? globalThis.Number(object.double_value)
+        : 0,
       stringValue: isSet(object.stringValue)
         ? Buffer.from(bytesFromBase64(object.stringValue))
         : isSet(object.string_value)
-          ? Buffer.from(bytesFromBase64(object.string_value))
-          : Buffer.alloc(0),
+        ? Buffer.from(bytesFromBase64(object.string_value))
+        : Buffer.alloc(0),
       aggregateValue: isSet(object.aggregateValue)
         ? globalThis.String(object.aggregateValue)
         : isSet(object.aggregate_value)
-          ? globalThis.String(object.aggregate_value)
-          : '',
+        ? globalThis.String(object.aggregate_value)
+        : "",
     };
   },
 
@@ -6723,7 +6787,7 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
     if (message.name?.length) {
       obj.name = message.name.map((e) => UninterpretedOption_NamePart.toJSON(e));
     }
-    if (message.identifierValue !== undefined && message.identifierValue !== '') {
+    if (message.identifierValue !== undefined && message.identifierValue !== "") {
       obj.identifierValue = message.identifierValue;
     }
     if (message.positiveIntValue !== undefined && message.positiveIntValue !== 0n) {
@@ -6738,7 +6802,7 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
     if (message.stringValue !== undefined && message.stringValue.length !== 0) {
       obj.stringValue = base64FromBytes(message.stringValue);
     }
-    if (message.aggregateValue !== undefined && message.aggregateValue !== '') {
+    if (message.aggregateValue !== undefined && message.aggregateValue !== "") {
       obj.aggregateValue = message.aggregateValue;
     }
     return obj;
@@ -6750,29 +6814,27 @@ export const UninterpretedOption: MessageFns<UninterpretedOption> = {
   fromPartial<I extends Exact<DeepPartial<UninterpretedOption>, I>>(object: I): UninterpretedOption {
     const message = createBaseUninterpretedOption();
     message.name = object.name?.map((e) => UninterpretedOption_NamePart.fromPartial(e)) || [];
-    message.identifierValue = object.identifierValue ?? '';
-    message.positiveIntValue =
-      object.positiveIntValue !== undefined && object.positiveIntValue !== null
-        ? BigInt(object.positiveIntValue)
-        : 0n;
-    message.negativeIntValue =
-      object.negativeIntValue !== undefined && object.negativeIntValue !== null
-        ? BigInt(object.negativeIntValue)
-        : 0n;
+    message.identifierValue = object.identifierValue ?? "";
+    message.positiveIntValue = (object.positiveIntValue !== undefined && object.positiveIntValue !== null)
+      ? BigInt(object.positiveIntValue)
+      : 0n;
+    message.negativeIntValue = (object.negativeIntValue !== undefined && object.negativeIntValue !== null)
+      ? BigInt(object.negativeIntValue)
+      : 0n;
     message.doubleValue = object.doubleValue ?? 0;
     message.stringValue = object.stringValue ?? Buffer.alloc(0);
-    message.aggregateValue = object.aggregateValue ?? '';
+    message.aggregateValue = object.aggregateValue ?? "";
     return message;
   },
 };
 
 function createBaseUninterpretedOption_NamePart(): UninterpretedOption_NamePart {
-  return { namePart: '', isExtension: false };
+  return { namePart: "", isExtension: false };
 }
 
 export const UninterpretedOption_NamePart: MessageFns<UninterpretedOption_NamePart> = {
   encode(message: UninterpretedOption_NamePart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.namePart !== '') {
+    if (message.namePart !== "") {
       writer.uint32(10).string(message.namePart);
     }
     if (message.isExtension !== false) {
@@ -6785,7 +6847,7 @@ export const UninterpretedOption_NamePart: MessageFns<UninterpretedOption_NamePa
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -6827,19 +6889,19 @@ export const UninterpretedOption_NamePart: MessageFns<UninterpretedOption_NamePa
       namePart: isSet(object.namePart)
         ? globalThis.String(object.namePart)
         : isSet(object.name_part)
-          ? globalThis.String(object.name_part)
-          : '',
+        ? globalThis.String(object.name_part)
+        : "",
       isExtension: isSet(object.isExtension)
         ? globalThis.Boolean(object.isExtension)
         : isSet(object.is_extension)
-          ? globalThis.Boolean(object.is_extension)
-          : false,
+        ? globalThis.Boolean(object.is_extension)
+        : false,
     };
   },
 
   toJSON(message: UninterpretedOption_NamePart): unknown {
     const obj: any = {};
-    if (message.namePart !== '') {
+    if (message.namePart !== "") {
       obj.namePart = message.namePart;
     }
     if (message.isExtension !== false) {
@@ -6848,16 +6910,12 @@ export const UninterpretedOption_NamePart: MessageFns<UninterpretedOption_NamePa
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<UninterpretedOption_NamePart>, I>>(
-    base?: I,
-  ): UninterpretedOption_NamePart {
+  create<I extends Exact<DeepPartial<UninterpretedOption_NamePart>, I>>(base?: I): UninterpretedOption_NamePart {
     return UninterpretedOption_NamePart.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<UninterpretedOption_NamePart>, I>>(
-    object: I,
-  ): UninterpretedOption_NamePart {
+  fromPartial<I extends Exact<DeepPartial<UninterpretedOption_NamePart>, I>>(object: I): UninterpretedOption_NamePart {
     const message = createBaseUninterpretedOption_NamePart();
-    message.namePart = object.namePart ?? '';
+    message.namePart = object.namePart ?? "";
     message.isExtension = object.isExtension ?? false;
     return message;
   },
@@ -6913,7 +6971,7 @@ export const FeatureSet: MessageFns<FeatureSet> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7011,48 +7069,48 @@ export const FeatureSet: MessageFns<FeatureSet> = {
       fieldPresence: isSet(object.fieldPresence)
         ? featureSet_FieldPresenceFromJSON(object.fieldPresence)
         : isSet(object.field_presence)
-          ? featureSet_FieldPresenceFromJSON(object.field_presence)
-          : 0,
+        ? featureSet_FieldPresenceFromJSON(object.field_presence)
+        : 0,
       enumType: isSet(object.enumType)
         ? featureSet_EnumTypeFromJSON(object.enumType)
         : isSet(object.enum_type)
-          ? featureSet_EnumTypeFromJSON(object.enum_type)
-          : 0,
+        ? featureSet_EnumTypeFromJSON(object.enum_type)
+        : 0,
       repeatedFieldEncoding: isSet(object.repeatedFieldEncoding)
         ? featureSet_RepeatedFieldEncodingFromJSON(object.repeatedFieldEncoding)
         : isSet(object.repeated_field_encoding)
-          ? featureSet_RepeatedFieldEncodingFromJSON(object.repeated_field_encoding)
-          : 0,
+        ? featureSet_RepeatedFieldEncodingFromJSON(object.repeated_field_encoding)
+        : 0,
       utf8Validation: isSet(object.utf8Validation)
         ? featureSet_Utf8ValidationFromJSON(object.utf8Validation)
         : isSet(object.utf8_validation)
-          ? featureSet_Utf8ValidationFromJSON(object.utf8_validation)
-          : 0,
+        ? featureSet_Utf8ValidationFromJSON(object.utf8_validation)
+        : 0,
       messageEncoding: isSet(object.messageEncoding)
         ? featureSet_MessageEncodingFromJSON(object.messageEncoding)
         : isSet(object.message_encoding)
-          ? featureSet_MessageEncodingFromJSON(object.message_encoding)
-          : 0,
+        ? featureSet_MessageEncodingFromJSON(object.message_encoding)
+        : 0,
       jsonFormat: isSet(object.jsonFormat)
         ? featureSet_JsonFormatFromJSON(object.jsonFormat)
         : isSet(object.json_format)
-          ? featureSet_JsonFormatFromJSON(object.json_format)
-          : 0,
+        ? featureSet_JsonFormatFromJSON(object.json_format)
+        : 0,
       enforceNamingStyle: isSet(object.enforceNamingStyle)
         ? featureSet_EnforceNamingStyleFromJSON(object.enforceNamingStyle)
         : isSet(object.enforce_naming_style)
-          ? featureSet_EnforceNamingStyleFromJSON(object.enforce_naming_style)
-          : 0,
+        ? featureSet_EnforceNamingStyleFromJSON(object.enforce_naming_style)
+        : 0,
       defaultSymbolVisibility: isSet(object.defaultSymbolVisibility)
         ? featureSet_VisibilityFeature_DefaultSymbolVisibilityFromJSON(object.defaultSymbolVisibility)
         : isSet(object.default_symbol_visibility)
-          ? featureSet_VisibilityFeature_DefaultSymbolVisibilityFromJSON(object.default_symbol_visibility)
-          : 0,
+        ? featureSet_VisibilityFeature_DefaultSymbolVisibilityFromJSON(object.default_symbol_visibility)
+        : 0,
       enforceProtoLimits: isSet(object.enforceProtoLimits)
         ? featureSet_ProtoLimitsFeature_EnforceProtoLimitsFromJSON(object.enforceProtoLimits)
         : isSet(object.enforce_proto_limits)
-          ? featureSet_ProtoLimitsFeature_EnforceProtoLimitsFromJSON(object.enforce_proto_limits)
-          : 0,
+        ? featureSet_ProtoLimitsFeature_EnforceProtoLimitsFromJSON(object.enforce_proto_limits)
+        : 0,
     };
   },
 
@@ -7085,9 +7143,7 @@ export const FeatureSet: MessageFns<FeatureSet> = {
       );
     }
     if (message.enforceProtoLimits !== undefined && message.enforceProtoLimits !== 0) {
-      obj.enforceProtoLimits = featureSet_ProtoLimitsFeature_EnforceProtoLimitsToJSON(
-        message.enforceProtoLimits,
-      );
+      obj.enforceProtoLimits = featureSet_ProtoLimitsFeature_EnforceProtoLimitsToJSON(message.enforceProtoLimits);
     }
     return obj;
   },
@@ -7123,7 +7179,7 @@ export const FeatureSet_VisibilityFeature: MessageFns<FeatureSet_VisibilityFeatu
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7153,14 +7209,10 @@ export const FeatureSet_VisibilityFeature: MessageFns<FeatureSet_VisibilityFeatu
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<FeatureSet_VisibilityFeature>, I>>(
-    base?: I,
-  ): FeatureSet_VisibilityFeature {
+  create<I extends Exact<DeepPartial<FeatureSet_VisibilityFeature>, I>>(base?: I): FeatureSet_VisibilityFeature {
     return FeatureSet_VisibilityFeature.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<FeatureSet_VisibilityFeature>, I>>(
-    _: I,
-  ): FeatureSet_VisibilityFeature {
+  fromPartial<I extends Exact<DeepPartial<FeatureSet_VisibilityFeature>, I>>(_: I): FeatureSet_VisibilityFeature {
     const message = createBaseFeatureSet_VisibilityFeature();
     return message;
   },
@@ -7179,7 +7231,7 @@ export const FeatureSet_ProtoLimitsFeature: MessageFns<FeatureSet_ProtoLimitsFea
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7209,14 +7261,10 @@ export const FeatureSet_ProtoLimitsFeature: MessageFns<FeatureSet_ProtoLimitsFea
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<FeatureSet_ProtoLimitsFeature>, I>>(
-    base?: I,
-  ): FeatureSet_ProtoLimitsFeature {
+  create<I extends Exact<DeepPartial<FeatureSet_ProtoLimitsFeature>, I>>(base?: I): FeatureSet_ProtoLimitsFeature {
     return FeatureSet_ProtoLimitsFeature.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<FeatureSet_ProtoLimitsFeature>, I>>(
-    _: I,
-  ): FeatureSet_ProtoLimitsFeature {
+  fromPartial<I extends Exact<DeepPartial<FeatureSet_ProtoLimitsFeature>, I>>(_: I): FeatureSet_ProtoLimitsFeature {
     const message = createBaseFeatureSet_ProtoLimitsFeature();
     return message;
   },
@@ -7244,7 +7292,7 @@ export const FeatureSetDefaults: MessageFns<FeatureSetDefaults> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7258,9 +7306,7 @@ export const FeatureSetDefaults: MessageFns<FeatureSetDefaults> = {
               break;
             }
 
-            message.defaults.push(
-              FeatureSetDefaults_FeatureSetEditionDefault.decode(reader, reader.uint32()),
-            );
+            message.defaults.push(FeatureSetDefaults_FeatureSetEditionDefault.decode(reader, reader.uint32()));
             continue;
           }
           case 4: {
@@ -7299,13 +7345,13 @@ export const FeatureSetDefaults: MessageFns<FeatureSetDefaults> = {
       minimumEdition: isSet(object.minimumEdition)
         ? editionFromJSON(object.minimumEdition)
         : isSet(object.minimum_edition)
-          ? editionFromJSON(object.minimum_edition)
-          : 0,
+        ? editionFromJSON(object.minimum_edition)
+        : 0,
       maximumEdition: isSet(object.maximumEdition)
         ? editionFromJSON(object.maximumEdition)
         : isSet(object.maximum_edition)
-          ? editionFromJSON(object.maximum_edition)
-          : 0,
+        ? editionFromJSON(object.maximum_edition)
+        : 0,
     };
   },
 
@@ -7328,8 +7374,7 @@ export const FeatureSetDefaults: MessageFns<FeatureSetDefaults> = {
   },
   fromPartial<I extends Exact<DeepPartial<FeatureSetDefaults>, I>>(object: I): FeatureSetDefaults {
     const message = createBaseFeatureSetDefaults();
-    message.defaults =
-      object.defaults?.map((e) => FeatureSetDefaults_FeatureSetEditionDefault.fromPartial(e)) || [];
+    message.defaults = object.defaults?.map((e) => FeatureSetDefaults_FeatureSetEditionDefault.fromPartial(e)) || [];
     message.minimumEdition = object.minimumEdition ?? 0;
     message.maximumEdition = object.maximumEdition ?? 0;
     return message;
@@ -7340,124 +7385,121 @@ function createBaseFeatureSetDefaults_FeatureSetEditionDefault(): FeatureSetDefa
   return { edition: 0, overridableFeatures: undefined, fixedFeatures: undefined };
 }
 
-export const FeatureSetDefaults_FeatureSetEditionDefault: MessageFns<FeatureSetDefaults_FeatureSetEditionDefault> =
-  {
-    encode(
-      message: FeatureSetDefaults_FeatureSetEditionDefault,
-      writer: BinaryWriter = new BinaryWriter(),
-    ): BinaryWriter {
-      if (message.edition !== undefined && message.edition !== 0) {
-        writer.uint32(24).int32(message.edition);
-      }
-      if (message.overridableFeatures !== undefined) {
-        FeatureSet.encode(message.overridableFeatures, writer.uint32(34).fork()).join();
-      }
-      if (message.fixedFeatures !== undefined) {
-        FeatureSet.encode(message.fixedFeatures, writer.uint32(42).fork()).join();
-      }
-      return writer;
-    },
+export const FeatureSetDefaults_FeatureSetEditionDefault: MessageFns<FeatureSetDefaults_FeatureSetEditionDefault> = {
+  encode(
+    message: FeatureSetDefaults_FeatureSetEditionDefault,
+    writer: BinaryWriter = new BinaryWriter(),
+  ): BinaryWriter {
+    if (message.edition !== undefined && message.edition !== 0) {
+      writer.uint32(24).int32(message.edition);
+    }
+    if (message.overridableFeatures !== undefined) {
+      FeatureSet.encode(message.overridableFeatures, writer.uint32(34).fork()).join();
+    }
+    if (message.fixedFeatures !== undefined) {
+      FeatureSet.encode(message.fixedFeatures, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
 
-    decode(input: BinaryReader | Uint8Array, length?: number): FeatureSetDefaults_FeatureSetEditionDefault {
-      const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-      const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-      if (previousRecursionDepth >= 100) {
-        throw new globalThis.Error('protobuf decode recursion limit exceeded');
-      }
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-      try {
-        const end = length === undefined ? reader.len : reader.pos + length;
-        const message = createBaseFeatureSetDefaults_FeatureSetEditionDefault();
-        while (reader.pos < end) {
-          const tag = reader.uint32();
-          switch (tag >>> 3) {
-            case 3: {
-              if (tag !== 24) {
-                break;
-              }
-
-              message.edition = reader.int32() as any;
-              continue;
-            }
-            case 4: {
-              if (tag !== 34) {
-                break;
-              }
-
-              message.overridableFeatures = FeatureSet.decode(reader, reader.uint32());
-              continue;
-            }
-            case 5: {
-              if (tag !== 42) {
-                break;
-              }
-
-              message.fixedFeatures = FeatureSet.decode(reader, reader.uint32());
-              continue;
-            }
-          }
-          if ((tag & 7) === 4 || tag === 0) {
-            break;
-          }
-          reader.skip(tag & 7);
-        }
-        return message;
-      } finally {
-        (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-      }
-    },
-
-    fromJSON(object: any): FeatureSetDefaults_FeatureSetEditionDefault {
-      return {
-        edition: isSet(object.edition) ? editionFromJSON(object.edition) : 0,
-        overridableFeatures: isSet(object.overridableFeatures)
-          ? FeatureSet.fromJSON(object.overridableFeatures)
-          : isSet(object.overridable_features)
-            ? FeatureSet.fromJSON(object.overridable_features)
-            : undefined,
-        fixedFeatures: isSet(object.fixedFeatures)
-          ? FeatureSet.fromJSON(object.fixedFeatures)
-          : isSet(object.fixed_features)
-            ? FeatureSet.fromJSON(object.fixed_features)
-            : undefined,
-      };
-    },
-
-    toJSON(message: FeatureSetDefaults_FeatureSetEditionDefault): unknown {
-      const obj: any = {};
-      if (message.edition !== undefined && message.edition !== 0) {
-        obj.edition = editionToJSON(message.edition);
-      }
-      if (message.overridableFeatures !== undefined) {
-        obj.overridableFeatures = FeatureSet.toJSON(message.overridableFeatures);
-      }
-      if (message.fixedFeatures !== undefined) {
-        obj.fixedFeatures = FeatureSet.toJSON(message.fixedFeatures);
-      }
-      return obj;
-    },
-
-    create<I extends Exact<DeepPartial<FeatureSetDefaults_FeatureSetEditionDefault>, I>>(
-      base?: I,
-    ): FeatureSetDefaults_FeatureSetEditionDefault {
-      return FeatureSetDefaults_FeatureSetEditionDefault.fromPartial(base ?? ({} as any));
-    },
-    fromPartial<I extends Exact<DeepPartial<FeatureSetDefaults_FeatureSetEditionDefault>, I>>(
-      object: I,
-    ): FeatureSetDefaults_FeatureSetEditionDefault {
+  decode(input: BinaryReader | Uint8Array, length?: number): FeatureSetDefaults_FeatureSetEditionDefault {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
       const message = createBaseFeatureSetDefaults_FeatureSetEditionDefault();
-      message.edition = object.edition ?? 0;
-      message.overridableFeatures =
-        object.overridableFeatures !== undefined && object.overridableFeatures !== null
-          ? FeatureSet.fromPartial(object.overridableFeatures)
-          : undefined;
-      message.fixedFeatures =
-        object.fixedFeatures !== undefined && object.fixedFeatures !== null
-          ? FeatureSet.fromPartial(object.fixedFeatures)
-          : undefined;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.edition = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.overridableFeatures = FeatureSet.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.fixedFeatures = FeatureSet.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
       return message;
-    },
-  };
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FeatureSetDefaults_FeatureSetEditionDefault {
+    return {
+      edition: isSet(object.edition) ? editionFromJSON(object.edition) : 0,
+      overridableFeatures: isSet(object.overridableFeatures)
+        ? FeatureSet.fromJSON(object.overridableFeatures)
+        : isSet(object.overridable_features)
+        ? FeatureSet.fromJSON(object.overridable_features)
+        : undefined,
+      fixedFeatures: isSet(object.fixedFeatures)
+        ? FeatureSet.fromJSON(object.fixedFeatures)
+        : isSet(object.fixed_features)
+        ? FeatureSet.fromJSON(object.fixed_features)
+        : undefined,
+    };
+  },
+
+  toJSON(message: FeatureSetDefaults_FeatureSetEditionDefault): unknown {
+    const obj: any = {};
+    if (message.edition !== undefined && message.edition !== 0) {
+      obj.edition = editionToJSON(message.edition);
+    }
+    if (message.overridableFeatures !== undefined) {
+      obj.overridableFeatures = FeatureSet.toJSON(message.overridableFeatures);
+    }
+    if (message.fixedFeatures !== undefined) {
+      obj.fixedFeatures = FeatureSet.toJSON(message.fixedFeatures);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FeatureSetDefaults_FeatureSetEditionDefault>, I>>(
+    base?: I,
+  ): FeatureSetDefaults_FeatureSetEditionDefault {
+    return FeatureSetDefaults_FeatureSetEditionDefault.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FeatureSetDefaults_FeatureSetEditionDefault>, I>>(
+    object: I,
+  ): FeatureSetDefaults_FeatureSetEditionDefault {
+    const message = createBaseFeatureSetDefaults_FeatureSetEditionDefault();
+    message.edition = object.edition ?? 0;
+    message.overridableFeatures = (object.overridableFeatures !== undefined && object.overridableFeatures !== null)
+      ? FeatureSet.fromPartial(object.overridableFeatures)
+      : undefined;
+    message.fixedFeatures = (object.fixedFeatures !== undefined && object.fixedFeatures !== null)
+      ? FeatureSet.fromPartial(object.fixedFeatures)
+      : undefined;
+    return message;
+  },
+};
 
 function createBaseSourceCodeInfo(): SourceCodeInfo {
   return { location: [] };
@@ -7475,7 +7517,7 @@ export const SourceCodeInfo: MessageFns<SourceCodeInfo> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7531,7 +7573,7 @@ export const SourceCodeInfo: MessageFns<SourceCodeInfo> = {
 };
 
 function createBaseSourceCodeInfo_Location(): SourceCodeInfo_Location {
-  return { path: [], span: [], leadingComments: '', trailingComments: '', leadingDetachedComments: [] };
+  return { path: [], span: [], leadingComments: "", trailingComments: "", leadingDetachedComments: [] };
 }
 
 export const SourceCodeInfo_Location: MessageFns<SourceCodeInfo_Location> = {
@@ -7550,10 +7592,10 @@ export const SourceCodeInfo_Location: MessageFns<SourceCodeInfo_Location> = {
       }
       writer.join();
     }
-    if (message.leadingComments !== undefined && message.leadingComments !== '') {
+    if (message.leadingComments !== undefined && message.leadingComments !== "") {
       writer.uint32(26).string(message.leadingComments);
     }
-    if (message.trailingComments !== undefined && message.trailingComments !== '') {
+    if (message.trailingComments !== undefined && message.trailingComments !== "") {
       writer.uint32(34).string(message.trailingComments);
     }
     for (const v of message.leadingDetachedComments) {
@@ -7566,7 +7608,7 @@ export const SourceCodeInfo_Location: MessageFns<SourceCodeInfo_Location> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7654,18 +7696,18 @@ export const SourceCodeInfo_Location: MessageFns<SourceCodeInfo_Location> = {
       leadingComments: isSet(object.leadingComments)
         ? globalThis.String(object.leadingComments)
         : isSet(object.leading_comments)
-          ? globalThis.String(object.leading_comments)
-          : '',
+        ? globalThis.String(object.leading_comments)
+        : "",
       trailingComments: isSet(object.trailingComments)
         ? globalThis.String(object.trailingComments)
         : isSet(object.trailing_comments)
-          ? globalThis.String(object.trailing_comments)
-          : '',
+        ? globalThis.String(object.trailing_comments)
+        : "",
       leadingDetachedComments: globalThis.Array.isArray(object?.leadingDetachedComments)
         ? object.leadingDetachedComments.map((e: any) => globalThis.String(e))
         : globalThis.Array.isArray(object?.leading_detached_comments)
-          ? object.leading_detached_comments.map((e: any) => globalThis.String(e))
-          : [],
+        ? object.leading_detached_comments.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -7677,10 +7719,10 @@ export const SourceCodeInfo_Location: MessageFns<SourceCodeInfo_Location> = {
     if (message.span?.length) {
       obj.span = message.span.map((e) => Math.round(e));
     }
-    if (message.leadingComments !== undefined && message.leadingComments !== '') {
+    if (message.leadingComments !== undefined && message.leadingComments !== "") {
       obj.leadingComments = message.leadingComments;
     }
-    if (message.trailingComments !== undefined && message.trailingComments !== '') {
+    if (message.trailingComments !== undefined && message.trailingComments !== "") {
       obj.trailingComments = message.trailingComments;
     }
     if (message.leadingDetachedComments?.length) {
@@ -7696,8 +7738,8 @@ export const SourceCodeInfo_Location: MessageFns<SourceCodeInfo_Location> = {
     const message = createBaseSourceCodeInfo_Location();
     message.path = object.path?.map((e) => e) || [];
     message.span = object.span?.map((e) => e) || [];
-    message.leadingComments = object.leadingComments ?? '';
-    message.trailingComments = object.trailingComments ?? '';
+    message.leadingComments = object.leadingComments ?? "";
+    message.trailingComments = object.trailingComments ?? "";
     message.leadingDetachedComments = object.leadingDetachedComments?.map((e) => e) || [];
     return message;
   },
@@ -7719,7 +7761,7 @@ export const GeneratedCodeInfo: MessageFns<GeneratedCodeInfo> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7775,7 +7817,7 @@ export const GeneratedCodeInfo: MessageFns<GeneratedCodeInfo> = {
 };
 
 function createBaseGeneratedCodeInfo_Annotation(): GeneratedCodeInfo_Annotation {
-  return { path: [], sourceFile: '', begin: 0, end: 0, semantic: 0 };
+  return { path: [], sourceFile: "", begin: 0, end: 0, semantic: 0 };
 }
 
 export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotation> = {
@@ -7787,7 +7829,7 @@ export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotati
       }
       writer.join();
     }
-    if (message.sourceFile !== undefined && message.sourceFile !== '') {
+    if (message.sourceFile !== undefined && message.sourceFile !== "") {
       writer.uint32(18).string(message.sourceFile);
     }
     if (message.begin !== undefined && message.begin !== 0) {
@@ -7806,7 +7848,7 @@ export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotati
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -7883,8 +7925,8 @@ export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotati
       sourceFile: isSet(object.sourceFile)
         ? globalThis.String(object.sourceFile)
         : isSet(object.source_file)
-          ? globalThis.String(object.source_file)
-          : '',
+        ? globalThis.String(object.source_file)
+        : "",
       begin: isSet(object.begin) ? globalThis.Number(object.begin) : 0,
       end: isSet(object.end) ? globalThis.Number(object.end) : 0,
       semantic: isSet(object.semantic) ? generatedCodeInfo_Annotation_SemanticFromJSON(object.semantic) : 0,
@@ -7896,7 +7938,7 @@ export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotati
     if (message.path?.length) {
       obj.path = message.path.map((e) => Math.round(e));
     }
-    if (message.sourceFile !== undefined && message.sourceFile !== '') {
+    if (message.sourceFile !== undefined && message.sourceFile !== "") {
       obj.sourceFile = message.sourceFile;
     }
     if (message.begin !== undefined && message.begin !== 0) {
@@ -7911,17 +7953,13 @@ export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotati
     return obj;
   },
 
-  create<I extends Exact<DeepPartial<GeneratedCodeInfo_Annotation>, I>>(
-    base?: I,
-  ): GeneratedCodeInfo_Annotation {
+  create<I extends Exact<DeepPartial<GeneratedCodeInfo_Annotation>, I>>(base?: I): GeneratedCodeInfo_Annotation {
     return GeneratedCodeInfo_Annotation.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<GeneratedCodeInfo_Annotation>, I>>(
-    object: I,
-  ): GeneratedCodeInfo_Annotation {
+  fromPartial<I extends Exact<DeepPartial<GeneratedCodeInfo_Annotation>, I>>(object: I): GeneratedCodeInfo_Annotation {
     const message = createBaseGeneratedCodeInfo_Annotation();
     message.path = object.path?.map((e) => e) || [];
-    message.sourceFile = object.sourceFile ?? '';
+    message.sourceFile = object.sourceFile ?? "";
     message.begin = object.begin ?? 0;
     message.end = object.end ?? 0;
     message.semantic = object.semantic ?? 0;
@@ -7929,10 +7967,7 @@ export const GeneratedCodeInfo_Annotation: MessageFns<GeneratedCodeInfo_Annotati
   },
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -7948,10 +7983,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -7960,100 +7992,91 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.google.protobuf.Edition': Edition,
-    '.google.protobuf.SymbolVisibility': SymbolVisibility,
-    '.google.protobuf.FileDescriptorSet': FileDescriptorSet,
-    '.google.protobuf.FileDescriptorProto': FileDescriptorProto,
-    '.google.protobuf.DescriptorProto': DescriptorProto,
-    '.google.protobuf.DescriptorProto.ExtensionRange': DescriptorProto_ExtensionRange,
-    '.google.protobuf.DescriptorProto.ReservedRange': DescriptorProto_ReservedRange,
-    '.google.protobuf.ExtensionRangeOptions': ExtensionRangeOptions,
-    '.google.protobuf.ExtensionRangeOptions.VerificationState': ExtensionRangeOptions_VerificationState,
-    '.google.protobuf.ExtensionRangeOptions.Declaration': ExtensionRangeOptions_Declaration,
-    '.google.protobuf.FieldDescriptorProto': FieldDescriptorProto,
-    '.google.protobuf.FieldDescriptorProto.Type': FieldDescriptorProto_Type,
-    '.google.protobuf.FieldDescriptorProto.Label': FieldDescriptorProto_Label,
-    '.google.protobuf.OneofDescriptorProto': OneofDescriptorProto,
-    '.google.protobuf.EnumDescriptorProto': EnumDescriptorProto,
-    '.google.protobuf.EnumDescriptorProto.EnumReservedRange': EnumDescriptorProto_EnumReservedRange,
-    '.google.protobuf.EnumValueDescriptorProto': EnumValueDescriptorProto,
-    '.google.protobuf.ServiceDescriptorProto': ServiceDescriptorProto,
-    '.google.protobuf.MethodDescriptorProto': MethodDescriptorProto,
-    '.google.protobuf.FileOptions': FileOptions,
-    '.google.protobuf.FileOptions.OptimizeMode': FileOptions_OptimizeMode,
-    '.google.protobuf.MessageOptions': MessageOptions,
-    '.google.protobuf.FieldOptions': FieldOptions,
-    '.google.protobuf.FieldOptions.CType': FieldOptions_CType,
-    '.google.protobuf.FieldOptions.JSType': FieldOptions_JSType,
-    '.google.protobuf.FieldOptions.OptionRetention': FieldOptions_OptionRetention,
-    '.google.protobuf.FieldOptions.OptionTargetType': FieldOptions_OptionTargetType,
-    '.google.protobuf.FieldOptions.EditionDefault': FieldOptions_EditionDefault,
-    '.google.protobuf.FieldOptions.FeatureSupport': FieldOptions_FeatureSupport,
-    '.google.protobuf.OneofOptions': OneofOptions,
-    '.google.protobuf.EnumOptions': EnumOptions,
-    '.google.protobuf.EnumValueOptions': EnumValueOptions,
-    '.google.protobuf.ServiceOptions': ServiceOptions,
-    '.google.protobuf.MethodOptions': MethodOptions,
-    '.google.protobuf.MethodOptions.IdempotencyLevel': MethodOptions_IdempotencyLevel,
-    '.google.protobuf.UninterpretedOption': UninterpretedOption,
-    '.google.protobuf.UninterpretedOption.NamePart': UninterpretedOption_NamePart,
-    '.google.protobuf.FeatureSet': FeatureSet,
-    '.google.protobuf.FeatureSet.FieldPresence': FeatureSet_FieldPresence,
-    '.google.protobuf.FeatureSet.EnumType': FeatureSet_EnumType,
-    '.google.protobuf.FeatureSet.RepeatedFieldEncoding': FeatureSet_RepeatedFieldEncoding,
-    '.google.protobuf.FeatureSet.Utf8Validation': FeatureSet_Utf8Validation,
-    '.google.protobuf.FeatureSet.MessageEncoding': FeatureSet_MessageEncoding,
-    '.google.protobuf.FeatureSet.JsonFormat': FeatureSet_JsonFormat,
-    '.google.protobuf.FeatureSet.EnforceNamingStyle': FeatureSet_EnforceNamingStyle,
-    '.google.protobuf.FeatureSet.VisibilityFeature': FeatureSet_VisibilityFeature,
-    '.google.protobuf.FeatureSet.VisibilityFeature.DefaultSymbolVisibility':
+    ".google.protobuf.Edition": Edition,
+    ".google.protobuf.SymbolVisibility": SymbolVisibility,
+    ".google.protobuf.FileDescriptorSet": FileDescriptorSet,
+    ".google.protobuf.FileDescriptorProto": FileDescriptorProto,
+    ".google.protobuf.DescriptorProto": DescriptorProto,
+    ".google.protobuf.DescriptorProto.ExtensionRange": DescriptorProto_ExtensionRange,
+    ".google.protobuf.DescriptorProto.ReservedRange": DescriptorProto_ReservedRange,
+    ".google.protobuf.ExtensionRangeOptions": ExtensionRangeOptions,
+    ".google.protobuf.ExtensionRangeOptions.VerificationState": ExtensionRangeOptions_VerificationState,
+    ".google.protobuf.ExtensionRangeOptions.Declaration": ExtensionRangeOptions_Declaration,
+    ".google.protobuf.FieldDescriptorProto": FieldDescriptorProto,
+    ".google.protobuf.FieldDescriptorProto.Type": FieldDescriptorProto_Type,
+    ".google.protobuf.FieldDescriptorProto.Label": FieldDescriptorProto_Label,
+    ".google.protobuf.OneofDescriptorProto": OneofDescriptorProto,
+    ".google.protobuf.EnumDescriptorProto": EnumDescriptorProto,
+    ".google.protobuf.EnumDescriptorProto.EnumReservedRange": EnumDescriptorProto_EnumReservedRange,
+    ".google.protobuf.EnumValueDescriptorProto": EnumValueDescriptorProto,
+    ".google.protobuf.ServiceDescriptorProto": ServiceDescriptorProto,
+    ".google.protobuf.MethodDescriptorProto": MethodDescriptorProto,
+    ".google.protobuf.FileOptions": FileOptions,
+    ".google.protobuf.FileOptions.OptimizeMode": FileOptions_OptimizeMode,
+    ".google.protobuf.MessageOptions": MessageOptions,
+    ".google.protobuf.FieldOptions": FieldOptions,
+    ".google.protobuf.FieldOptions.CType": FieldOptions_CType,
+    ".google.protobuf.FieldOptions.JSType": FieldOptions_JSType,
+    ".google.protobuf.FieldOptions.OptionRetention": FieldOptions_OptionRetention,
+    ".google.protobuf.FieldOptions.OptionTargetType": FieldOptions_OptionTargetType,
+    ".google.protobuf.FieldOptions.EditionDefault": FieldOptions_EditionDefault,
+    ".google.protobuf.FieldOptions.FeatureSupport": FieldOptions_FeatureSupport,
+    ".google.protobuf.OneofOptions": OneofOptions,
+    ".google.protobuf.EnumOptions": EnumOptions,
+    ".google.protobuf.EnumValueOptions": EnumValueOptions,
+    ".google.protobuf.ServiceOptions": ServiceOptions,
+    ".google.protobuf.MethodOptions": MethodOptions,
+    ".google.protobuf.MethodOptions.IdempotencyLevel": MethodOptions_IdempotencyLevel,
+    ".google.protobuf.UninterpretedOption": UninterpretedOption,
+    ".google.protobuf.UninterpretedOption.NamePart": UninterpretedOption_NamePart,
+    ".google.protobuf.FeatureSet": FeatureSet,
+    ".google.protobuf.FeatureSet.FieldPresence": FeatureSet_FieldPresence,
+    ".google.protobuf.FeatureSet.EnumType": FeatureSet_EnumType,
+    ".google.protobuf.FeatureSet.RepeatedFieldEncoding": FeatureSet_RepeatedFieldEncoding,
+    ".google.protobuf.FeatureSet.Utf8Validation": FeatureSet_Utf8Validation,
+    ".google.protobuf.FeatureSet.MessageEncoding": FeatureSet_MessageEncoding,
+    ".google.protobuf.FeatureSet.JsonFormat": FeatureSet_JsonFormat,
+    ".google.protobuf.FeatureSet.EnforceNamingStyle": FeatureSet_EnforceNamingStyle,
+    ".google.protobuf.FeatureSet.VisibilityFeature": FeatureSet_VisibilityFeature,
+    ".google.protobuf.FeatureSet.VisibilityFeature.DefaultSymbolVisibility":
       FeatureSet_VisibilityFeature_DefaultSymbolVisibility,
-    '.google.protobuf.FeatureSet.ProtoLimitsFeature': FeatureSet_ProtoLimitsFeature,
-    '.google.protobuf.FeatureSet.ProtoLimitsFeature.EnforceProtoLimits':
+    ".google.protobuf.FeatureSet.ProtoLimitsFeature": FeatureSet_ProtoLimitsFeature,
+    ".google.protobuf.FeatureSet.ProtoLimitsFeature.EnforceProtoLimits":
       FeatureSet_ProtoLimitsFeature_EnforceProtoLimits,
-    '.google.protobuf.FeatureSetDefaults': FeatureSetDefaults,
-    '.google.protobuf.FeatureSetDefaults.FeatureSetEditionDefault':
-      FeatureSetDefaults_FeatureSetEditionDefault,
-    '.google.protobuf.SourceCodeInfo': SourceCodeInfo,
-    '.google.protobuf.SourceCodeInfo.Location': SourceCodeInfo_Location,
-    '.google.protobuf.GeneratedCodeInfo': GeneratedCodeInfo,
-    '.google.protobuf.GeneratedCodeInfo.Annotation': GeneratedCodeInfo_Annotation,
-    '.google.protobuf.GeneratedCodeInfo.Annotation.Semantic': GeneratedCodeInfo_Annotation_Semantic,
+    ".google.protobuf.FeatureSetDefaults": FeatureSetDefaults,
+    ".google.protobuf.FeatureSetDefaults.FeatureSetEditionDefault": FeatureSetDefaults_FeatureSetEditionDefault,
+    ".google.protobuf.SourceCodeInfo": SourceCodeInfo,
+    ".google.protobuf.SourceCodeInfo.Location": SourceCodeInfo_Location,
+    ".google.protobuf.GeneratedCodeInfo": GeneratedCodeInfo,
+    ".google.protobuf.GeneratedCodeInfo.Annotation": GeneratedCodeInfo_Annotation,
+    ".google.protobuf.GeneratedCodeInfo.Annotation.Semantic": GeneratedCodeInfo_Annotation_Semantic,
   },
   dependencies: [],
 };
 
 function bytesFromBase64(b64: string): Uint8Array {
-  return Uint8Array.from(globalThis.Buffer.from(b64, 'base64'));
+  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
 }
 
 function base64FromBytes(arr: Uint8Array): string {
-  return globalThis.Buffer.from(arr).toString('base64');
+  return globalThis.Buffer.from(arr).toString("base64");
 }
 
 function floatToJson(value: number | null | undefined): number | string | null | undefined {
-  return typeof value === 'number' && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function isSet(value: any): boolean {

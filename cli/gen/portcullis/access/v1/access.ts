@@ -5,13 +5,13 @@
 // source: portcullis/access/v1/access.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
-import { protoMetadata as protoMetadata1 } from '../../../google/protobuf/descriptor.js';
-import { Duration, protoMetadata as protoMetadata2 } from '../../../google/protobuf/duration.js';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { protoMetadata as protoMetadata1 } from "../../../google/protobuf/descriptor.js";
+import { Duration, protoMetadata as protoMetadata2 } from "../../../google/protobuf/duration.js";
 
-export const protobufPackage = 'portcullis.access.v1';
+export const protobufPackage = "portcullis.access.v1";
 
-export const protobufFileName = 'portcullis/access/v1/access.proto';
+export const protobufFileName = "portcullis/access/v1/access.proto";
 
 /** The access rule that every method of a guarded service declares. */
 
@@ -26,7 +26,7 @@ export const Caller = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type Caller = (typeof Caller)[keyof typeof Caller];
+export type Caller = typeof Caller[keyof typeof Caller];
 
 export namespace Caller {
   export type CALLER_UNSPECIFIED = typeof Caller.CALLER_UNSPECIFIED;
@@ -38,16 +38,16 @@ export namespace Caller {
 export function callerFromJSON(object: any): Caller {
   switch (object) {
     case 0:
-    case 'CALLER_UNSPECIFIED':
+    case "CALLER_UNSPECIFIED":
       return Caller.CALLER_UNSPECIFIED;
     case 1:
-    case 'CALLER_USER':
+    case "CALLER_USER":
       return Caller.CALLER_USER;
     case 2:
-    case 'CALLER_SERVICE':
+    case "CALLER_SERVICE":
       return Caller.CALLER_SERVICE;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return Caller.UNRECOGNIZED;
   }
@@ -56,14 +56,14 @@ export function callerFromJSON(object: any): Caller {
 export function callerToJSON(object: Caller): string {
   switch (object) {
     case Caller.CALLER_UNSPECIFIED:
-      return 'CALLER_UNSPECIFIED';
+      return "CALLER_UNSPECIFIED";
     case Caller.CALLER_USER:
-      return 'CALLER_USER';
+      return "CALLER_USER";
     case Caller.CALLER_SERVICE:
-      return 'CALLER_SERVICE';
+      return "CALLER_SERVICE";
     case Caller.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -78,7 +78,7 @@ export const OnStale = {
   UNRECOGNIZED: -1,
 } as const;
 
-export type OnStale = (typeof OnStale)[keyof typeof OnStale];
+export type OnStale = typeof OnStale[keyof typeof OnStale];
 
 export namespace OnStale {
   export type ON_STALE_UNSPECIFIED = typeof OnStale.ON_STALE_UNSPECIFIED;
@@ -90,16 +90,16 @@ export namespace OnStale {
 export function onStaleFromJSON(object: any): OnStale {
   switch (object) {
     case 0:
-    case 'ON_STALE_UNSPECIFIED':
+    case "ON_STALE_UNSPECIFIED":
       return OnStale.ON_STALE_UNSPECIFIED;
     case 1:
-    case 'ON_STALE_REFUSE':
+    case "ON_STALE_REFUSE":
       return OnStale.ON_STALE_REFUSE;
     case 2:
-    case 'ON_STALE_ALLOW':
+    case "ON_STALE_ALLOW":
       return OnStale.ON_STALE_ALLOW;
     case -1:
-    case 'UNRECOGNIZED':
+    case "UNRECOGNIZED":
     default:
       return OnStale.UNRECOGNIZED;
   }
@@ -108,14 +108,14 @@ export function onStaleFromJSON(object: any): OnStale {
 export function onStaleToJSON(object: OnStale): string {
   switch (object) {
     case OnStale.ON_STALE_UNSPECIFIED:
-      return 'ON_STALE_UNSPECIFIED';
+      return "ON_STALE_UNSPECIFIED";
     case OnStale.ON_STALE_REFUSE:
-      return 'ON_STALE_REFUSE';
+      return "ON_STALE_REFUSE";
     case OnStale.ON_STALE_ALLOW:
-      return 'ON_STALE_ALLOW';
+      return "ON_STALE_ALLOW";
     case OnStale.UNRECOGNIZED:
     default:
-      return 'UNRECOGNIZED';
+      return "UNRECOGNIZED";
   }
 }
 
@@ -136,7 +136,9 @@ export interface Rule {
    * The longest time since the caller last proved who it is (claim `auth_time`).
    * Callers without an `auth_time` are refused when this is set.
    */
-  maxAuthAge: Duration | undefined;
+  maxAuthAge:
+    | Duration
+    | undefined;
   /** What to do when this process may no longer trust its revocation list. */
   onStale: OnStale;
   /**
@@ -148,15 +150,7 @@ export interface Rule {
 }
 
 function createBaseRule(): Rule {
-  return {
-    public: false,
-    scopes: [],
-    roles: [],
-    caller: 0,
-    maxAuthAge: undefined,
-    onStale: 0,
-    maxRequestBytes: 0,
-  };
+  return { public: false, scopes: [], roles: [], caller: 0, maxAuthAge: undefined, onStale: 0, maxRequestBytes: 0 };
 }
 
 export const Rule: MessageFns<Rule> = {
@@ -189,7 +183,7 @@ export const Rule: MessageFns<Rule> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -269,28 +263,24 @@ export const Rule: MessageFns<Rule> = {
   fromJSON(object: any): Rule {
     return {
       public: isSet(object.public) ? globalThis.Boolean(object.public) : false,
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
-      roles: globalThis.Array.isArray(object?.roles)
-        ? object.roles.map((e: any) => globalThis.String(e))
-        : [],
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
+      roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => globalThis.String(e)) : [],
       caller: isSet(object.caller) ? callerFromJSON(object.caller) : 0,
       maxAuthAge: isSet(object.maxAuthAge)
         ? Duration.fromJSON(object.maxAuthAge)
         : isSet(object.max_auth_age)
-          ? Duration.fromJSON(object.max_auth_age)
-          : undefined,
+        ? Duration.fromJSON(object.max_auth_age)
+        : undefined,
       onStale: isSet(object.onStale)
         ? onStaleFromJSON(object.onStale)
         : isSet(object.on_stale)
-          ? onStaleFromJSON(object.on_stale)
-          : 0,
+        ? onStaleFromJSON(object.on_stale)
+        : 0,
       maxRequestBytes: isSet(object.maxRequestBytes)
         ? globalThis.Number(object.maxRequestBytes)
         : isSet(object.max_request_bytes)
-          ? globalThis.Number(object.max_request_bytes)
-          : 0,
+        ? globalThis.Number(object.max_request_bytes)
+        : 0,
     };
   },
 
@@ -329,20 +319,16 @@ export const Rule: MessageFns<Rule> = {
     message.scopes = object.scopes?.map((e) => e) || [];
     message.roles = object.roles?.map((e) => e) || [];
     message.caller = object.caller ?? 0;
-    message.maxAuthAge =
-      object.maxAuthAge !== undefined && object.maxAuthAge !== null
-        ? Duration.fromPartial(object.maxAuthAge)
-        : undefined;
+    message.maxAuthAge = (object.maxAuthAge !== undefined && object.maxAuthAge !== null)
+      ? Duration.fromPartial(object.maxAuthAge)
+      : undefined;
     message.onStale = object.onStale ?? 0;
     message.maxRequestBytes = object.maxRequestBytes ?? 0;
     return message;
   },
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -358,10 +344,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -370,32 +353,24 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.portcullis.access.v1.Caller': Caller,
-    '.portcullis.access.v1.OnStale': OnStale,
-    '.portcullis.access.v1.Rule': Rule,
+    ".portcullis.access.v1.Caller": Caller,
+    ".portcullis.access.v1.OnStale": OnStale,
+    ".portcullis.access.v1.Rule": Rule,
   },
   dependencies: [protoMetadata1, protoMetadata2],
 };
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function isSet(value: any): boolean {

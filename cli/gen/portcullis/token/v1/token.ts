@@ -5,12 +5,12 @@
 // source: portcullis/token/v1/token.proto
 
 /* eslint-disable */
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
-import { protoMetadata as protoMetadata1, Timestamp } from '../../../google/protobuf/timestamp.js';
+import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import { protoMetadata as protoMetadata1, Timestamp } from "../../../google/protobuf/timestamp.js";
 
-export const protobufPackage = 'portcullis.token.v1';
+export const protobufPackage = "portcullis.token.v1";
 
-export const protobufFileName = 'portcullis/token/v1/token.proto';
+export const protobufFileName = "portcullis/token/v1/token.proto";
 
 /**
  * What the library exchanges with an issuer: public keys, and tokens for
@@ -48,9 +48,10 @@ export interface IssueServiceTokenRequest {
      * id, `aud` is exactly the issuer's name (the `iss` of its tokens), `exp` lies
      * at most 5 minutes ahead, and `jti` is new in every request.
      */
-    { $case: 'clientAssertion'; value: string } //
+    { $case: "clientAssertion"; value: string }
+    | //
     /** The client's secret. */
-    | { $case: 'clientSecret'; value: string }
+    { $case: "clientSecret"; value: string }
     | undefined;
   /**
    * The audiences of the token; all that the client may have when empty. An
@@ -71,7 +72,9 @@ export interface IssueServiceTokenResponse {
   /** The access token. */
   accessToken: string;
   /** When it expires. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
   /** The granted scopes. */
   scopes: string[];
   /** The granted audiences. */
@@ -100,7 +103,9 @@ export interface ExchangeTokenResponse {
   /** The access token; it is revoked together with the subject token. */
   accessToken: string;
   /** When it expires. */
-  expireTime: Date | undefined;
+  expireTime:
+    | Date
+    | undefined;
   /** The granted scopes. */
   scopes: string[];
   /** The granted audiences. */
@@ -108,18 +113,18 @@ export interface ExchangeTokenResponse {
 }
 
 function createBasePublicKey(): PublicKey {
-  return { kid: '', algorithm: '', jwk: '' };
+  return { kid: "", algorithm: "", jwk: "" };
 }
 
 export const PublicKey: MessageFns<PublicKey> = {
   encode(message: PublicKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.kid !== '') {
+    if (message.kid !== "") {
       writer.uint32(10).string(message.kid);
     }
-    if (message.algorithm !== '') {
+    if (message.algorithm !== "") {
       writer.uint32(18).string(message.algorithm);
     }
-    if (message.jwk !== '') {
+    if (message.jwk !== "") {
       writer.uint32(26).string(message.jwk);
     }
     return writer;
@@ -129,7 +134,7 @@ export const PublicKey: MessageFns<PublicKey> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -176,21 +181,21 @@ export const PublicKey: MessageFns<PublicKey> = {
 
   fromJSON(object: any): PublicKey {
     return {
-      kid: isSet(object.kid) ? globalThis.String(object.kid) : '',
-      algorithm: isSet(object.algorithm) ? globalThis.String(object.algorithm) : '',
-      jwk: isSet(object.jwk) ? globalThis.String(object.jwk) : '',
+      kid: isSet(object.kid) ? globalThis.String(object.kid) : "",
+      algorithm: isSet(object.algorithm) ? globalThis.String(object.algorithm) : "",
+      jwk: isSet(object.jwk) ? globalThis.String(object.jwk) : "",
     };
   },
 
   toJSON(message: PublicKey): unknown {
     const obj: any = {};
-    if (message.kid !== '') {
+    if (message.kid !== "") {
       obj.kid = message.kid;
     }
-    if (message.algorithm !== '') {
+    if (message.algorithm !== "") {
       obj.algorithm = message.algorithm;
     }
-    if (message.jwk !== '') {
+    if (message.jwk !== "") {
       obj.jwk = message.jwk;
     }
     return obj;
@@ -201,9 +206,9 @@ export const PublicKey: MessageFns<PublicKey> = {
   },
   fromPartial<I extends Exact<DeepPartial<PublicKey>, I>>(object: I): PublicKey {
     const message = createBasePublicKey();
-    message.kid = object.kid ?? '';
-    message.algorithm = object.algorithm ?? '';
-    message.jwk = object.jwk ?? '';
+    message.kid = object.kid ?? "";
+    message.algorithm = object.algorithm ?? "";
+    message.jwk = object.jwk ?? "";
     return message;
   },
 };
@@ -227,7 +232,7 @@ export const KeySet: MessageFns<KeySet> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -294,19 +299,19 @@ export const KeySet: MessageFns<KeySet> = {
 };
 
 function createBaseIssueServiceTokenRequest(): IssueServiceTokenRequest {
-  return { clientId: '', credential: undefined, audiences: [], scopes: [] };
+  return { clientId: "", credential: undefined, audiences: [], scopes: [] };
 }
 
 export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
   encode(message: IssueServiceTokenRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       writer.uint32(10).string(message.clientId);
     }
     switch (message.credential?.$case) {
-      case 'clientAssertion':
+      case "clientAssertion":
         writer.uint32(18).string(message.credential.value);
         break;
-      case 'clientSecret':
+      case "clientSecret":
         writer.uint32(26).string(message.credential.value);
         break;
     }
@@ -323,7 +328,7 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -345,7 +350,7 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
               break;
             }
 
-            message.credential = { $case: 'clientAssertion', value: reader.string() };
+            message.credential = { $case: "clientAssertion", value: reader.string() };
             continue;
           }
           case 3: {
@@ -353,7 +358,7 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
               break;
             }
 
-            message.credential = { $case: 'clientSecret', value: reader.string() };
+            message.credential = { $case: "clientSecret", value: reader.string() };
             continue;
           }
           case 4: {
@@ -389,34 +394,32 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
       clientId: isSet(object.clientId)
         ? globalThis.String(object.clientId)
         : isSet(object.client_id)
-          ? globalThis.String(object.client_id)
-          : '',
+        ? globalThis.String(object.client_id)
+        : "",
       credential: isSet(object.clientAssertion)
-        ? { $case: 'clientAssertion', value: globalThis.String(object.clientAssertion) }
+        ? { $case: "clientAssertion", value: globalThis.String(object.clientAssertion) }
         : isSet(object.client_assertion)
-          ? { $case: 'clientAssertion', value: globalThis.String(object.client_assertion) }
-          : isSet(object.clientSecret)
-            ? { $case: 'clientSecret', value: globalThis.String(object.clientSecret) }
-            : isSet(object.client_secret)
-              ? { $case: 'clientSecret', value: globalThis.String(object.client_secret) }
-              : undefined,
+        ? { $case: "clientAssertion", value: globalThis.String(object.client_assertion) }
+        : isSet(object.clientSecret)
+        ? { $case: "clientSecret", value: globalThis.String(object.clientSecret) }
+        : isSet(object.client_secret)
+        ? { $case: "clientSecret", value: globalThis.String(object.client_secret) }
+        : undefined,
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
   toJSON(message: IssueServiceTokenRequest): unknown {
     const obj: any = {};
-    if (message.clientId !== '') {
+    if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
-    if (message.credential?.$case === 'clientAssertion') {
+    if (message.credential?.$case === "clientAssertion") {
       obj.clientAssertion = message.credential.value;
-    } else if (message.credential?.$case === 'clientSecret') {
+    } else if (message.credential?.$case === "clientSecret") {
       obj.clientSecret = message.credential.value;
     }
     if (message.audiences?.length) {
@@ -431,21 +434,19 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
   create<I extends Exact<DeepPartial<IssueServiceTokenRequest>, I>>(base?: I): IssueServiceTokenRequest {
     return IssueServiceTokenRequest.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<IssueServiceTokenRequest>, I>>(
-    object: I,
-  ): IssueServiceTokenRequest {
+  fromPartial<I extends Exact<DeepPartial<IssueServiceTokenRequest>, I>>(object: I): IssueServiceTokenRequest {
     const message = createBaseIssueServiceTokenRequest();
-    message.clientId = object.clientId ?? '';
+    message.clientId = object.clientId ?? "";
     switch (object.credential?.$case) {
-      case 'clientAssertion': {
+      case "clientAssertion": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
-          message.credential = { $case: 'clientAssertion', value: object.credential.value };
+          message.credential = { $case: "clientAssertion", value: object.credential.value };
         }
         break;
       }
-      case 'clientSecret': {
+      case "clientSecret": {
         if (object.credential?.value !== undefined && object.credential?.value !== null) {
-          message.credential = { $case: 'clientSecret', value: object.credential.value };
+          message.credential = { $case: "clientSecret", value: object.credential.value };
         }
         break;
       }
@@ -457,12 +458,12 @@ export const IssueServiceTokenRequest: MessageFns<IssueServiceTokenRequest> = {
 };
 
 function createBaseIssueServiceTokenResponse(): IssueServiceTokenResponse {
-  return { accessToken: '', expireTime: undefined, scopes: [], audiences: [] };
+  return { accessToken: "", expireTime: undefined, scopes: [], audiences: [] };
 }
 
 export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = {
   encode(message: IssueServiceTokenResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       writer.uint32(10).string(message.accessToken);
     }
     if (message.expireTime !== undefined) {
@@ -481,7 +482,7 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -539,16 +540,14 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
       accessToken: isSet(object.accessToken)
         ? globalThis.String(object.accessToken)
         : isSet(object.access_token)
-          ? globalThis.String(object.access_token)
-          : '',
+        ? globalThis.String(object.access_token)
+        : "",
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
-          ? fromJsonTimestamp(object.expire_time)
-          : undefined,
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
@@ -557,7 +556,7 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
 
   toJSON(message: IssueServiceTokenResponse): unknown {
     const obj: any = {};
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       obj.accessToken = message.accessToken;
     }
     if (message.expireTime !== undefined) {
@@ -575,11 +574,9 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
   create<I extends Exact<DeepPartial<IssueServiceTokenResponse>, I>>(base?: I): IssueServiceTokenResponse {
     return IssueServiceTokenResponse.fromPartial(base ?? ({} as any));
   },
-  fromPartial<I extends Exact<DeepPartial<IssueServiceTokenResponse>, I>>(
-    object: I,
-  ): IssueServiceTokenResponse {
+  fromPartial<I extends Exact<DeepPartial<IssueServiceTokenResponse>, I>>(object: I): IssueServiceTokenResponse {
     const message = createBaseIssueServiceTokenResponse();
-    message.accessToken = object.accessToken ?? '';
+    message.accessToken = object.accessToken ?? "";
     message.expireTime = object.expireTime ?? undefined;
     message.scopes = object.scopes?.map((e) => e) || [];
     message.audiences = object.audiences?.map((e) => e) || [];
@@ -588,15 +585,15 @@ export const IssueServiceTokenResponse: MessageFns<IssueServiceTokenResponse> = 
 };
 
 function createBaseExchangeTokenRequest(): ExchangeTokenRequest {
-  return { subjectToken: '', audience: '', scopes: [] };
+  return { subjectToken: "", audience: "", scopes: [] };
 }
 
 export const ExchangeTokenRequest: MessageFns<ExchangeTokenRequest> = {
   encode(message: ExchangeTokenRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.subjectToken !== '') {
+    if (message.subjectToken !== "") {
       writer.uint32(10).string(message.subjectToken);
     }
-    if (message.audience !== '') {
+    if (message.audience !== "") {
       writer.uint32(18).string(message.audience);
     }
     for (const v of message.scopes) {
@@ -609,7 +606,7 @@ export const ExchangeTokenRequest: MessageFns<ExchangeTokenRequest> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -659,21 +656,19 @@ export const ExchangeTokenRequest: MessageFns<ExchangeTokenRequest> = {
       subjectToken: isSet(object.subjectToken)
         ? globalThis.String(object.subjectToken)
         : isSet(object.subject_token)
-          ? globalThis.String(object.subject_token)
-          : '',
-      audience: isSet(object.audience) ? globalThis.String(object.audience) : '',
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+        ? globalThis.String(object.subject_token)
+        : "",
+      audience: isSet(object.audience) ? globalThis.String(object.audience) : "",
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
   toJSON(message: ExchangeTokenRequest): unknown {
     const obj: any = {};
-    if (message.subjectToken !== '') {
+    if (message.subjectToken !== "") {
       obj.subjectToken = message.subjectToken;
     }
-    if (message.audience !== '') {
+    if (message.audience !== "") {
       obj.audience = message.audience;
     }
     if (message.scopes?.length) {
@@ -687,20 +682,20 @@ export const ExchangeTokenRequest: MessageFns<ExchangeTokenRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<ExchangeTokenRequest>, I>>(object: I): ExchangeTokenRequest {
     const message = createBaseExchangeTokenRequest();
-    message.subjectToken = object.subjectToken ?? '';
-    message.audience = object.audience ?? '';
+    message.subjectToken = object.subjectToken ?? "";
+    message.audience = object.audience ?? "";
     message.scopes = object.scopes?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseExchangeTokenResponse(): ExchangeTokenResponse {
-  return { accessToken: '', expireTime: undefined, scopes: [], audiences: [] };
+  return { accessToken: "", expireTime: undefined, scopes: [], audiences: [] };
 }
 
 export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
   encode(message: ExchangeTokenResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       writer.uint32(10).string(message.accessToken);
     }
     if (message.expireTime !== undefined) {
@@ -719,7 +714,7 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error('protobuf decode recursion limit exceeded');
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
     }
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
@@ -777,16 +772,14 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
       accessToken: isSet(object.accessToken)
         ? globalThis.String(object.accessToken)
         : isSet(object.access_token)
-          ? globalThis.String(object.access_token)
-          : '',
+        ? globalThis.String(object.access_token)
+        : "",
       expireTime: isSet(object.expireTime)
         ? fromJsonTimestamp(object.expireTime)
         : isSet(object.expire_time)
-          ? fromJsonTimestamp(object.expire_time)
-          : undefined,
-      scopes: globalThis.Array.isArray(object?.scopes)
-        ? object.scopes.map((e: any) => globalThis.String(e))
-        : [],
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
       audiences: globalThis.Array.isArray(object?.audiences)
         ? object.audiences.map((e: any) => globalThis.String(e))
         : [],
@@ -795,7 +788,7 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
 
   toJSON(message: ExchangeTokenResponse): unknown {
     const obj: any = {};
-    if (message.accessToken !== '') {
+    if (message.accessToken !== "") {
       obj.accessToken = message.accessToken;
     }
     if (message.expireTime !== undefined) {
@@ -815,7 +808,7 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
   },
   fromPartial<I extends Exact<DeepPartial<ExchangeTokenResponse>, I>>(object: I): ExchangeTokenResponse {
     const message = createBaseExchangeTokenResponse();
-    message.accessToken = object.accessToken ?? '';
+    message.accessToken = object.accessToken ?? "";
     message.expireTime = object.expireTime ?? undefined;
     message.scopes = object.scopes?.map((e) => e) || [];
     message.audiences = object.audiences?.map((e) => e) || [];
@@ -823,10 +816,7 @@ export const ExchangeTokenResponse: MessageFns<ExchangeTokenResponse> = {
   },
 };
 
-type ProtoMetaEnumOptions = {
-  options?: { [key: string]: any };
-  values?: { [key: string]: { [key: string]: any } };
-};
+type ProtoMetaEnumOptions = { options?: { [key: string]: any }; values?: { [key: string]: { [key: string]: any } } };
 
 type ProtoMetaMessageOptions = {
   options?: { [key: string]: any };
@@ -842,10 +832,7 @@ export interface ProtoMetadata {
   options?: {
     options?: { [key: string]: any };
     services?: {
-      [key: string]: {
-        options?: { [key: string]: any };
-        methods?: { [key: string]: { [key: string]: any } };
-      };
+      [key: string]: { options?: { [key: string]: any }; methods?: { [key: string]: { [key: string]: any } } };
     };
     messages?: { [key: string]: ProtoMetaMessageOptions };
     enums?: { [key: string]: ProtoMetaEnumOptions };
@@ -854,43 +841,35 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
-    '.portcullis.token.v1.PublicKey': PublicKey,
-    '.portcullis.token.v1.KeySet': KeySet,
-    '.portcullis.token.v1.IssueServiceTokenRequest': IssueServiceTokenRequest,
-    '.portcullis.token.v1.IssueServiceTokenResponse': IssueServiceTokenResponse,
-    '.portcullis.token.v1.ExchangeTokenRequest': ExchangeTokenRequest,
-    '.portcullis.token.v1.ExchangeTokenResponse': ExchangeTokenResponse,
+    ".portcullis.token.v1.PublicKey": PublicKey,
+    ".portcullis.token.v1.KeySet": KeySet,
+    ".portcullis.token.v1.IssueServiceTokenRequest": IssueServiceTokenRequest,
+    ".portcullis.token.v1.IssueServiceTokenResponse": IssueServiceTokenResponse,
+    ".portcullis.token.v1.ExchangeTokenRequest": ExchangeTokenRequest,
+    ".portcullis.token.v1.ExchangeTokenResponse": ExchangeTokenResponse,
   },
   dependencies: [protoMetadata1],
 };
 
 function bytesFromBase64(b64: string): Uint8Array {
-  return Uint8Array.from(globalThis.Buffer.from(b64, 'base64'));
+  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
 }
 
 function base64FromBytes(arr: Uint8Array): string {
-  return globalThis.Buffer.from(arr).toString('base64');
+  return globalThis.Buffer.from(arr).toString("base64");
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint
-  ? string | number | bigint
-  : T extends Builtin
-    ? T
-    : T extends globalThis.Array<infer U>
-      ? globalThis.Array<DeepPartial<U>>
-      : T extends ReadonlyArray<infer U>
-        ? ReadonlyArray<DeepPartial<U>>
-        : T extends { $case: string; value: unknown }
-          ? { $case: T['$case']; value?: DeepPartial<T['value']> }
-          : T extends {}
-            ? { [K in keyof T]?: DeepPartial<T[K]> }
-            : Partial<T>;
+export type DeepPartial<T> = T extends bigint ? string | number | bigint
+  : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
+  : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
+  : T extends { $case: string; value: unknown } ? { $case: T["$case"]; value?: DeepPartial<T["value"]> }
+  : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
+  : Partial<T>;
 
 type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin
-  ? P
+export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
 
 function toTimestamp(date: Date): Timestamp {
@@ -908,11 +887,11 @@ function fromTimestamp(t: Timestamp): Date {
 function fromJsonTimestamp(o: any): Date {
   if (o instanceof globalThis.Date) {
     return o;
-  }
-  if (typeof o === 'string') {
+  } else if (typeof o === "string") {
     return new globalThis.Date(o);
+  } else {
+    return fromTimestamp(Timestamp.fromJSON(o));
   }
-  return fromTimestamp(Timestamp.fromJSON(o));
 }
 
 function isSet(value: any): boolean {
