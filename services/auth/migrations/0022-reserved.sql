@@ -1,2 +1,2 @@
--- Nothing. The number keeps the order of migrations that were written at the same time.
+-- Nothing. A migration that was written at the same time takes this number, and the place of this file.
 SELECT 1;
