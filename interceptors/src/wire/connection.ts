@@ -1,6 +1,6 @@
 /** The connections on which access tokens travel: whether others can read them, and which peer is at their end. */
 
-import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type { ChannelCredentials, Interceptor, ServerInterceptingCallInterface } from '@grpc/grpc-js';
 import { requireOwnCredentials } from './copies.js';
 import { type Http2Session, isSecure, sessionUnder } from './grpc-js-internals.js';
 
@@ -14,6 +14,8 @@ export interface Channel {
   readonly credentials: ChannelCredentials;
   /** Default: `loopback`. */
   readonly plaintext?: Plaintext | undefined;
+  /** Interceptors of the calls on this channel, such as that of a trace. Default: none. */
+  readonly interceptors?: readonly Interceptor[] | undefined;
 }
 
 /**

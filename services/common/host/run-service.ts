@@ -11,13 +11,12 @@ import {
   native,
   type SchemaMetadata,
 } from '@portcullis/guard';
+import { createGuardMetrics, registerStateMetrics, type StateMetric } from '@portcullis/guard/metrics';
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
 import { registerConnectionMetrics } from '../metrics/connection-metrics.js';
 import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
-import { createGuardMetrics } from '../metrics/guard-metrics.js';
-import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics.js';
 import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
 import { type Host, hostMethods, startHost } from './host.js';
