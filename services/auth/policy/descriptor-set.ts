@@ -12,7 +12,7 @@ export const DESCRIPTOR_SET_BYTES_MAX = 1024 * 1024;
 export const METHODS_MAX = 2000;
 
 /** The part of an access rule that says what a caller needs. */
-export interface DeclaredRule {
+interface DeclaredRule {
   readonly isPublic: boolean;
   readonly scopes: readonly string[];
   readonly roles: readonly string[];

@@ -3,6 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { ADMIN_SCOPES } from '../../../../services/auth/policy/document.js';
+import { SEARCHED_MAX } from '../../../../services/auth/policy/narrowing-store.js';
+import { BATCH_USERS_MAX } from '../../../../services/auth/policy/narrowings.js';
 import type { ApplyPolicyRequest } from '../../../../services/auth/policy/policy-administration.js';
 import type { PolicyDocument } from '../../../../services/auth/records/policy.js';
 import { codeOf, serviceErrorOf, violatedFieldsOf } from '../../../support/outcomes.js';
@@ -295,7 +297,7 @@ describe('the policy', () => {
         .catch((error: unknown) => error);
       await failing.close();
       expect(String(failure)).to.contain('this process has stopped');
-      expect((await entriesOf(auth)).length).to.equal(1000);
+      expect((await entriesOf(auth)).length).to.equal(2 * BATCH_USERS_MAX);
       expect(await auth.narrowings.resume()).to.equal(1);
       const entries = await entriesOf(auth);
       expect(entries.length).to.equal(1101);
@@ -306,6 +308,24 @@ describe('the policy', () => {
       );
       expect(rows[0]?.count).to.equal(0n);
     });
+  });
+
+  it('finds the users who lose a scope behind more sessions than one step looks at', async () => {
+    const [first, second] = [await addUser(auth), await addUser(auth)].sort((a, b) =>
+      a.userId < b.userId ? -1 : 1,
+    );
+    if (first === undefined || second === undefined) throw new Error('there are no users');
+    await logIn(auth, first, { audiences: ['auth'], scopes: ['auth.self'] });
+    await auth.database.query(
+      `INSERT INTO sessions (session_id, user_id, client_id, generation, client_generation, device_name, audiences,
+         scopes, amr, create_time, last_use_time, expire_time)
+       SELECT gen_random_uuid(), user_id, client_id, 1, 1, '', audiences, scopes, amr, create_time, last_use_time, expire_time
+       FROM sessions, generate_series(1, $1)`,
+      [SEARCHED_MAX],
+    );
+    const { access } = await logIn(auth, second);
+    expect((await apply(without('customer', 'payment.pay'))).users).to.equal(1n);
+    expect(await isActive(access.token)).to.equal(false);
   });
 
   it('waits for transactions that use the former one, and lets none use it afterwards', async () => {
