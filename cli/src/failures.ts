@@ -37,10 +37,11 @@ export function describeFailure(error: unknown): { readonly text: string; readon
   if (error instanceof CommandError) return { text: error.message, exitCode: error.exitCode };
   const { reason, message, violations } = errorOf(error);
   if (reason === '' && message === '') return { text: String(error), exitCode: EXIT.failed };
-  const fields = violations.map(({ field, description }) => `\n  ${field} ${description}`).join('');
+  // The message has the first fault only.
+  const faults = violations.map(({ field, description }) => `\n  ${field}: ${description}`).join('');
   const advice = ADVICE[reason];
   return {
-    text: `${reason === '' ? '' : `${reason}: `}${message}${fields}${advice === undefined ? '' : `\n${advice}`}`,
+    text: `${reason === '' ? '' : `${reason}: `}${violations.length === 0 ? message : faults}${advice === undefined ? '' : `\n${advice}`}`,
     exitCode: LOGGED_OUT.has(reason) ? EXIT.loggedOut : EXIT.failed,
   };
 }
