@@ -56,7 +56,7 @@ export interface ContextStore {
   load(name: string | undefined): Promise<{ readonly name: string; readonly context: Context }>;
   /** Stores a context, and makes it the current one if `isCurrent` is set. */
   save(name: string, context: Context, options?: { readonly isCurrent?: boolean }): Promise<void>;
-  /** Removes a context. @returns false when there was none */
+  /** Removes a context; if it was the current one, another one becomes it. @returns false when there was none */
   remove(name: string): Promise<boolean>;
 }
 
@@ -92,7 +92,8 @@ export function createContextStore(environment: NodeJS.ProcessEnv): ContextStore
       const known = await read(file);
       if (!Object.hasOwn(known.contexts, name)) return false;
       const { [name]: _, ...contexts } = known.contexts;
-      await write(file, { ...known, contexts });
+      const current = known.current === name ? (Object.keys(contexts)[0] ?? DEFAULT_CONTEXT) : known.current;
+      await write(file, { ...known, current, contexts });
       return true;
     },
   };

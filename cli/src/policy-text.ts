@@ -1,6 +1,6 @@
 /** The policy as YAML, to be kept in git: the same names as in the schema and in the bootstrap file. */
 
-import { parseDocument, stringify } from 'yaml';
+import { type Document, parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import type { Policy, PolicyChange } from '../gen/auth/v1/policy_service.js';
 import { PolicyChangeKind } from '../gen/auth/v1/policy_service.js';
@@ -57,14 +57,13 @@ export function formatPolicy({ services, roles }: Policy): string {
 export function parsePolicy(text: string, name: string): Pick<Policy, 'services' | 'roles'> {
   if (text.length > POLICY_LENGTH_MAX)
     throw new CommandError(`${name} is too long.`, { exitCode: EXIT.usage });
-  // Aliases would let a small file stand for a huge one.
   const document = parseDocument(text, { uniqueKeys: true });
   if (document.errors.length > 0) {
     throw new CommandError(document.errors.map(({ message }) => `${name}: ${message}`).join('\n'), {
       exitCode: EXIT.usage,
     });
   }
-  const parsed = policySchema.safeParse(document.toJS({ maxAliasCount: 0 }) ?? {});
+  const parsed = policySchema.safeParse(plainValueOf(document, name) ?? {});
   if (!parsed.success) {
     const faults = parsed.error.issues.map(({ path, message }) => `${name}: ${path.join('.')}: ${message}`);
     throw new CommandError(faults.join('\n'), { exitCode: EXIT.usage });
@@ -74,6 +73,18 @@ export function parsePolicy(text: string, name: string): Pick<Policy, 'services'
     services: services.map(({ client_ids: clientIds, ...service }) => ({ ...service, clientIds })),
     roles,
   };
+}
+
+/** Aliases are refused: a small file with aliases can stand for a huge one. */
+function plainValueOf(document: Document, name: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 0 });
+  } catch (cause) {
+    throw new CommandError(`${name} uses aliases (*), which a policy must not.`, {
+      exitCode: EXIT.usage,
+      cause,
+    });
+  }
 }
 
 /** The differences of two policies, a line each. */

@@ -1,7 +1,7 @@
 /** The commands, their options and their help. */
 
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { login, logout } from './commands/login.js';
+import { login, logout, printToken } from './commands/login.js';
 import { applyPolicy, getPolicy, planPolicy } from './commands/policy.js';
 import { addService, printBrokerConfig } from './commands/service.js';
 import type { ContextStore } from './contexts.js';
@@ -67,6 +67,10 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .command('logout')
     .description('end the session, and forget it')
     .action((options) => logout(terminal(), store, withContext(options)));
+  program
+    .command('token')
+    .description('print an access token of the session, for other programs')
+    .action((options) => printToken(terminal(), store, withContext(options)));
 
   const policy = program.command('policy').description('services with their scopes, and roles');
   policy

@@ -115,6 +115,8 @@ export interface Session {
   readonly name: string;
   readonly context: Context;
   client<Client extends Closable>(of: ClientClass<Client>): Client;
+  /** An access token, renewed when it is about to expire. */
+  token(): Promise<string>;
   /** Calls a unary method with a token of the session. */
   call<Request, Response>(method: UnaryMethod<Request, Response>, request: Request): Promise<Response>;
   close(): void;
@@ -145,14 +147,20 @@ export async function openSession(store: ContextStore, wanted: string | undefine
     await store.save(name, current);
   };
 
+  const token = async (): Promise<string> => {
+    if (Date.parse(current.accessTokenExpireTime) - Date.now() < RENEW_BEFORE_MS) await renew();
+    return current.accessToken;
+  };
+
   return {
     name,
     context,
     client: connection.client,
+    token,
     call: async (method, request) => {
-      if (Date.parse(current.accessTokenExpireTime) - Date.now() < RENEW_BEFORE_MS) await renew();
+      const accessToken = await token();
       try {
-        return await connection.call(method, request, current.accessToken);
+        return await connection.call(method, request, accessToken);
       } catch (error) {
         // This machine's clock may be wrong.
         if (errorOf(error).reason !== 'TOKEN_EXPIRED') throw error;

@@ -11,9 +11,9 @@ const COLUMN_GAP = 2;
 
 /** The streams of a command. */
 export interface Terminal {
-  readonly input: NodeJS.ReadStream;
-  readonly output: NodeJS.WriteStream;
-  readonly notes: NodeJS.WriteStream;
+  readonly input: NodeJS.ReadableStream & { readonly isTTY?: boolean };
+  readonly output: NodeJS.WritableStream;
+  readonly notes: NodeJS.WritableStream;
   /** Prints the result as JSON instead of tables. */
   readonly json: boolean;
 }
@@ -54,7 +54,7 @@ export function tableOf(header: readonly string[], rows: readonly (readonly stri
  * @throws CommandError where there is no terminal to ask at
  */
 export async function askPassword(terminal: Terminal, message: string): Promise<string> {
-  if (!terminal.input.isTTY) {
+  if (terminal.input.isTTY !== true) {
     throw new CommandError('There is no terminal to ask for the password: use --password-stdin.', {
       exitCode: EXIT.usage,
     });

@@ -6,7 +6,7 @@ import { AuthServiceClient } from '../../gen/auth/v1/auth_service.js';
 import type { ContextStore } from '../contexts.js';
 import { DEFAULT_CONTEXT } from '../contexts.js';
 import { CommandError, EXIT } from '../failures.js';
-import { connect, type Endpoint } from '../session.js';
+import { connect, type Endpoint, openSession } from '../session.js';
 import { askPassword, note, readInput, type Terminal, writeResult } from '../terminal.js';
 
 /** Options of `login`. */
@@ -91,4 +91,19 @@ export async function logout(
   }
   await store.remove(name);
   writeResult(terminal, { context: name }, () => `Logged out of ${context.address}.`);
+}
+
+/** Prints an access token of the session that is valid for at least some seconds. */
+export async function printToken(
+  terminal: Terminal,
+  store: ContextStore,
+  { context }: { readonly context?: string },
+): Promise<void> {
+  const session = await openSession(store, context);
+  try {
+    const accessToken = await session.token();
+    writeResult(terminal, { accessToken }, () => accessToken);
+  } finally {
+    session.close();
+  }
 }

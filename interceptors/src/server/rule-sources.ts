@@ -167,7 +167,7 @@ function listOf(words: string | readonly string[] = []): string[] {
 }
 
 /** A method of a descriptor set. */
-export interface DeclaredMethod {
+interface DeclaredMethod {
   /** The full path, such as `/greeter.v1.GreeterService/SayHello`. */
   readonly path: string;
   /** Undefined when the method has none, or one with a fault. */

@@ -164,7 +164,7 @@ describe('the access rules of a service', () => {
       );
       expect(() => readOne(rule({ onStale: unknown as OnStale })), `on_stale ${unknown}`).to.throw(
         TypeError,
-        'does not know',
+        'has a rule of a newer version',
       );
       expect(() => readOne(rule({ public: true, caller: unknown as Caller }))).to.throw(TypeError);
     }
