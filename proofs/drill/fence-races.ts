@@ -13,7 +13,7 @@ import { buildRaceEnvironment } from './race-environment.js';
 import { OUTCOMES, type Outcome } from './race-service.js';
 
 /** Tokens of one call of Revoke, half of them at each instance. */
-const TOKENS = 120;
+const TOKENS = 40;
 const PROGRESS_INTERVAL_MS = 5_000;
 /** A run in which fewer of the races end one way or the other proves nothing. */
 const COMMITTED_SHARE_MIN = 0.1;
@@ -32,8 +32,9 @@ export interface RaceFigures {
   readonly races: number;
   /** How they ended. Those that were committed were so before Revoke had returned, unless they are late. */
   readonly outcomes: Readonly<Record<Outcome, number>>;
-  /** Transactions that ended before Revoke was called, or began after it had returned. */
-  readonly no_races: number;
+  /** Transactions that ended before Revoke was called, and those that began after it had returned: no races. */
+  readonly before: number;
+  readonly after: number;
   /** Calls of Revoke that did not return FENCED. Their transactions do not count as races. */
   readonly unfenced: number;
   /** Commits after Revoke had returned FENCED. */
@@ -98,7 +99,8 @@ class Totals {
   races = 0;
   late = 0;
   #unfenced = 0;
-  #others = 0;
+  #before = 0;
+  #after = 0;
   #miscounted = 0;
   readonly #outcomes: Record<Outcome, number> = {
     committed: 0,
@@ -109,11 +111,12 @@ class Totals {
   readonly #faults: Record<string, number> = {};
   readonly #revokeMs: number[] = [];
 
-  add({ fault, isFenced, revokeMs, races, others, commits, commitsAtReturn }: BatchOutcome): void {
+  add(outcome: BatchOutcome): void {
+    const { fault, isFenced, revokeMs, races, before, after, commits, commitsAtReturn } = outcome;
     this.batches += 1;
     this.#faults[fault] = (this.#faults[fault] ?? 0) + 1;
     this.#revokeMs.push(revokeMs);
-    const all = [...races, ...others];
+    const all = [...before, ...races, ...after];
     const reported = all.filter(({ outcome }) => outcome === 'committed').length;
     // The answer to a COMMIT may be lost.
     const unclear = all.filter(({ outcome }) => outcome === 'failed').length;
@@ -123,9 +126,10 @@ class Totals {
       return;
     }
     this.races += races.length;
-    this.#others += others.length;
+    this.#before += before.length;
+    this.#after += after.length;
     this.late += commits - commitsAtReturn;
-    for (const { outcome } of races) this.#outcomes[outcome] += 1;
+    for (const race of races) this.#outcomes[race.outcome] += 1;
   }
 
   shareOf(outcome: Outcome): number {
@@ -165,7 +169,8 @@ class Totals {
       tokens: this.batches * TOKENS,
       races: this.races,
       outcomes: this.#outcomes,
-      no_races: this.#others,
+      before: this.#before,
+      after: this.#after,
       unfenced: this.#unfenced,
       late_commits: this.late,
       miscounted: this.#miscounted,
@@ -184,7 +189,7 @@ function print(figures: RaceFigures, problems: readonly string[]): void {
   );
   console.log(OUTCOMES.map((outcome) => `${outcome}: ${figures.outcomes[outcome]}`).join(', '));
   console.log(
-    `${figures.no_races} transactions were no races, ${figures.unfenced} calls were not fenced, ${figures.miscounted} commits were miscounted`,
+    `besides: ${figures.before} transactions ended before Revoke, ${figures.after} began after it had returned; ${figures.unfenced} calls were not fenced, ${figures.miscounted} commits miscounted`,
   );
   console.log(`Revoke took ${revoke.p50} ms (p50), ${revoke.p99} ms (p99), at most ${revoke.max} ms`);
   for (const problem of problems) console.error(problem);

@@ -10,10 +10,10 @@ import type { RaceEnvironment, RaceToken } from './race-environment.js';
 import { decodeResults, encodeRequest, RACES, type RaceResult } from './race-service.js';
 
 /** The loops of transactions of one token. */
-const LOOPS = 6;
+const LOOPS = 12;
 /** How long the calls are under way before Revoke is called, in milliseconds. */
-const LEAD_MS_MIN = 30;
-const LEAD_MS_MAX = 90;
+const LEAD_MS_MIN = 5;
+const LEAD_MS_MAX = 60;
 /** Delay of a slow link in each direction, in milliseconds, at most. */
 const LINK_MS_MAX = 60;
 /** How long an instance stays cut off after Revoke has returned, in milliseconds, at most. */
@@ -43,8 +43,10 @@ export interface BatchOutcome {
   readonly revokeMs: number;
   /** Transactions that were under way at the same time as Revoke. */
   readonly races: readonly RaceResult[];
-  /** Transactions that ended before Revoke was called, or began after it had returned. */
-  readonly others: readonly RaceResult[];
+  /** Transactions that ended before Revoke was called. */
+  readonly before: readonly RaceResult[];
+  /** Transactions that began after Revoke had returned. */
+  readonly after: readonly RaceResult[];
   /** Rows that were committed when Revoke had returned, and after the last transaction had ended. */
   readonly commitsAtReturn: number;
   readonly commits: number;
@@ -111,13 +113,13 @@ export async function runBatch(
   await trouble.end();
   const all = (await Promise.all(clients.map((client) => client.results()))).flat();
   await Promise.all(calls);
-  const isRace = ({ beganMs, endedMs }: RaceResult): boolean => endedMs > calledMs && beganMs < returnedMs;
   return {
     fault,
     isFenced: fences.every(({ state }) => state === FenceState.FENCE_STATE_FENCED),
     revokeMs: returnedMs - calledMs,
-    races: all.filter(isRace),
-    others: all.filter((result) => !isRace(result)),
+    before: all.filter(({ endedMs }) => endedMs <= calledMs),
+    races: all.filter(({ beganMs, endedMs }) => endedMs > calledMs && beganMs < returnedMs),
+    after: all.filter(({ beganMs }) => beganMs >= returnedMs),
     commitsAtReturn,
     commits: await environment.countCommits(batch),
   };

@@ -20,7 +20,7 @@ import {
   type RaceResult,
 } from './race-service.js';
 
-const CONNECTIONS = 40;
+const CONNECTIONS = 24;
 /** The share of transactions that take longer, half of them before the fence and half behind it. */
 const SLOW_SHARE = 0.03;
 const SLOW_MS_MAX = 50;
@@ -110,23 +110,27 @@ async function raceUntilRefused(options: {
 }): Promise<void> {
   while (!options.end.aborted) {
     const result = await race(options);
+    if (result === undefined) return;
     results.push(result);
     if (result.outcome !== 'committed') return;
   }
 }
 
+/** @returns undefined when the loops were ended before there was a connection */
 async function race({
   batch,
   call,
   random,
+  end,
 }: {
   readonly batch: number;
   readonly call: AnyCall;
   readonly random: Random;
-}): Promise<RaceResult> {
+  readonly end: AbortSignal;
+}): Promise<RaceResult | undefined> {
   const slowMs = random.chance(SLOW_SHARE) ? random.real(1, SLOW_MS_MAX) : 0;
   const isBehind = random.chance(0.5);
-  let beganMs = nowMs();
+  let beganMs: number | undefined;
   // A number that this program has decoded: a statement with parameters could not be sent together with BEGIN.
   const begin = `BEGIN; INSERT INTO race_commits VALUES (${Math.trunc(batch)})`;
   const outcome = await inTransaction(
@@ -140,10 +144,11 @@ async function race({
       if (slowMs > 0 && isBehind) await sleep(slowMs);
     },
     () => {
-      beganMs = nowMs();
+      if (!end.aborted) beganMs = nowMs();
+      return beganMs !== undefined;
     },
   ).then(() => 'committed' as const, outcomeOf);
-  return { outcome, beganMs, endedMs: nowMs() };
+  return beganMs === undefined ? undefined : { outcome, beganMs, endedMs: nowMs() };
 }
 
 function outcomeOf(error: unknown): Outcome {
@@ -156,12 +161,15 @@ async function inTransaction(
   from: pg.Pool,
   begin: string,
   work: (client: pg.PoolClient) => Promise<void>,
-  onBegin: () => void = () => {},
+  mayBegin: () => boolean = () => true,
 ): Promise<void> {
   const client = await from.connect();
   let isGood = false;
   try {
-    onBegin();
+    if (!mayBegin()) {
+      isGood = true;
+      return;
+    }
     await client.query(begin);
     await work(client);
     const { command } = await client.query('COMMIT');

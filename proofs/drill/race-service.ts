@@ -60,7 +60,7 @@ export function encodeResults(results: readonly RaceResult[]): Buffer {
 export function decodeResults(bytes: Buffer): RaceResult[] {
   const numbers = numbersIn(bytes, RESULT_FIELDS);
   return Array.from({ length: numbers.length / RESULT_FIELDS }, (_, at) => {
-    const [outcome = 0, beganMs = 0, endedMs = 0] = numbers.slice(at * RESULT_FIELDS);
+    const [outcome = 0, beganMs = 0, endedMs = 0] = numbers.subarray(at * RESULT_FIELDS);
     return { outcome: OUTCOMES[outcome] ?? 'failed', beganMs, endedMs };
   });
 }
