@@ -149,6 +149,7 @@ function revokeAll(
     reason: 'the drill',
     wait: RevokeWait.REVOKE_WAIT_FENCED,
     fences: [RACE_CLIENT],
+    dryRun: false,
   };
   return ask(client.revoke.bind(client), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
 }
