@@ -40,5 +40,6 @@ export { answerPull, answerSync, type LogState, nextEntry } from './testing/issu
 export { readClaims } from './token/claims.js';
 export { type CompactToken, parseCompactToken } from './token/compact.js';
 export { KeyRing, type VerificationKeys } from './token/key-ring.js';
+export { claimIdOf, pointerOf } from './token/revocable-claims.js';
 export { parseJsonObject } from './token/strict-json.js';
 export { createTrustedIssuers, issuerNamedIn } from './token/trusted-issuers.js';

@@ -166,6 +166,7 @@ export class Revoker {
         reason: 'the drill',
         wait: RevokeWait.REVOKE_WAIT_NONE,
         targets: [],
+        dryRun: false,
         fences: [],
       };
       await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });

@@ -13,6 +13,7 @@ const FIELDS = {
     instance: 'constant',
     listener: 'constant',
     listEntriesMax: 'constant',
+    claimIds: 'constant',
     list: 'state',
     staged: 'state',
     epoch: 'state',
@@ -37,9 +38,11 @@ const FIELDS = {
     keys: 'state',
     foreignIds: 'state',
     foreignUsers: 'no world revokes users of other issuers',
+    foreignClaims: 'state',
     packed: 'the number of tokens',
     max: 'constant',
   },
+  ClaimCutOffs: { issuers: 'state', size: 'the number of values' },
   ClockRises: {
     endedMs: 'state: its difference to the sums in requests and lease',
     lowestMs: 'state',
@@ -82,7 +85,7 @@ const FIELDS = {
  * @throws Error naming the fields that are missing on either side
  */
 export function checkFields(protocol: Protocol): void {
-  const { Feed, RevocationList, ClockRises, IdTable, LogTail, Enforcement } = protocol;
+  const { Feed, RevocationList, ClaimCutOffs, ClockRises, IdTable, LogTail, Enforcement } = protocol;
   const nothing = (): void => {};
   const listener = { entryAdded: nothing, listFilled: nothing, epochChanged: nothing };
   const feed = new Feed({ service: SERVICE, instance: INSTANCE, listener });
@@ -101,6 +104,7 @@ export function checkFields(protocol: Protocol): void {
     Enforcement: enforcement,
     Admissions: enforcement.admissions,
     RevocationList: new RevocationList(),
+    ClaimCutOffs: new ClaimCutOffs(),
     ClockRises: new ClockRises(),
     IdTable: new IdTable(),
   };

@@ -280,6 +280,8 @@ export class Model {
       entryIdAtApplied: entryIdOf(question.at.entry),
       keySetVersion: keysIdOf(question.keys),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
+      kinds: [],
+      claimIds: [],
       fences: [],
     });
     const reading = this.database.read(state, { database, usesTail: how.tail === true }, asked, present);

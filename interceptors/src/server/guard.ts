@@ -248,7 +248,8 @@ export class ServerGuard implements Guard, CallGuard {
       audience,
       clock: this.#clock,
       timers: systemTimers,
-      createFeed: (listener) => new Feed({ service: audience, instance, listener, listEntriesMax }),
+      createFeed: (listener) =>
+        new Feed({ service: audience, instance, listener, listEntriesMax, claimIds: this.#trusted.claimIds }),
       trusted: this.#trusted,
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
       onVerified: (ms) => this.#observer.verified?.(ms),

@@ -7,6 +7,8 @@ import {
   ACKNOWLEDGEMENTS_MAX,
   CLOCK_SKEW_SECONDS,
   ID_BYTES,
+  REVOCABLE_CLAIMS_MAX,
+  TRUSTED_ISSUERS_MAX,
 } from '@portcullis/guard/limits';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
@@ -44,6 +46,9 @@ export const PULL_IDS_MAX = 8192;
 /** Maximum number of entries in one part of a Pull that lists them. */
 export const PULL_ENTRIES_MAX = 1000;
 
+/** Maximum number of claim ids in one sync request: one for each trusted issuer, and one for each of its claims. */
+const CLAIM_IDS_MAX = TRUSTED_ISSUERS_MAX * (1 + REVOCABLE_CLAIMS_MAX);
+
 /** Longest reason of a revocation, in characters. */
 const REASON_CHARACTERS_MAX = 200;
 
@@ -61,6 +66,16 @@ export interface SyncPosition {
   readonly seen: readonly Buffer[];
   /** The fences of the service's databases. */
   readonly fences: readonly FencePosition[];
+  /** What the instance has stated of itself. */
+  readonly abilities?: Abilities | undefined;
+}
+
+/** What an instance can apply. It stays the same as long as the instance runs. */
+export interface Abilities {
+  /** The kinds of entries that it knows; those that this version does not know are left out. */
+  readonly kinds: readonly EntryKind[];
+  /** What stands for the issuers that it trusts and for the claims that it reads: see `SyncRequest.claim_ids`. */
+  readonly claimIds: readonly Buffer[];
 }
 
 /** One read of the log, which answers every sync request that arrived before it began. */
@@ -135,17 +150,28 @@ export function tokensEndOf({ kind, issuer, tokenExpireTime }: TimedRevocation):
   return kind === 'TOKEN' && tokenExpireTime !== undefined ? tokenExpireTime : 'OWN';
 }
 
-/** A token, session or user of another issuer, in the words of its tokens. */
-export interface ForeignTarget {
-  readonly issuer: string;
-  readonly what: 'TOKEN' | 'SESSION' | 'USER';
-  /** Its `jti`, `sid` or `sub`. */
-  readonly id: string;
-}
+/** A token, session or user of another issuer, or all tokens with a value in a claim, in the words of its tokens. */
+export type ForeignTarget =
+  | {
+      readonly issuer: string;
+      readonly what: 'TOKEN' | 'SESSION' | 'USER';
+      /** Its `jti`, `sid` or `sub`. */
+      readonly id: string;
+    }
+  | {
+      readonly issuer: string;
+      readonly what: 'CLAIM';
+      /** The JSON Pointer of the claim. */
+      readonly claim: string;
+      /** The value. */
+      readonly id: string;
+    };
 
-/** Revokes what another issuer has issued; for a user, the tokens that were issued before the revocation. */
-export function foreignRevocation({ issuer, what, id }: ForeignTarget): Revocation {
-  return { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
+/** Revokes what another issuer has issued; for a user or a claim, the tokens that were issued before the revocation. */
+export function foreignRevocation(target: ForeignTarget): Revocation {
+  const { what, issuer, id } = target;
+  const revocation = { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
+  return target.what === 'CLAIM' ? { ...revocation, claim: target.claim } : revocation;
 }
 
 /** A new random epoch, entry id or instance id. */
@@ -225,6 +251,10 @@ export function checkQuestion(question: SyncPosition): void {
     throw invalidField('seen', `must hold at most ${ACKNOWLEDGEMENTS_MAX} entry ids of ${ID_BYTES} bytes`);
   }
   checkFences(question.fences);
+  const { claimIds = [] } = question.abilities ?? {};
+  if (claimIds.length > CLAIM_IDS_MAX || claimIds.some((id) => id.length !== ID_BYTES)) {
+    throw invalidField('claim_ids', `must hold at most ${CLAIM_IDS_MAX} ids of ${ID_BYTES} bytes`);
+  }
 }
 
 /**

@@ -125,6 +125,7 @@ describe('another issuer', () => {
       names: {},
       scopes: new Map(),
       roles: new Map(),
+      revocable: new Map(),
       services: undefined,
       lifetimeMaxSeconds: 3600,
     };

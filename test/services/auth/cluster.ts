@@ -82,7 +82,7 @@ export interface Cluster {
   revoke(
     target: RevokeRequest['target'],
     wait?: RevokeWait,
-    options?: { replica?: Replica; token?: string },
+    options?: { replica?: Replica; token?: string; dryRun?: boolean },
   ): Promise<RevokeResponse>;
   close(): Promise<void>;
 }
@@ -139,9 +139,13 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
     guards: () => guards,
     follow,
     token,
-    revoke: async (target, wait = RevokeWait.REVOKE_WAIT_NONE, { replica = first, token: given } = {}) => {
+    revoke: async (
+      target,
+      wait = RevokeWait.REVOKE_WAIT_NONE,
+      { replica = first, token: given, dryRun = false } = {},
+    ) => {
       const service = replica.revocationService;
-      const request = { target, reason: 'a test', wait, targets: [], fences: [] };
+      const request = { target, reason: 'a test', wait, targets: [], dryRun, fences: [] };
       return await ask(service.revoke.bind(service), request, {
         token: given ?? (await token(admin, replica)),
         timeoutMs: 20_000,
