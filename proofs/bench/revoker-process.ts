@@ -97,6 +97,8 @@ async function syncUntil(port: number, signal: AbortSignal): Promise<number[]> {
     keySetVersion: Buffer.alloc(32),
     seen: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
   };
   while (!signal.aborted) {
     const calledMs = performance.now();

@@ -137,6 +137,8 @@ function requestAt(place: Place): SyncRequest {
     keySetVersion: Buffer.alloc(0),
     seen: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
     ...place,
   };
 }

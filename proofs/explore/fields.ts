@@ -26,6 +26,7 @@ const FIELDS = {
     lastAppliedMonotonicMs: 'state: its place among the open requests, with which alone it is compared',
     lease: 'state',
     rises: 'state',
+    held: 'state',
     hydrated: 'state',
     unacknowledged: 'state; the order only decides which one beyond a hundred is dropped',
   },
@@ -40,13 +41,27 @@ const FIELDS = {
     packed: 'the number of tokens',
     max: 'constant',
   },
+  HeldEntries: {
+    position: 'state',
+    heldTo: 'state',
+    digest: 'state',
+    sequences: 'state: those after the position',
+    ids: 'state: those of the entries after the position',
+  },
   ClockRises: {
     endedMs: 'state: its difference to the sums in requests and lease',
     lowestMs: 'state',
     highestMs: 'state',
     riseMs: 'state',
   },
-  LogTail: { epoch: 'state', entries: 'state' },
+  LogTail: { epoch: 'state', from: 'state', entries: 'state', ids: 'the entries, which are few here' },
+  IdDigests: {
+    length: 'that of the entries',
+    sequences: 'the entries',
+    sums: 'the entries',
+    before: 'nothing is dropped here',
+    after: 'that of the tail',
+  },
   Enforcement: {
     feed: 'replaced by that of the state',
     admissions: 'below',
@@ -82,7 +97,8 @@ const FIELDS = {
  * @throws Error naming the fields that are missing on either side
  */
 export function checkFields(protocol: Protocol): void {
-  const { Feed, RevocationList, ClockRises, IdTable, LogTail, Enforcement } = protocol;
+  const { Feed, RevocationList, HeldEntries, ClockRises, IdTable, IdDigests, LogTail, Enforcement } =
+    protocol;
   const nothing = (): void => {};
   const listener = { entryAdded: nothing, listFilled: nothing, epochChanged: nothing };
   const feed = new Feed({ service: SERVICE, instance: INSTANCE, listener });
@@ -98,6 +114,8 @@ export function checkFields(protocol: Protocol): void {
   const samples = {
     Feed: feed,
     LogTail: new LogTail(),
+    IdDigests: new IdDigests(0n),
+    HeldEntries: new HeldEntries(),
     Enforcement: enforcement,
     Admissions: enforcement.admissions,
     RevocationList: new RevocationList(),
