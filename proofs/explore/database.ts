@@ -184,6 +184,7 @@ export class DatabaseModel {
     const reader = {
       state: logState,
       entriesAfter: (start: bigint) => rows.filter(({ sequence }) => sequence > start),
+      idsAfter: (start: bigint) => rows.filter(({ sequence }) => sequence > start),
     };
     const { entries, digests } = from.usesTail
       ? this.#readTail(state, reader, wanted, present)

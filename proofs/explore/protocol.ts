@@ -125,7 +125,9 @@ export interface ExposedTail {
   _entries: readonly LogEntry[];
   _ids: ExposedDigests;
   read(
-    reader: { state: LogState; entriesAfter(sequence: bigint): readonly LogEntry[] },
+    reader: { readonly [M in 'entriesAfter' | 'idsAfter']: (sequence: bigint) => readonly LogEntry[] } & {
+      readonly state: LogState;
+    },
     wanted: Parameters<LogTail['read']>[1],
   ): TailReading;
 }

@@ -205,7 +205,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keep: 4,
     back: 2,
-    states: 122_863,
+    states: 143_145,
     short: true,
   },
   {
@@ -216,7 +216,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     listMax: 1,
     keep: 6,
-    states: 77_069,
+    states: 93_096,
     short: true,
   },
   {
@@ -228,7 +228,7 @@ export const WORLDS: readonly World[] = [
     epochs: 1,
     stale: true,
     crashes: true,
-    states: 192_665,
+    states: 240_212,
     short: true,
   },
   {
@@ -238,7 +238,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     shorterLease: 1,
-    states: 255_788,
+    states: 338_230,
     short: true,
   },
   {
@@ -302,7 +302,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     cached: true,
-    states: 55_990,
+    states: 74_286,
     short: true,
   },
   {
@@ -313,7 +313,7 @@ export const WORLDS: readonly World[] = [
     entries: ['FOREIGN'],
     epochs: 1,
     cached: true,
-    states: 28_304,
+    states: 31_924,
     short: true,
   },
   {
@@ -323,7 +323,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     cached: true,
-    states: 131_604,
+    states: 185_468,
     short: true,
   },
   {
@@ -344,7 +344,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN, TOKEN],
     restores: 1,
     withoutPulls: true,
-    states: 0,
+    states: 8549,
     short: true,
   },
   {

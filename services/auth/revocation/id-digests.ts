@@ -1,7 +1,7 @@
 /** Digests of the last entry ids of the log, for any range of them. */
 
 import { HELD_ENTRIES_MAX, ID_BYTES } from '@portcullis/guard/limits';
-import type { LogEntry } from '../records/revocations.js';
+import type { LogId } from '../records/revocations.js';
 
 /** Ids are moved once for as many new ones, so that adding one costs nearly nothing. */
 const CAPACITY = 2 * HELD_ENTRIES_MAX;
@@ -28,7 +28,7 @@ export class IdDigests {
   }
 
   /** Adds the entries that follow, in the order of the log. */
-  append(entries: readonly LogEntry[]): void {
+  append(entries: readonly LogId[]): void {
     for (const { sequence, entryId } of entries) {
       if (this.#length === this.#sequences.length) this.#makeRoom();
       const before = this.#sumBefore(this.#length);

@@ -1,7 +1,7 @@
 /** The end of the log in memory, so that a read fetches only what is new. */
 
 import { HELD_ENTRIES_MAX } from '@portcullis/guard/limits';
-import type { LogEntry } from '../records/revocations.js';
+import type { LogEntry, LogId } from '../records/revocations.js';
 import { IdDigests } from './id-digests.js';
 import { type HeldRange, rangeName, SYNC_ENTRIES_MAX } from './log.js';
 import type { LogReader } from './log-access.js';
@@ -73,21 +73,29 @@ export class LogTail {
 
   async #begun(reader: LogReader, from: bigint, ranges: readonly HeldRange[]): Promise<TailReading> {
     const { head } = reader.state;
-    const reach = head > HELD_ENTRIES_MAX ? head - BigInt(HELD_ENTRIES_MAX) : 0n;
+    if (head - from <= SYNC_ENTRIES_MAX) {
+      const entries = await reader.entriesAfter(from);
+      this.#restart(reader, from, entries);
+      this.#entries = entries;
+      return this.#readingOf(entries, ranges);
+    }
     // A request that lags further than a response reaches. All ids that any request may compare are read at once, so that
     // requests which lag further and further do not have them read again and again.
-    const start = head - from > SYNC_ENTRIES_MAX ? reach : from;
-    const entries = await reader.entriesAfter(start);
-    this.#restart(reader, start, entries);
-    this.#entries = entries.slice(-SYNC_ENTRIES_MAX);
-    return this.#readingOf(this.#entries, ranges);
+    const start = head > HELD_ENTRIES_MAX ? head - BigInt(HELD_ENTRIES_MAX) : 0n;
+    const [ids, entries] = await Promise.all([
+      reader.idsAfter(start),
+      reader.entriesAfter(head - BigInt(SYNC_ENTRIES_MAX)),
+    ]);
+    this.#restart(reader, start, ids);
+    this.#entries = entries;
+    return this.#readingOf(entries, ranges);
   }
 
-  #restart({ state }: LogReader, from: bigint, entries: readonly LogEntry[]): void {
+  #restart({ state }: LogReader, from: bigint, ids: readonly LogId[]): void {
     this.#epoch = state.epoch;
     this.#from = from;
     this.#ids = new IdDigests(from);
-    this.#ids.append(entries);
+    this.#ids.append(ids);
   }
 
   #readingOf(entries: readonly LogEntry[], ranges: readonly HeldRange[]): TailReading {
