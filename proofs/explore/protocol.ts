@@ -133,7 +133,7 @@ export interface ExposedTail {
 }
 
 /** The digests of the log in memory of auth. */
-export interface ExposedDigests {
+interface ExposedDigests {
   readonly _length: number;
   append(entries: readonly LogEntry[]): void;
 }
