@@ -171,6 +171,7 @@ async function revokeSession({ revocation }: Clients, sessionId: string, operato
       reason: 'the tour',
       wait: RevokeWait.REVOKE_WAIT_NONE,
       targets: [],
+      dryRun: false,
       fences: [],
     };
     const receipt = await ask(revocation.revoke.bind(revocation), request, { token: operator });

@@ -23,6 +23,7 @@ export type { RevocationSource } from './revocation/feed-runner.js';
 export { FENCE_TABLE, type FenceQuery } from './revocation/fence.js';
 export type { FenceDatabase } from './revocation/fences.js';
 export type { SchemaMetadata } from './server/access-rule.js';
+export { currentCall } from './server/call-context.js';
 export {
   type AnyCall,
   bearerOf,
@@ -34,8 +35,24 @@ export {
 } from './server/call-state.js';
 export { createGuard, type Guard, type GuardState } from './server/guard.js';
 export { DEFAULT_LIMITS, type GuardLimits, type LimitName } from './server/guard-limits.js';
-export { bidi, clientStream, serverStream, unary } from './server/handlers.js';
+export {
+  bidi,
+  clientStream,
+  type MethodHandler,
+  type NativeHandlers,
+  native,
+  type ServiceHandlers,
+  serverStream,
+  unary,
+} from './server/handlers.js';
 export type { GuardObserver, GuardOptions } from './server/options.js';
+export {
+  type AccessRules,
+  type CodeRule,
+  type CodeRules,
+  codeRules,
+  descriptorRules,
+} from './server/rule-sources.js';
 export type { TokenClaims } from './token/claims.js';
 export type { Principal } from './token/principal.js';
 export { type TrustedIssuer, type TrustedIssuerFault, trustedIssuerFaults } from './token/trusted-issuers.js';

@@ -37,6 +37,12 @@ export const CLAIM_TEXT_LENGTH_MAX = 255;
 /** Maximum number of members of a list claim, such as `aud`, `scope` or `roles`. */
 export const CLAIM_LIST_LENGTH_MAX = 64;
 
+/** Maximum number of claims of one other issuer by which its tokens can be revoked. */
+export const REVOCABLE_CLAIMS_MAX = 8;
+
+/** Maximum number of other issuers whose tokens are accepted. */
+export const TRUSTED_ISSUERS_MAX = 32;
+
 /** Minimum length of the HS256 secret of a legacy issuer, in bytes (RFC 7518 §3.2). */
 export const LEGACY_SECRET_BYTES_MIN = 32;
 

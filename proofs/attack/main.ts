@@ -9,6 +9,7 @@ import { createRandom, randomSeed, SEED_MAX } from '../shared/random.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
 import { attackAccess } from './access.js';
 import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from './anomaly-attacks.js';
+import { attackWithRevokedClaims } from './claim-attacks.js';
 import { type Environment, openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
 import { recordEvents } from './recorder.js';
@@ -144,6 +145,7 @@ async function attackParts(environment: Environment, attack: Attack, issuer: Wea
   await environment.recordRefusals();
   if (part === undefined || part === 'tokens') await attackTokens(environment, { mutants, random });
   if (part === undefined || part === 'keys') await attackWithWeakKeys(environment, issuer);
+  if (part === undefined || part === 'keys') await attackWithRevokedClaims(environment, issuer);
   if (part === undefined || part === 'access') await attackAccess(environment);
   if (part === undefined || part === 'access') await attackRights(environment);
   if (part === undefined || part === 'login') await attackLogin(environment, random);

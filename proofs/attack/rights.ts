@@ -125,6 +125,7 @@ async function revokeOfUnknownIssuers(environment: Environment): Promise<void> {
         reason: 'attack',
         wait: RevokeWait.REVOKE_WAIT_NONE,
         targets: [],
+        dryRun: false,
         fences: [],
       }).finish();
       const authorization = [`Bearer ${environment.olga.accessToken}`];

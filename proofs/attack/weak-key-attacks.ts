@@ -15,9 +15,12 @@ import { encode } from './forge.js';
 import { infinityPem, pemOf, type WeakKey, weakKeys } from './weak-keys.js';
 
 /** The name of the issuer whose key set is under attack. */
-const ISSUER = 'https://issuer-with-weak-keys.example';
-const AUDIENCE = 'attacked';
-const GOOD_KID = 'good';
+export const ISSUER = 'https://issuer-with-weak-keys.example';
+export const AUDIENCE = 'attacked';
+export const GOOD_KID = 'good';
+
+/** The claims of the issuer by which its tokens can be revoked. */
+const REVOCABLE = ['tenant', ['realm_access', 'groups']];
 
 /** The longest time until a token with an unknown key is decided: several fetches, on a busy machine. */
 const DECIDED_WITHIN_MS = 60_000;
@@ -39,7 +42,10 @@ export async function createWeakIssuer(file: string): Promise<WeakIssuer> {
   const audiences = { auth: AUDIENCE, inventory: AUDIENCE, payment: AUDIENCE };
   const scopes = { read: 'inventory.read', pay: 'payment.read' };
   const configuration = JSON.stringify([
-    { issuer: ISSUER, jwks_file: file, algorithms: ['RS256', 'EdDSA'], audiences, scopes },
+    {
+      ...{ issuer: ISSUER, jwks_file: file, algorithms: ['RS256', 'EdDSA'], audiences, scopes },
+      revocable: REVOCABLE,
+    },
   ]);
   return { configuration, privateKey };
 }

@@ -9,7 +9,7 @@ import {
   type ServerInterceptor,
   status,
 } from '@grpc/grpc-js';
-import { createGuard, type Guard } from '@portcullis/guard';
+import { createGuard, type Guard, native } from '@portcullis/guard';
 import { createVerifier } from 'fast-jwt';
 import { type CryptoKey, importJWK, type JWK, jwtVerify } from 'jose';
 import jsonwebtoken from 'jsonwebtoken';
@@ -61,6 +61,7 @@ function plain(interceptors: readonly ServerInterceptor[]): Arm {
 
 async function guarded(issuer: BenchIssuer): Promise<Arm> {
   const guard = await createGuard({
+    log: 'silent',
     issuer: BENCH_ISSUER,
     audience: ECHO_AUDIENCE,
     auth: { source: issuer.source },
@@ -75,7 +76,7 @@ async function guarded(issuer: BenchIssuer): Promise<Arm> {
   return {
     guard,
     interceptors: [guard.interceptor],
-    addTo: (server) => guard.addService(server, ECHO, ECHO_SCHEMA, ECHO_HANDLERS),
+    addTo: (server) => guard.addService(server, ECHO, ECHO_SCHEMA, native(ECHO_HANDLERS)),
   };
 }
 

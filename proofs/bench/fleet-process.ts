@@ -23,6 +23,7 @@ const commands = {
     delay.enable();
     const startedMs = performance.now();
     const guard = await createGuard({
+      log: 'silent',
       issuer: BENCH_ISSUER,
       audience: 'bench',
       auth: {

@@ -221,7 +221,14 @@ function connectTo(system: System) {
     },
     revokeSession: (sessionId: string, token: string) => {
       const target = { $case: 'sessionId' as const, value: sessionId };
-      const request = { target, reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [], fences: [] };
+      const request = {
+        target,
+        reason: 'bench',
+        wait: RevokeWait.REVOKE_WAIT_NONE,
+        targets: [],
+        dryRun: false,
+        fences: [],
+      };
       return ask(revocation.revoke.bind(revocation), request, { token });
     },
     close: () => {

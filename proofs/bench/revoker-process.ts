@@ -76,7 +76,7 @@ export type RevokerCommands = typeof commands;
 
 function requestOf(sessions: readonly string[], isMany: boolean): RevokeRequest {
   const targets = sessions.map((value) => ({ target: { $case: 'sessionId' as const, value } }));
-  const rest = { reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, fences: [] };
+  const rest = { reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, dryRun: false, fences: [] };
   return isMany
     ? { ...rest, target: undefined, targets }
     : { ...rest, target: targets[0]?.target, targets: [] };
@@ -96,6 +96,8 @@ async function syncUntil(port: number, signal: AbortSignal): Promise<number[]> {
     entryIdAtApplied: Buffer.alloc(0),
     keySetVersion: Buffer.alloc(32),
     seen: [],
+    kinds: [],
+    claimIds: [],
     fences: [],
     heldTo: 0n,
     heldDigest: Buffer.alloc(0),

@@ -70,7 +70,14 @@ export async function createOperator(system: System): Promise<Operator> {
     const sentMs = performance.timeOrigin + performance.now();
     const { results } = await ask(
       revocations.revoke.bind(revocations),
-      { target: undefined, targets, reason: 'bench', wait: RevokeWait.REVOKE_WAIT_NONE, fences: [] },
+      {
+        target: undefined,
+        targets,
+        reason: 'bench',
+        wait: RevokeWait.REVOKE_WAIT_NONE,
+        dryRun: false,
+        fences: [],
+      },
       { token, timeoutMs: CALL_MS_MAX },
     );
     const sequences = results.map(({ sequence }) => sequence);

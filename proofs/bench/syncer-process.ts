@@ -136,6 +136,8 @@ function requestAt(place: Place): SyncRequest {
     instance: randomBytes(ID_BYTES),
     keySetVersion: Buffer.alloc(0),
     seen: [],
+    kinds: [],
+    claimIds: [],
     fences: [],
     heldTo: 0n,
     heldDigest: Buffer.alloc(0),

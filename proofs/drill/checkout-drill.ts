@@ -292,6 +292,7 @@ async function revokeInTheMiddle(
     reason: 'the drill',
     wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
     targets: [],
+    dryRun: false,
     fences: [],
   };
   await ask(clients.revocation.revoke.bind(clients.revocation), revoke, { token: operator });

@@ -259,6 +259,7 @@ async function runRound(bank: Bank, random: Random, fault: FaultName): Promise<R
     targets: tokens.map((value) => ({ target: { $case: 'token' as const, value } })),
     reason: 'the drill',
     wait: RevokeWait.REVOKE_WAIT_FENCED,
+    dryRun: false,
     fences: [FENCE],
   };
   const receipt = await ask(revocation.revoke.bind(revocation), request, {

@@ -121,6 +121,7 @@ function payloadOf(epoch: Buffer, targets: readonly Target[]): Buffer {
     keepUntil: new Date(Date.now() + KEEP_FOR_MS),
     acknowledge: true,
     issuer: '',
+    claim: '',
     cutOffTime: undefined,
   };
   const entries = targets.flatMap(({ sessionId, userId }, index) => [

@@ -166,6 +166,7 @@ export class Revoker {
         reason: 'the drill',
         wait: RevokeWait.REVOKE_WAIT_NONE,
         targets: [],
+        dryRun: false,
         fences: [],
       };
       await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
@@ -183,7 +184,7 @@ export class Revoker {
       target: { $case: 'tokenId', value: randomUUID() } as const,
     }));
     const wait = RevokeWait.REVOKE_WAIT_NONE;
-    const request = { target: undefined, reason: 'the drill', wait, targets, fences: [] };
+    const request = { target: undefined, reason: 'the drill', wait, targets, fences: [], dryRun: false };
     const token = await this.token();
     await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS }).catch(
       () => undefined,

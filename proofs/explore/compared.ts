@@ -7,6 +7,7 @@ import { ReferenceList } from '../spec/list.js';
 import { ReferenceInstance } from '../spec/reference.js';
 import type { StateStep } from '../spec/steps.js';
 import type { ExposedFeed, ExposedHeld, Protocol } from './protocol.js';
+import type { World } from './world.js';
 
 /** One of so many feeds is compared: a world has millions of states. */
 const COMPARED_FEEDS = 16;
@@ -112,7 +113,10 @@ function stateOf(feed: ExposedFeed): Partial<StateStep> {
   };
 }
 
-/** Whether the feeds of a world can be compared: with an empty list, the reference cannot know when it is full. */
-export function isComparable({ listMax }: { readonly listMax?: number | undefined }): boolean {
-  return listMax === undefined;
+/**
+ * Whether the feeds of a world can be compared: with an empty list, the reference cannot know when it is full, and it knows
+ * all kinds of entries.
+ */
+export function isComparable({ listMax, oldVersion }: Pick<World, 'listMax' | 'oldVersion'>): boolean {
+  return listMax === undefined && oldVersion !== true;
 }

@@ -14,7 +14,7 @@ import {
 } from './identifiers.js';
 import type { ExposedTail, Protocol } from './protocol.js';
 import { bitsOf, type Database, indexesIn, type PastDatabase, type State } from './state.js';
-import type { World } from './world.js';
+import { isOfOtherIssuer, type World } from './world.js';
 
 type Log = Protocol['log'];
 type LogReading = Parameters<Log['syncResultFor']>[0];
@@ -94,7 +94,7 @@ export class DatabaseModel {
       const isCarried =
         entry.epoch === former &&
         (database.rows & (1 << index)) !== 0 &&
-        this.#entries.kindOf(state, index) === 'FOREIGN' &&
+        isOfOtherIssuer(this.#entries.kindOf(state, index)) &&
         this.#entries.keepUntilMs(state, index, present) > present.databaseMs;
       if (!isCarried) continue;
       const { dueIn = 0, lost = false } = state.dues[index] ?? {};

@@ -5,8 +5,9 @@ import { VerifiedToken } from '@portcullis/guard/internal';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import type { LogEntry } from '../../services/auth/records/revocations.js';
 import { entryIdOf, ORIGIN_TICK, type Present, TICK_MS } from './identifiers.js';
+import type { ExposedClaims } from './protocol.js';
 import type { State } from './state.js';
-import type { Kind, World } from './world.js';
+import { isOfOtherIssuer, type Kind, type World } from './world.js';
 
 /** The end of what never ends. */
 const FAR_MS = 1_000_000 * TICK_MS;
@@ -14,6 +15,12 @@ const FAR_MS = 1_000_000 * TICK_MS;
 const ISSUER = 'https://auth.example';
 const OTHER_ISSUER = 'https://other.example';
 const USER_KEY = Buffer.from('user');
+
+/** The claim of entries of kind CLAIM; each of them has a value of its own. */
+const CLAIM = '/tenant';
+
+/** A cut-off after every token that is revoked. */
+const CUT_OFF = new Date(FAR_MS);
 
 /** Translates entries and tokens of one world. */
 export class Entries {
@@ -30,8 +37,8 @@ export class Entries {
   }
 
   kindOf(state: State, index: number): Kind {
-    if (state.entries[index]?.target !== index) return 'FOREIGN';
-    return this.#kindAfter(state, index);
+    // A copy in a later epoch has the kind of its original.
+    return this.#kindAfter(state, state.entries[index]?.target ?? index);
   }
 
   /** The kind of the next entry. */
@@ -88,11 +95,12 @@ export class Entries {
       entryId: entryIdOf(index + 1),
       sequence: BigInt(entry.sequence),
       kind: kind === 'FOREIGN' ? 'TOKEN' : kind,
-      issuer: kind === 'FOREIGN' ? OTHER_ISSUER : '',
+      issuer: isOfOtherIssuer(kind) ? OTHER_ISSUER : '',
+      claim: kind === 'CLAIM' ? CLAIM : undefined,
       key: this.#keyOf(kind, state, index),
       minGeneration: kind === 'USER' ? BigInt(entry.value) : 0n,
       keepUntil: new Date(this.keepUntilMs(state, index, present)),
-      cutOffTime: undefined,
+      cutOffTime: kind === 'CLAIM' ? CUT_OFF : undefined,
       acknowledge: this.#world.receipts !== undefined,
     };
   }
@@ -107,8 +115,20 @@ export class Entries {
       case 'KEY':
         return Buffer.from(kidOf(value));
       case 'FOREIGN':
+      case 'CLAIM':
         return Buffer.from(foreignIdOf(target));
     }
+  }
+
+  /** Adds the entry to the values of a list. */
+  addClaim(list: ExposedClaims, state: State, index: number, present: Present): void {
+    const cutOff = { seconds: FAR_MS / 1000, keepUntilMs: this.keepUntilMs(state, index, present) };
+    list.add(OTHER_ISSUER, CLAIM, foreignIdOf(index), cutOff);
+  }
+
+  /** Whether a list has the value of the entry. */
+  hasClaim(list: ExposedClaims, index: number): boolean {
+    return list._issuers.get(OTHER_ISSUER)?.get(CLAIM)?.has(foreignIdOf(index)) === true;
   }
 
   /** A token that the entry revokes. */
@@ -133,6 +153,14 @@ export class Entries {
           issuer: OTHER_ISSUER,
           tokenId: foreignIdOf(entry.target),
           isForeign: true,
+        });
+      case 'CLAIM':
+        return this.#token(`c${index}`, 'other', expiresAtMs, {
+          issuer: OTHER_ISSUER,
+          tokenId: 'another',
+          isForeign: true,
+          revocable:
+            this.#world.unread === true ? new Map() : new Map([[CLAIM, [foreignIdOf(entry.target)]]]),
         });
     }
   }

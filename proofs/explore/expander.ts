@@ -2,7 +2,7 @@
 
 import { comparedWithTables, isComparable } from './compared.js';
 import { type EventCode, kindNumber } from './events.js';
-import { guardOf } from './guards.js';
+import { guardOf, OLD_VERSION } from './guards.js';
 import { Model } from './model.js';
 import { Oracle } from './oracle.js';
 import { loadProtocol } from './protocol.js';
@@ -36,7 +36,8 @@ export async function createModel(
   everyFeed = false,
 ): Promise<Model> {
   const guard = without === undefined ? undefined : guardOf(without);
-  const loaded = await loadProtocol(guard?.edits ?? []);
+  const version = world.oldVersion === true ? OLD_VERSION : [];
+  const loaded = await loadProtocol([...version, ...(guard?.edits ?? [])]);
   const isCompared = isComparable(world) && (everyFeed || without === undefined);
   const protocol = isCompared ? comparedWithTables(loaded, everyFeed) : loaded;
   return new Model(protocol, world, guard?.environment ?? {});

@@ -74,6 +74,7 @@ export class FeedMirror {
     feed._instance = INSTANCE;
     feed._listener = this.listener;
     feed._listEntriesMax = this.#world.listMax;
+    feed._claimIds = [];
     feed._list = this.#restoreList(from.list, state, present);
     feed._staged = from.staged && this.#restoreList(from.staged, state, present);
     feed._epoch = epochIdOf(from.epoch);
@@ -169,6 +170,8 @@ export class FeedMirror {
         entryIdAtApplied: entryIdOf(question.at.entry),
         keySetVersion: keysIdOf(question.keys),
         seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
+        kinds: [],
+        claimIds: [],
         fences: [],
         heldTo: BigInt(question.heldTo),
         heldDigest: digestOf(question.digest),
@@ -228,6 +231,10 @@ export class FeedMirror {
       list._keys.set(kid, this.#entries.keepUntilMs(state, index, present));
     }
     for (const index of indexesIn(from.foreign)) {
+      if (this.#entries.kindOf(state, index) === 'CLAIM') {
+        this.#entries.addClaim(list._foreignClaims, state, index, present);
+        continue;
+      }
       list._foreignIds.set(
         this.#entries.foreignKeyOf(index),
         this.#entries.keepUntilMs(state, index, present),
@@ -253,7 +260,10 @@ export class FeedMirror {
     }
     for (let index = 0; index < state.entries.length; index += 1) {
       if (list._keys.has(this.#entries.keyTextOf(state, index))) keys |= 1 << index;
-      if (list._foreignIds.has(this.#entries.foreignKeyOf(index))) foreign |= 1 << index;
+      const isListed =
+        list._foreignIds.has(this.#entries.foreignKeyOf(index)) ||
+        this.#entries.hasClaim(list._foreignClaims, index);
+      if (isListed) foreign |= 1 << index;
     }
     const floor = list._users.get(USER);
     return {

@@ -13,6 +13,7 @@ const FIELDS = {
     instance: 'constant',
     listener: 'constant',
     listEntriesMax: 'constant',
+    claimIds: 'constant',
     list: 'state',
     staged: 'state',
     epoch: 'state',
@@ -38,6 +39,7 @@ const FIELDS = {
     keys: 'state',
     foreignIds: 'state',
     foreignUsers: 'no world revokes users of other issuers',
+    foreignClaims: 'state',
     packed: 'the number of tokens',
     max: 'constant',
   },
@@ -48,6 +50,7 @@ const FIELDS = {
     sequences: 'state: those after the position',
     ids: 'state: those of the entries after the position',
   },
+  ClaimCutOffs: { issuers: 'state', size: 'the number of values' },
   ClockRises: {
     endedMs: 'state: its difference to the sums in requests and lease',
     lowestMs: 'state',
@@ -97,8 +100,17 @@ const FIELDS = {
  * @throws Error naming the fields that are missing on either side
  */
 export function checkFields(protocol: Protocol): void {
-  const { Feed, RevocationList, HeldEntries, ClockRises, IdTable, IdDigests, LogTail, Enforcement } =
-    protocol;
+  const {
+    Feed,
+    RevocationList,
+    ClaimCutOffs,
+    HeldEntries,
+    ClockRises,
+    IdTable,
+    IdDigests,
+    LogTail,
+    Enforcement,
+  } = protocol;
   const nothing = (): void => {};
   const listener = { entryAdded: nothing, listFilled: nothing, epochChanged: nothing };
   const feed = new Feed({ service: SERVICE, instance: INSTANCE, listener });
@@ -119,6 +131,7 @@ export function checkFields(protocol: Protocol): void {
     Enforcement: enforcement,
     Admissions: enforcement.admissions,
     RevocationList: new RevocationList(),
+    ClaimCutOffs: new ClaimCutOffs(),
     ClockRises: new ClockRises(),
     IdTable: new IdTable(),
   };

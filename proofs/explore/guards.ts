@@ -51,6 +51,11 @@ const NO_STAGED_DROP = edit(
   'this.#unacknowledged.clear();',
 );
 
+/** Makes an instance of a version that does not know entries of kind CLAIM. */
+export const OLD_VERSION: readonly Edit[] = [
+  edit('list', 'if (entry.kind === EntryKind.ENTRY_KIND_CLAIM) {', 'if (false) {'),
+];
+
 export const GUARDS: readonly Guard[] = [
   {
     name: 'lease',
@@ -226,6 +231,18 @@ export const GUARDS: readonly Guard[] = [
     about: 'a list that is full gets no lease',
     edits: [edit('feed', 'this.#list.add(entry);', 'try { this.#list.add(entry); } catch {}')],
     worlds: ['full'],
+  },
+  {
+    name: 'unknown-kind',
+    about: 'an instance that receives an entry of a kind that it does not know gets no lease',
+    edits: [edit('list', 'if (!isForeignKind(entry.kind)) {', 'if (!isForeignKind(entry.kind)) {\n return;')],
+    worlds: ['claim-old'],
+  },
+  {
+    name: 'unread-claim',
+    about: 'a token for which the claim of an entry was not read counts as one that has its value',
+    edits: [edit('claim-cut-offs', 'own === undefined ? values.values()', 'own === undefined ? []')],
+    worlds: ['claim-unread'],
   },
   {
     name: 'horizon',

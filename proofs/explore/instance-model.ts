@@ -325,11 +325,12 @@ export class InstanceModel {
     });
   }
 
-  #orFull<T extends string>(work: () => T): T | 'the list is full' {
+  #orFull<T extends string>(work: () => T): T | 'the list is full' | 'unknown kind' {
     try {
       return work();
     } catch (error) {
       if (error instanceof this.protocol.ListFullError) return 'the list is full';
+      if (this.world.oldVersion === true && error instanceof RangeError) return 'unknown kind';
       throw error;
     }
   }

@@ -281,6 +281,8 @@ export class Model {
       entryIdAtApplied: entryIdOf(question.at.entry),
       keySetVersion: keysIdOf(question.keys),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
+      kinds: [],
+      claimIds: [],
       fences: [],
       heldTo: BigInt(question.heldTo),
       heldDigest: digestOf(question.digest),

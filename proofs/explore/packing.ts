@@ -18,7 +18,7 @@ import {
   times,
 } from './packing-parts.js';
 import { type Database, emptyState, type Position, type Pull, type State } from './state.js';
-import type { World } from './world.js';
+import { isOfOtherIssuer, type World } from './world.js';
 
 /** A part of a packed state: it has its place, so that parts which an event leaves alone need not be packed again. */
 interface Section {
@@ -325,7 +325,7 @@ const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
 
 /** Copies in later epochs count: entries of other issuers are copied into each. */
 function entriesMax(world: World): number {
-  const foreign = world.entries.filter((kind) => kind === 'FOREIGN').length;
+  const foreign = world.entries.filter(isOfOtherIssuer).length;
   return world.entries.length + foreign * (world.epochs ?? 0);
 }
 

@@ -19,6 +19,7 @@ import type { LogTail, TailReading } from '../../services/auth/revocation/log-ta
 const MODULES = {
   'id-table': 'interceptors/dist/src/revocation/id-table.js',
   'clock-rises': 'interceptors/dist/src/revocation/clock-rises.js',
+  'claim-cut-offs': 'interceptors/dist/src/revocation/claim-cut-offs.js',
   list: 'interceptors/dist/src/revocation/list.js',
   'held-entries': 'interceptors/dist/src/revocation/held-entries.js',
   fence: 'interceptors/dist/src/revocation/fence.js',
@@ -52,6 +53,7 @@ export type ExposedFeed = Feed & {
   _instance: Uint8Array;
   _listener: object;
   _listEntriesMax: number | undefined;
+  _claimIds: readonly Uint8Array[];
   _list: ExposedList;
   _staged: ExposedList | undefined;
   _epoch: Uint8Array;
@@ -76,8 +78,20 @@ export type ExposedList = RevocationList & {
   _users: Map<string, { minGeneration: bigint; keepUntilMs: number }>;
   _keys: Map<string, number>;
   _foreignIds: Map<string, number>;
+  _foreignClaims: ExposedClaims;
   _packed: number;
 };
+
+/** The values of claims in the list. */
+export interface ExposedClaims {
+  readonly _issuers: ReadonlyMap<string, ReadonlyMap<string, ReadonlyMap<string, object>>>;
+  add(
+    issuer: string,
+    claim: string,
+    value: string,
+    cutOff: { readonly seconds: number; readonly keepUntilMs: number },
+  ): void;
+}
 
 /** A table of the list. */
 interface ExposedTable {
@@ -152,6 +166,7 @@ type FenceStatement = (text: string, values?: readonly unknown[]) => { readonly 
 export interface Protocol {
   readonly Feed: new (...options: ConstructorParameters<typeof Feed>) => ExposedFeed;
   readonly RevocationList: new (max?: number) => ExposedList;
+  readonly ClaimCutOffs: new () => ExposedClaims;
   readonly ClockRises: new () => ExposedRises;
   readonly HeldEntries: new () => ExposedHeld;
   readonly IdDigests: new (after: bigint) => ExposedDigests;
@@ -190,6 +205,7 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
   return {
     ...loaded['id-table'],
     ...loaded['clock-rises'],
+    ...loaded['claim-cut-offs'],
     ...loaded['list'],
     ...loaded['held-entries'],
     ...loaded['feed'],

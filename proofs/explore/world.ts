@@ -1,7 +1,12 @@
 /** What a world consists of: how much of everything there may be in one history. */
 
 /** The kinds of entries that worlds revoke with. */
-export type Kind = 'TOKEN' | 'USER' | 'KEY' | 'FOREIGN';
+export type Kind = 'TOKEN' | 'USER' | 'KEY' | 'FOREIGN' | 'CLAIM';
+
+/** Whether entries of a kind are about another issuer, so that they are carried over to a new epoch. */
+export function isOfOtherIssuer(kind: Kind): boolean {
+  return kind === 'FOREIGN' || kind === 'CLAIM';
+}
 
 /** A small world. The explorer visits every state that can be reached in it. */
 export interface World {
@@ -46,6 +51,10 @@ export interface World {
   readonly receipts?: 'PROMPT' | 'SLOW';
   /** With receipts: auth is a single process. */
   readonly oneReplica?: boolean;
+  /** The instance has a version that does not know entries of kind CLAIM. */
+  readonly oldVersion?: boolean;
+  /** The instance does not read the claim that entries of kind CLAIM name. */
+  readonly unread?: boolean;
   /** The instance caches tokens that it has verified. */
   readonly cached?: boolean;
   /** A replica of auth remembers the end of the log between its reads; others do not. */

@@ -184,6 +184,7 @@ async function logInAndRevoke(
         reason: 'floods',
         wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
         targets: [],
+        dryRun: false,
         fences: [],
       },
       { token: operator.accessToken, timeoutMs: REVOKE_TIMEOUT_MS },

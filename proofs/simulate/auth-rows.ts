@@ -229,7 +229,7 @@ async function once<T>(
 }
 
 function isForeignRevocationOf(
-  { kind, issuer, key, cutOffTime }: EntryRow,
+  { kind, issuer, key, claim = '', cutOffTime }: EntryRow,
   token: Parameters<AuthTransaction['tokens']['foreignRevoked']>[0],
 ): boolean {
   if (issuer !== token.issuer) return false;
@@ -242,6 +242,12 @@ function isForeignRevocationOf(
     case 'USER':
       return (
         text === token.subject &&
+        cutOffTime !== undefined &&
+        cutOffTime.getTime() >= token.issuedAtSeconds * 1000
+      );
+    case 'CLAIM':
+      return (
+        (token.revocable?.get(claim)?.includes(text) ?? true) &&
         cutOffTime !== undefined &&
         cutOffTime.getTime() >= token.issuedAtSeconds * 1000
       );
@@ -458,7 +464,7 @@ async function append(
       sequence: log.head + BigInt(index + 1),
       keepUntil: new Date(keepUntilMs(world, log, entry, nowMs)),
       cutOffTime:
-        entry.issuer !== '' && entry.kind === 'USER'
+        entry.issuer !== '' && (entry.kind === 'USER' || entry.kind === 'CLAIM')
           ? new Date(Math.ceil(nowMs / 1000 + CLOCK_SKEW_SECONDS) * 1000)
           : undefined,
       acknowledge: entry.acknowledge ?? false,

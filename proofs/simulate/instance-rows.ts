@@ -69,6 +69,8 @@ export function createInstanceStore(connection: Connection): InstanceStore {
       cluster.uncommitted(process, node(), (transaction) =>
         transaction.statement(() => listOf(transaction, page)),
       ),
+    // All instances have one version, and no world revokes by claims.
+    unready: () => Promise.resolve([]),
     deleteSilent: () =>
       cluster.transaction(process, node(), (transaction) =>
         transaction.statement(() => {

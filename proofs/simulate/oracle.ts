@@ -197,6 +197,9 @@ export class Oracle {
         for (const token of this.#tokens.values())
           if (token.keyId === text) token.revocations.push(revocation);
         return;
+      case 'CLAIM':
+        // Always of another issuer.
+        return;
     }
   }
 

@@ -109,6 +109,7 @@ export function startReplica({
     timers: process,
     issuer: ISSUER,
     foreignIssuers: ['https://other.example'],
+    revocableClaims: new Map([['https://other.example', ['/tenant']]]),
     instances: createInstances({ store: createInstanceStore(connection), clock, timers: process }),
     fences: createFences({ store: createFenceStore(connection), clock, timers: process }),
     onKeyRevoked: () => void keys.replenish().catch(() => undefined),

@@ -1,6 +1,7 @@
 /** The workload of users, services and operators at random moments: logins, refreshes, exchanges, revocations, and mainly calls. */
 
 import type { InstanceReceipt } from '../../services/auth/revocation/enforcement-watch.js';
+import type { ForeignTarget } from '../../services/auth/revocation/log.js';
 import type { Target } from '../../services/auth/revocation/revoke-targets.js';
 import type { TokenPair } from '../../services/auth/sessions/session-tokens.js';
 import type { Call } from './instance.js';
@@ -335,9 +336,14 @@ export class Workload {
 
   /** Identifiers of another issuer may equal ours; they do not name ours. */
   #revokeForeign(login: Login): void {
-    const what = this.#random.pick(['TOKEN', 'SESSION', 'USER'] as const);
-    const id = { TOKEN: login.token.tokenId, SESSION: login.sessionId, USER: login.userId }[what];
-    this.#revoke({ kind: 'foreign', foreign: { issuer: 'https://other.example', what, id } }, []);
+    const issuer = 'https://other.example';
+    const foreign = this.#random.pick<ForeignTarget>([
+      { issuer, what: 'TOKEN', id: login.token.tokenId },
+      { issuer, what: 'SESSION', id: login.sessionId },
+      { issuer, what: 'USER', id: login.userId },
+      { issuer, what: 'CLAIM', claim: '/tenant', id: login.userId },
+    ]);
+    this.#revoke({ kind: 'foreign', foreign }, []);
     this.#scheduler.after(500, () => this.#presentEverywhere(login.token));
   }
 

@@ -195,6 +195,7 @@ function entryStep(entry: Entry): EntryStep {
     acknowledge: entry.acknowledge,
     issuer: entry.issuer,
     ...(entry.cutOffTime !== undefined && { cut_off_ms: entry.cutOffTime.getTime() }),
+    ...(entry.claim !== '' && { claim: entry.claim }),
   };
 }
 

@@ -13,6 +13,7 @@ interface Listed {
   readonly kind: string;
   readonly issuer: string;
   readonly key: string;
+  readonly claim: string;
   minGeneration: number;
   cutOffSeconds: number;
   keepUntilMs: number;
@@ -26,7 +27,8 @@ interface Fault {
 
 const IDS: readonly string[] = ['TOKEN', 'SESSION'];
 const OWN_KINDS: readonly string[] = ['TOKEN', 'SESSION', 'USER', 'CLIENT', 'KEY'];
-const FOREIGN_KINDS: readonly string[] = ['TOKEN', 'SESSION', 'USER'];
+const FOREIGN_KINDS: readonly string[] = ['TOKEN', 'SESSION', 'USER', 'CLAIM'];
+const CUT_OFF_KINDS: readonly string[] = ['USER', 'CLAIM'];
 /** Hexadecimal digits of an id. */
 const ID_DIGITS = 32;
 
@@ -40,8 +42,10 @@ export const ENTRY_FAULTS: readonly Fault[] = [
   },
   {
     id: 'F5',
-    when: ({ kind, issuer, cut_off_ms }) => issuer !== '' && kind === 'USER' && cut_off_ms === undefined,
+    when: ({ kind, issuer, cut_off_ms }) =>
+      issuer !== '' && CUT_OFF_KINDS.includes(kind) && cut_off_ms === undefined,
   },
+  { id: 'F10', when: ({ kind, issuer, claim = '' }) => issuer !== '' && kind === 'CLAIM' && claim === '' },
 ];
 
 /** The faults of packed identifiers. */
@@ -64,6 +68,7 @@ interface Root {
   readonly sub: string;
   readonly sid?: string | undefined;
   readonly iat: number;
+  readonly claims?: TokenStep['claims'];
 }
 
 /** The rows of the table of entries and tokens. */
@@ -116,6 +121,28 @@ export const TOKEN_ROWS: readonly {
         ({ sub, iat }) => entry.key === hexOf(sub) && iat <= entry.cutOffSeconds,
       ),
   },
+  {
+    id: 'T10',
+    when: (entry, token) =>
+      isForeign(
+        entry,
+        'CLAIM',
+        token,
+        ({ claims, iat }) =>
+          iat <= entry.cutOffSeconds &&
+          claims?.[entry.claim]?.some((value) => entry.key === hexOf(value)) === true,
+      ),
+  },
+  {
+    id: 'T11',
+    when: (entry, token) =>
+      isForeign(
+        entry,
+        'CLAIM',
+        token,
+        ({ claims, iat }) => iat <= entry.cutOffSeconds && claims?.[entry.claim] === undefined,
+      ),
+  },
 ];
 
 /** The list of an epoch. */
@@ -143,6 +170,7 @@ export class ReferenceList {
       kind: entry.kind,
       issuer: entry.issuer,
       key: entry.key,
+      claim: entry.claim ?? '',
       minGeneration: entry.min_generation,
       cutOffSeconds: Math.ceil((entry.cut_off_ms ?? 0) / 1000),
       keepUntilMs: entry.keep_until_ms ?? 0,
@@ -162,6 +190,7 @@ export class ReferenceList {
         kind,
         issuer: OWN,
         key,
+        claim: '',
         minGeneration: 0,
         cutOffSeconds: 0,
         keepUntilMs: keep_until_ms ?? 0,
@@ -196,7 +225,7 @@ export class ReferenceList {
   }
 
   #put(entry: Listed): void {
-    const name = `${entry.kind} ${entry.issuer} ${entry.key}`;
+    const name = `${entry.kind} ${entry.issuer} ${entry.key} ${entry.claim}`;
     const known = this.#entries.get(name);
     if (known === undefined) {
       this.#entries.set(name, { ...entry });
@@ -219,9 +248,9 @@ function isForeign(entry: Listed, kind: string, token: TokenStep, matches: (root
 }
 
 /** The token itself if it is of another issuer, and the one that it was derived from. */
-function rootsOf({ iss, jti, sub = '', sid, iat = 0, origin }: TokenStep): readonly Root[] {
+function rootsOf({ iss, jti, sub = '', sid, iat = 0, claims, origin }: TokenStep): readonly Root[] {
   const roots: Root[] = [];
-  if (iss !== undefined) roots.push({ iss, jti, sub, sid, iat });
+  if (iss !== undefined) roots.push({ iss, jti, sub, sid, iat, claims });
   if (origin !== undefined) roots.push(origin);
   return roots;
 }

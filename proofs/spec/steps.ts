@@ -19,6 +19,8 @@ export interface EntryStep {
   readonly acknowledge: boolean;
   readonly issuer: string;
   readonly cut_off_ms?: number;
+  /** The JSON Pointer of a claim. */
+  readonly claim?: string;
 }
 
 /** A Sync request, without what identifies the instance. */
@@ -67,6 +69,8 @@ export interface TokenStep {
   readonly clients?: readonly (readonly [string, number])[];
   /** The `jti` of every token from which it was derived. */
   readonly ancestors?: readonly string[];
+  /** With another issuer: the values of claims, by their JSON Pointers; a missing claim was not read. */
+  readonly claims?: Readonly<Record<string, readonly string[]>>;
   /** The token of another issuer from which it was derived. */
   readonly origin?: {
     readonly iss: string;
@@ -74,6 +78,7 @@ export interface TokenStep {
     readonly sub: string;
     readonly sid?: string;
     readonly iat: number;
+    readonly claims?: Readonly<Record<string, readonly string[]>>;
   };
 }
 

@@ -1,5 +1,6 @@
 /** Auth as a service: its parts, its connection to the broker and its work in the background. */
 
+import { registerStateMetrics } from '@portcullis/guard/metrics';
 import type { Report } from '../../proto/gen/portcullis/security/v1/report.js';
 import { ConfigurationError } from '../common/config/env.js';
 import {
@@ -9,7 +10,6 @@ import {
   type ServiceResources,
 } from '../common/host/run-service.js';
 import { untilAvailable } from '../common/host/start-step.js';
-import { registerStateMetrics } from '../common/metrics/state-metrics.js';
 import { applyBootstrap } from './accounts/bootstrap.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';

@@ -7,7 +7,7 @@ import type { Log } from '../common/host/log.js';
 import { createAccountChanges } from './accounts/account-changes.js';
 import { createPasswords } from './accounts/passwords.js';
 import { createUsers } from './accounts/users.js';
-import { createForeignTokens } from './adapters/foreign-tokens.js';
+import { createForeignTokens, revocableClaimsOf } from './adapters/foreign-tokens.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
@@ -239,6 +239,7 @@ function createRevocationParts(
     clock,
     issuer,
     foreignIssuers: trustedIssuers.map((trusted) => trusted.issuer),
+    revocableClaims: revocableClaimsOf(trustedIssuers),
     instances,
     fences,
     onKeyRevoked: replenishKeys,

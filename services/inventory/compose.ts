@@ -1,10 +1,10 @@
 /** The parts of inventory, put together. */
 
 import { systemClock } from '@portcullis/guard';
+import { registerStateMetrics } from '@portcullis/guard/metrics';
 import type { Registry } from 'prom-client';
 import { InventoryServiceService, protoMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { runService, type ServiceParts, type ServiceResources } from '../common/host/run-service.js';
-import { registerStateMetrics } from '../common/metrics/state-metrics.js';
 import { createChangeFeed } from './change-feed.js';
 import type { Config } from './config.js';
 import { createHandlers } from './handlers.js';

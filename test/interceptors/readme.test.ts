@@ -30,7 +30,8 @@ describe("the library's README", () => {
     await mkdir(cache, { recursive: true });
     folder = await mkdtemp(join(cache, 'portcullis-readme-'));
     const [buf = '', template = ''] = blocks('yaml');
-    const [server = '', client = '', deposit = '', errors = ''] = blocks('ts');
+    const [server = '', client = '', greeter = '', greeterTest = '', deposit = '', errors = ''] =
+      blocks('ts');
     const clientKey = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
     await write({
       'package.json': '{ "type": "module" }',
@@ -44,6 +45,8 @@ describe("the library's README", () => {
       'proto/greeter/v1/greeter.proto': blocks('proto').join('\n'),
       'server.ts': server.replace('localhost:50060', 'localhost:0').replace('localhost:50051', 'localhost:1'),
       'client.ts': client,
+      'greeter.ts': greeter,
+      'greeter.test.ts': greeterTest,
       'deposit.ts': deposit,
       'errors.ts': errors,
       'greeter.key.pem': String(clientKey),
@@ -104,6 +107,26 @@ describe("the library's README", () => {
     }
   });
 
+  it('has a test that passes, and that would fail without the checks that it is about', async function () {
+    this.timeout(180_000);
+    const passed = await runMocha();
+    expect(passed)
+      .to.match(/4 passing/)
+      .and.to.not.match(/failing/);
+    // A server whose handler knows no rule: the same test must notice.
+    await write({ 'greeter.ts': greeterWithoutRule(blocks('ts')[2] ?? '') });
+    expect(await runMocha()).to.match(/failing/);
+  });
+
+  /** Runs the example's test as its user does, without a configuration. @returns what mocha printed */
+  async function runMocha(): Promise<string> {
+    const args = ['--no-config', '--node-option', 'import=tsx', '--reporter', 'spec', 'greeter.test.ts'];
+    const { stdout } = await run(join(BIN, 'mocha'), args, { cwd: folder }).catch(
+      (error: { stdout: string }) => error,
+    );
+    return stdout;
+  }
+
   it('names every reason of the library with its status', () => {
     const rows = [...text.matchAll(/^\| `([A-Z_]+)`\s*\| ([A-Z_]+)/gm)].map(([, code, status]) => [
       code,
@@ -137,6 +160,14 @@ function tokenOfNobody(): string {
   const encode = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
   const header = encode({ alg: 'EdDSA', kid: 'key-1', typ: 'at+jwt' });
   return `${header}.${encode({ iss: 'https://auth.example' })}.${Buffer.alloc(64).toString('base64url')}`;
+}
+
+/** The example's handlers with a rule in code that admits every authenticated caller. */
+function greeterWithoutRule(code: string): string {
+  return code
+    .replace('type Guard, principalOf', 'codeRules, type Guard, principalOf')
+    .replace(', protoMetadata }', ' }')
+    .replace('protoMetadata', 'codeRules(GreeterServiceService, { sayHello: {} })');
 }
 
 async function listeningPort(output: NodeJS.ReadableStream): Promise<number> {

@@ -18,6 +18,7 @@ import {
   createGuard,
   type Guard,
   type GuardOptions,
+  native,
   serverStream,
   signalOf,
   unary,
@@ -190,6 +191,7 @@ export async function startEcho(
   rules: typeof ECHO_RULES = ECHO_RULES,
 ): Promise<Echo> {
   const guard = await createGuard({
+    log: 'silent',
     issuer: ISSUER,
     audience: AUDIENCE,
     auth: { source: issuer.source },
@@ -197,7 +199,7 @@ export async function startEcho(
   });
   const server = new Server({ interceptors: [guard.interceptor] });
   const trace = new Trace();
-  guard.addService(server, ECHO, echoSchema(rules), echoHandlers(trace));
+  guard.addService(server, ECHO, echoSchema(rules), native(echoHandlers(trace)));
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(listener.bind, listener.server, (error, bound) =>
       error === null ? resolve(bound) : reject(error),

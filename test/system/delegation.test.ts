@@ -166,7 +166,14 @@ describe('acting for a user, in processes', function () {
 
   async function kill(target: RevokeRequest['target']): Promise<void> {
     const { accessToken: olga } = await clients.logIn('olga');
-    const request = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [], fences: [] };
+    const request = {
+      target,
+      reason: 'test',
+      wait: RevokeWait.REVOKE_WAIT_NONE,
+      targets: [],
+      dryRun: false,
+      fences: [],
+    };
     const { revocation } = clients;
     // Revoking the client of the logins revokes the token of this call as well, perhaps before its response.
     await ask(revocation.revoke.bind(revocation), request, { token: olga }).catch(() => undefined);

@@ -201,6 +201,7 @@ describe('the main job', () => {
       reason: 'test',
       wait: RevokeWait.REVOKE_WAIT_NONE,
       targets: [],
+      dryRun: false,
       fences: [],
     };
     await ask(clients.revocation.revoke.bind(clients.revocation), request, { token });

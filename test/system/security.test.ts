@@ -217,6 +217,7 @@ describe('the security of a system', function () {
           reason: `lost: ${again.accessToken.slice(0, 150)}`,
           wait: 0,
           targets: [],
+          dryRun: false,
           fences: [],
         },
         { token: olga },

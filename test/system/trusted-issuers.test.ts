@@ -40,6 +40,7 @@ describe('a second issuer, in processes', function () {
         types: ['JWT'],
         audiences: { inventory: 'inventory-api', payment: 'payment-api' },
         claims: { roles: ['realm_access', 'roles'] },
+        revocable: ['tenant', ['realm_access', 'groups']],
         scopes: {
           read: 'inventory.read',
           reserve: 'inventory.reserve',
@@ -160,24 +161,35 @@ describe('a second issuer, in processes', function () {
     'its token': ({ jti }) => ({ $case: 'tokenId', value: String(jti) }),
     'its session': ({ sid }) => ({ $case: 'sessionId', value: String(sid) }),
     'its user': ({ sub }) => ({ $case: 'subject', value: String(sub) }),
+    'its tenant': ({ tenant }) => ({ $case: 'claim', value: { claim: '/tenant', value: String(tenant) } }),
+    'its group': () => ({ $case: 'claim', value: { claim: '/realm_access/groups', value: 'staff' } }),
   };
   for (const [way, what] of Object.entries(ways)) {
     it(`is rejected everywhere once revoked ${way}, and so are the tokens exchanged for it`, async () => {
-      const of = claims({ sub: `alice ${way}` });
+      const groups = way === 'its group' ? ['other', 'staff'] : ['other'];
+      const of = claims({ sub: `alice ${way}`, tenant: `tenant ${way}`, realm_access: { groups } });
       const token = await other.sign(of);
       const acting = await exchanged(token);
       expect(await inventoriesOf(acting)).to.deep.equal(['OK', 'OK']);
       const ends = [...(await watch(token)), ...(await watch(acting))];
       const { accessToken: olga } = await clients.logIn('olga');
       const target = { $case: 'foreign', value: { issuer: other.name, what: what(of) } } as const;
-      const request = { target, reason: 'test', wait: RevokeWait.REVOKE_WAIT_NONE, targets: [], fences: [] };
+      const request = {
+        target,
+        reason: 'test',
+        wait: RevokeWait.REVOKE_WAIT_NONE,
+        targets: [],
+        dryRun: false,
+        fences: [],
+      };
       await ask(clients.revocation.revoke.bind(clients.revocation), request, { token: olga });
       const startedMs = performance.now();
       expect(new Set(await Promise.all(ends))).to.deep.equal(new Set([REVOKED]));
       expect(performance.now() - startedMs).to.be.below(BOUND_MS + MARGIN_MS);
       for (const dead of [token, acting]) expect(await inventoriesOf(dead)).to.deep.equal([REVOKED, REVOKED]);
       expect(await outcomeOf(exchanged(token))).to.equal('INVALID_ARGUMENT SUBJECT_TOKEN_INVALID');
-      expect(await inventoriesOf(await other.sign(claims({ sub: 'bob' })))).to.deep.equal(['OK', 'OK']);
+      const bob = claims({ sub: 'bob', tenant: 'another', realm_access: { groups: ['other'] } });
+      expect(await inventoriesOf(await other.sign(bob))).to.deep.equal(['OK', 'OK']);
     });
   }
 });

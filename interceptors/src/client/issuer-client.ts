@@ -125,7 +125,11 @@ export class IssuerClient {
         decode,
         request,
         new Metadata(),
-        { deadline: this.#clock.wallMs() + ISSUER_TIMEOUT_MS, ...options },
+        {
+          deadline: this.#clock.wallMs() + ISSUER_TIMEOUT_MS,
+          ...options,
+          interceptors: [...(this.#channel.interceptors ?? []), ...(options.interceptors ?? [])],
+        },
         (error: GrpcError | null, response?: Response) => {
           if (error !== null || response === undefined) reject(error ?? new Error('no response'));
           else resolve(response);

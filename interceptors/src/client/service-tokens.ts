@@ -1,6 +1,6 @@
 /** Access tokens for a service itself. */
 
-import type { ChannelCredentials } from '@grpc/grpc-js';
+import type { ChannelCredentials, Interceptor } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
 import type { Plaintext } from '../wire/connection.js';
 import { type ClientKey, createAssertionSigner } from './client-key.js';
@@ -21,6 +21,8 @@ export interface ServiceIdentity {
   readonly clientKey: ClientKey;
   /** The issuer's name (`iss`). */
   readonly issuer: string;
+  /** Interceptors of the calls to the issuer, such as that of a trace. Default: none. */
+  readonly interceptors?: readonly Interceptor[] | undefined;
   readonly clock?: Clock;
 }
 

@@ -15,7 +15,7 @@ import { ACKNOWLEDGEMENTS_MAX } from '../limits.js';
 import { ClockRises } from './clock-rises.js';
 import type { LogPlace } from './fence.js';
 import { HeldEntries } from './held-entries.js';
-import { RevocationList } from './list.js';
+import { KINDS, RevocationList } from './list.js';
 
 /** A reading of both clocks. */
 export interface Moment {
@@ -67,6 +67,7 @@ export class Feed {
   readonly #instance: Uint8Array;
   readonly #listener: FeedListener;
   readonly #listEntriesMax: number | undefined;
+  readonly #claimIds: readonly Uint8Array[];
   #list: RevocationList;
   /** The parts of a pull in progress, as a list of their own that is merged at the end. */
   #staged: RevocationList | undefined;
@@ -92,15 +93,18 @@ export class Feed {
    * @param options.service - the audience of this service
    * @param options.instance - {@link ID_BYTES} random bytes, new for every process
    * @param options.listEntriesMax - maximum number of entries; a full list gets no lease
+   * @param options.claimIds - what the instance reads in other issuers' tokens (`SyncRequest.claim_ids`); default: nothing
    */
   constructor(options: {
     service: string;
     instance: Uint8Array;
     listener: FeedListener;
     listEntriesMax?: number | undefined;
+    claimIds?: readonly Uint8Array[] | undefined;
   }) {
     this.#listEntriesMax = options.listEntriesMax;
     this.#list = new RevocationList(options.listEntriesMax);
+    this.#claimIds = options.claimIds ?? [];
     this.#service = options.service;
     this.#instance = options.instance;
     this.#listener = options.listener;
@@ -178,6 +182,8 @@ export class Feed {
         fences,
         heldTo: this.#held.heldTo,
         heldDigest: this.#held.digest,
+        kinds: [...KINDS],
+        claimIds: this.#claimIds.map((id) => Buffer.from(id)),
       },
     };
   }

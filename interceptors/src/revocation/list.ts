@@ -3,6 +3,7 @@
 import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
 import { ID_BYTES } from '../limits.js';
 import type { TokenClaims, TokenOrigin } from '../token/claims.js';
+import { ClaimCutOffs, type CutOff, isRevokedByClaim } from './claim-cut-offs.js';
 import { IdTable } from './id-table.js';
 
 /** Default maximum number of entries: some 500 MB of identifiers. */
@@ -38,13 +39,17 @@ interface GenerationFloor {
   keepUntilMs: number;
 }
 
-/** A revocation of another issuer's user by time: every token issued up to the cut-off is revoked. */
-interface ForeignCutOff {
-  seconds: number;
-  keepUntilMs: number;
-}
+/** The kinds of entries that this list can hold. It fails at any other. */
+export const KINDS = [
+  EntryKind.ENTRY_KIND_TOKEN,
+  EntryKind.ENTRY_KIND_SESSION,
+  EntryKind.ENTRY_KIND_USER,
+  EntryKind.ENTRY_KIND_CLIENT,
+  EntryKind.ENTRY_KIND_KEY,
+  EntryKind.ENTRY_KIND_CLAIM,
+] as const;
 
-/** The kinds of entries that can revoke another issuer's tokens. */
+/** The kinds of entries that name another issuer's tokens by one identifier. */
 export type ForeignKind =
   | typeof EntryKind.ENTRY_KIND_TOKEN
   | typeof EntryKind.ENTRY_KIND_SESSION
@@ -64,7 +69,8 @@ export class RevocationList {
   readonly #keys = new Map<string, number>();
   // Another issuer's identifiers are texts of any form. The keys contain the issuer.
   readonly #foreignIds = new Map<string, number>();
-  readonly #foreignUsers = new Map<string, ForeignCutOff>();
+  readonly #foreignUsers = new Map<string, CutOff>();
+  readonly #foreignClaims = new ClaimCutOffs();
   /** Number of identifiers in the tables. */
   #packed = 0;
   /** Maximum number of entries. */
@@ -85,7 +91,7 @@ export class RevocationList {
 
   /** Number of entries. */
   get size(): number {
-    const ids = this.#packed + this.#foreignIds.size;
+    const ids = this.#packed + this.#foreignIds.size + this.#foreignClaims.size;
     return ids + this.#users.size + this.#clients.size + this.#keys.size + this.#foreignUsers.size;
   }
 
@@ -178,6 +184,7 @@ export class RevocationList {
       for (const [key, keepUntilMs] of others) keepLonger(own, key, keepUntilMs);
     }
     for (const [key, cutOff] of other.#foreignUsers) this.#raiseCutOff(key, cutOff);
+    this.#foreignClaims.addAll(other.#foreignClaims);
     // Checked at the end, because the lists may have most entries in common.
     if (this.size > this.max) throw new ListFullError(this.max);
   }
@@ -247,12 +254,19 @@ export class RevocationList {
     for (const [key, cutOff] of this.#foreignUsers) {
       if (cutOff.keepUntilMs <= horizonMs) this.#foreignUsers.delete(key);
     }
+    this.#foreignClaims.dropUntil(horizonMs);
   }
 
   #addForeign(entry: Entry, keepUntilMs: number): void {
+    if (entry.kind === EntryKind.ENTRY_KIND_CLAIM) {
+      const cutOff = { seconds: cutOffSecondsOf(entry), keepUntilMs };
+      if (entry.claim === '') throw new RangeError('expected a revocation entry with a claim');
+      this.#foreignClaims.add(entry.issuer, entry.claim, textOf(entry.key), cutOff);
+      return;
+    }
     if (!isForeignKind(entry.kind)) {
       throw new RangeError(
-        `expected a revocation entry of another issuer for a token, session or user, got kind ${entry.kind}`,
+        `expected a revocation entry of another issuer for a token, session, user or claim, got kind ${entry.kind}`,
       );
     }
     const key = foreignKey(entry.kind, entry.issuer, textOf(entry.key));
@@ -263,7 +277,7 @@ export class RevocationList {
     this.#raiseCutOff(key, { seconds: cutOffSecondsOf(entry), keepUntilMs });
   }
 
-  #raiseCutOff(key: string, { seconds, keepUntilMs }: ForeignCutOff): void {
+  #raiseCutOff(key: string, { seconds, keepUntilMs }: CutOff): void {
     const cutOff = this.#foreignUsers.get(key);
     if (cutOff === undefined) {
       this.#foreignUsers.set(key, { seconds, keepUntilMs });
@@ -274,8 +288,9 @@ export class RevocationList {
   }
 
   #revokesForeign(claims: TokenClaims): boolean {
-    if (this.#foreignIds.size === 0 && this.#foreignUsers.size === 0) return false;
+    if (this.#foreignIds.size + this.#foreignUsers.size + this.#foreignClaims.size === 0) return false;
     for (const root of rootsOf(claims)) {
+      if (this.#foreignClaims.revokes(root)) return true;
       for (const key of foreignKeysOf(root)) {
         if (this.#foreignIds.has(key)) return true;
         const cutOff = this.#foreignUsers.get(key);
@@ -306,7 +321,7 @@ export function foreignKey(kind: ForeignKind, issuer: string, text: string): str
   return `${kind} ${issuer.length} ${issuer} ${text}`;
 }
 
-/** Whether entries of this kind can revoke another issuer's tokens. */
+/** Whether entries of this kind name another issuer's tokens by one identifier. */
 export function isForeignKind(kind: EntryKind): kind is ForeignKind {
   return (
     kind === EntryKind.ENTRY_KIND_TOKEN ||
@@ -349,6 +364,8 @@ function isForeignRevokedBy(root: TokenOrigin, entry: Entry): boolean {
   if (root.issuer !== entry.issuer) return false;
   const text = textOf(entry.key);
   switch (entry.kind) {
+    case EntryKind.ENTRY_KIND_CLAIM:
+      return isRevokedByClaim(root, entry, { value: text, seconds: cutOffSecondsOf(entry) });
     case EntryKind.ENTRY_KIND_TOKEN:
       return root.tokenId === text;
     case EntryKind.ENTRY_KIND_SESSION:

@@ -2,7 +2,8 @@
 
 import { type Entry, EntryKind } from '../../gen/portcullis/revocation/v1/revocation.js';
 import { CLOCK_SKEW_SECONDS } from '../limits.js';
-import type { TokenClaims } from '../token/claims.js';
+import type { TokenClaims, TokenOrigin } from '../token/claims.js';
+import { ClaimIndex } from './claim-index.js';
 import { foreignKey, foreignKeysOf, isForeignKind, isRevokedBy, textOf, uuidOf } from './list.js';
 
 /** Maximum number of cached tokens. Tokens with live calls are not evicted. */
@@ -96,6 +97,7 @@ export class VerifiedTokens {
   readonly #bySubject: Index = new Map();
   // By the keys of another issuer's entries, for tokens derived from its tokens.
   readonly #byOrigin: Index = new Map();
+  readonly #byClaim = new ClaimIndex<VerifiedToken>();
   readonly #byExpiry = new Map<number, Set<VerifiedToken>>();
   readonly #max: number;
 
@@ -137,6 +139,8 @@ export class VerifiedTokens {
     if (claims.sessionId !== undefined) insert(this.#bySession, claims.sessionId, token);
     insert(this.#bySubject, claims.subject, token);
     for (const key of originKeysOf(token)) insert(this.#byOrigin, key, token);
+    const foreign = foreignRootOf(token);
+    if (foreign !== undefined) this.#byClaim.add(foreign, token);
     const expiring = this.#byExpiry.get(token.expiresAtMs);
     if (expiring === undefined) this.#byExpiry.set(token.expiresAtMs, new Set([token]));
     else expiring.add(token);
@@ -155,6 +159,8 @@ export class VerifiedTokens {
     if (claims.sessionId !== undefined) erase(this.#bySession, claims.sessionId, token);
     erase(this.#bySubject, claims.subject, token);
     for (const key of originKeysOf(token)) erase(this.#byOrigin, key, token);
+    const foreign = foreignRootOf(token);
+    if (foreign !== undefined) this.#byClaim.remove(foreign, token);
     const expiring = this.#byExpiry.get(token.expiresAtMs);
     expiring?.delete(token);
     if (expiring?.size === 0) this.#byExpiry.delete(token.expiresAtMs);
@@ -198,9 +204,10 @@ export class VerifiedTokens {
   }
 
   /** Tokens of another issuer by their own claims, and tokens derived from them by their origin. */
-  #foreignCandidates({ kind, issuer, key }: Entry): Iterable<VerifiedToken> {
-    if (!isForeignKind(kind)) return [];
+  #foreignCandidates({ kind, issuer, key, claim }: Entry): Iterable<VerifiedToken> {
     const text = textOf(key);
+    if (kind === EntryKind.ENTRY_KIND_CLAIM) return this.#byClaim.find(issuer, claim, text);
+    if (!isForeignKind(kind)) return [];
     const index = {
       [EntryKind.ENTRY_KIND_TOKEN]: this.#byTokenId,
       [EntryKind.ENTRY_KIND_SESSION]: this.#bySession,
@@ -259,6 +266,11 @@ export class VerifiedTokens {
 
 function originKeysOf({ claims }: VerifiedToken): readonly string[] {
   return claims.origin === undefined ? [] : foreignKeysOf(claims.origin);
+}
+
+/** The token of another issuer: the token itself, or the one that it was derived from. */
+function foreignRootOf({ claims }: VerifiedToken): TokenOrigin | undefined {
+  return claims.isForeign ? claims : claims.origin;
 }
 
 /**

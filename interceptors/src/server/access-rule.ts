@@ -1,6 +1,5 @@
 /** The access rule of a method: read once from the schema, checked on every call. */
 
-import type { ServiceDefinition } from '@grpc/grpc-js';
 import { Caller, OnStale, type Rule } from '../../gen/portcullis/access/v1/access.js';
 import { GuardError, type GuardErrorCode, type ServiceError } from '../errors.js';
 import type { Principal } from '../token/principal.js';
@@ -49,32 +48,6 @@ export const PUBLIC_RULE: AccessRule = {
   allowStale: true,
   requestBytesMax: Number.POSITIVE_INFINITY,
 };
-
-/**
- * Reads the rules of all methods of a service.
- *
- * @returns the rules by the full path of the method
- * @throws TypeError naming every method without a rule or with a contradictory one, so that the server does not start
- */
-export function readRules(definition: ServiceDefinition, schema: SchemaMetadata): Map<string, AccessRule> {
-  const rules = new Map<string, AccessRule>();
-  const faults: string[] = [];
-  for (const { path } of Object.values(definition)) {
-    // The definition lists every method; the schema's metadata only those that have options.
-    const [service = '', method = ''] = path.slice(1).split('/');
-    const options = schema.options?.services?.[service.slice(service.lastIndexOf('.') + 1)]?.methods;
-    const declared = options && Object.hasOwn(options, method) ? options[method]?.['rule'] : undefined;
-    if (declared === undefined) {
-      faults.push(`${path} declares no access rule`);
-      continue;
-    }
-    const rule = ruleOf(declared as Rule);
-    if (typeof rule === 'string') faults.push(`${path} ${rule}`);
-    else rules.set(path, rule);
-  }
-  if (faults.length > 0) throw new TypeError(faults.join('; '));
-  return rules;
-}
 
 /** The rule with the maximum size of a request message that applies: the smaller of its own and the guard's. */
 export function withRequestBytes(rule: AccessRule, limits: GuardLimits): AccessRule {
@@ -130,7 +103,8 @@ const CALLERS: ReadonlyMap<Caller, AccessRule['caller']> = new Map([
   [Caller.CALLER_SERVICE, 'SERVICE'],
 ]);
 
-function ruleOf(declared: Rule): AccessRule | string {
+/** The rule in the form in which it is checked, or what is wrong with it. */
+export function ruleOf(declared: Rule): AccessRule | string {
   const caller = CALLERS.get(declared.caller);
   if (caller === undefined) return 'declares a caller kind that this version does not know';
   if (declared.onStale < 0 || declared.onStale > OnStale.ON_STALE_ALLOW) {

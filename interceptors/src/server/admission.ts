@@ -51,6 +51,13 @@ export type Admission =
       readonly requestBytesMax: number;
     }
   | {
+      /** It would be refused, but the guard only observes. */
+      readonly kind: 'observed';
+      /** The token, when it was verified. */
+      readonly token: VerifiedToken | undefined;
+      readonly requestBytesMax: number;
+    }
+  | {
       readonly kind: 'refused';
       readonly error: ServiceError<GuardErrorCode>;
       /** The token, when it was verified and refused for another reason. */

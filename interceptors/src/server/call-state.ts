@@ -3,6 +3,7 @@
 import type { Metadata } from '@grpc/grpc-js';
 import type { FenceQuery } from '../revocation/fence.js';
 import type { Principal } from '../token/principal.js';
+import { otherCopies } from '../wire/copies.js';
 import { createMetadataSlot } from '../wire/grpc-js-internals.js';
 
 /** Any of grpc-js's four kinds of server calls. */
@@ -49,7 +50,9 @@ export function stateOf(call: AnyCall): CallState | undefined {
  */
 export function principalOf(call: AnyCall): Principal {
   const { principal } = guardedState(call);
-  if (principal === undefined) throw new TypeError('this call has no principal: its method is public');
+  if (principal === undefined) {
+    throw new TypeError('this call has no principal: its method is public, or the guard only observes');
+  }
   return principal;
 }
 
@@ -103,6 +106,8 @@ export function bearerOf(call: AnyCall): string {
 
 function guardedState(call: AnyCall): CallState {
   const state = stateOf(call);
-  if (state === undefined) throw new TypeError('no guard decided this call: install its interceptor');
-  return state;
+  if (state !== undefined) return state;
+  throw new TypeError(
+    `no guard decided this call: ${otherCopies() || 'give its interceptor to the server (new Server({ interceptors: [guard.interceptor] }))'}`,
+  );
 }

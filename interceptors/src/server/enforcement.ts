@@ -62,6 +62,11 @@ export class Enforcement {
     this.admissions = new Admissions({ ...options, feed: this.feed });
   }
 
+  /** Calls wait to be cut. */
+  get isCutting(): boolean {
+    return this.#cutQueue.length > 0;
+  }
+
   /** Replaces the key set. Tokens of a key that left the set are flagged at once: the key may have leaked. */
   replaceKeys(keys: VerificationKeys): void {
     this.admissions.replaceKeys(keys);

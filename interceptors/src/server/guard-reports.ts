@@ -3,6 +3,7 @@
 import type { ServerInterceptingCallInterface } from '@grpc/grpc-js';
 import type { Clock } from '../clock.js';
 import type { GuardErrorCode } from '../errors.js';
+import type { GuardLog } from '../log.js';
 import {
   createReportSender,
   type Reporting,
@@ -26,7 +27,7 @@ export class GuardReports {
   /** A field, because a closure for each call would cost too much. */
   readonly #onConnection = (plaintext: PlaintextUse): void => this.#collector?.recordConnection(plaintext);
 
-  constructor(options: GuardOptions, instance: Uint8Array, clock: Clock) {
+  constructor(options: GuardOptions & { readonly log: GuardLog }, instance: Uint8Array, clock: Clock) {
     this.#sender = senderOf(options);
     const { send } = this.#sender;
     if (send === undefined) return;
@@ -82,7 +83,7 @@ interface Sender {
   close(): Promise<void>;
 }
 
-function senderOf({ auth, nats, audience, log }: GuardOptions): Sender {
+function senderOf({ auth, nats, audience, log }: GuardOptions & { readonly log: GuardLog }): Sender {
   const unconnected = { state: () => undefined, close: async () => {} };
   if ('source' in auth) return { send: auth.report, ...unconnected };
   if (nats === undefined) return { send: undefined, ...unconnected };

@@ -7,7 +7,6 @@ import type {
   ServerInterceptingCallInterface,
   ServerInterceptor,
   ServiceDefinition,
-  UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { type Clock, systemClock, systemTimers } from '../clock.js';
 import { GuardError, type GuardErrorCode, ServiceError } from '../errors.js';
@@ -22,27 +21,24 @@ import { createRemoteSource } from '../revocation/source.js';
 import type { DenialReason, VerifiedToken } from '../revocation/verified-tokens.js';
 import type { TokenClaims } from '../token/claims.js';
 import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
+import { otherCopies, requireOwnServer } from '../wire/copies.js';
 import { readDeadlinesOf } from '../wire/deadlines.js';
 import { sessionUnder, setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
 import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
-import {
-  type AccessRule,
-  PUBLIC_RULE,
-  readRules,
-  type SchemaMetadata,
-  withRequestBytes,
-} from './access-rule.js';
+import { type AccessRule, PUBLIC_RULE, type SchemaMetadata, withRequestBytes } from './access-rule.js';
 import type { Admission, Caller } from './admission.js';
 import { CallLimits } from './call-limits.js';
 import { ConnectionLimits } from './connection-limits.js';
+import { createConsoleLog } from './console-log.js';
 import { Enforcement } from './enforcement.js';
 import { type GuardLimits, guardLimitsOf, type LimitName } from './guard-limits.js';
+import { GuardLines } from './guard-lines.js';
 import { GuardReports } from './guard-reports.js';
 import { type CallGuard, guardCall } from './guarded-call.js';
-import { onlyGuarded } from './handlers.js';
-import { LogQuota } from './log-quota.js';
+import { type NativeHandlers, nativeHandlersOf, onlyGuarded, type ServiceHandlers } from './handlers.js';
 import type { GuardObserver, GuardOptions } from './options.js';
 import { sharedRefusal } from './refusals.js';
+import { type AccessRules, readRules } from './rule-sources.js';
 import { StreamLimits } from './stream-limits.js';
 
 /** The largest value of an HTTP/2 setting. */
@@ -50,10 +46,6 @@ const UINT32_MAX = 2 ** 32 - 1;
 
 /** How often expired tokens are dropped and their calls cut, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 250;
-
-/** Maximum number of log lines per second: about rejected tokens, and about limits. */
-const INVALID_TOKEN_LINES_PER_SECOND = 5;
-const LIMIT_LINES_PER_SECOND = 1;
 
 /** The state of a guard, for readiness and metrics. */
 export interface GuardState {
@@ -96,16 +88,27 @@ export interface Guard {
   /** Give it to the server as the last interceptor, after those that only observe. */
   readonly interceptor: ServerInterceptor;
   /**
-   * Adds a service whose methods all declare an access rule.
+   * Adds a service whose methods all have an access rule.
    *
+   * @param rules - ts-proto's `protoMetadata`, or the result of `codeRules` or `descriptorRules`
+   * @param handlers - a function for each method; handlers in the form of grpc-js are wrapped with `native`
    * @throws TypeError naming every method without a rule, or without a handler
    */
-  addService(
+  addService<Definition extends ServiceDefinition>(
     server: Server,
-    definition: ServiceDefinition,
-    schema: SchemaMetadata,
-    handlers: UntypedServiceImplementation,
+    definition: Definition,
+    rules: SchemaMetadata | AccessRules,
+    handlers: ServiceHandlers<Definition> | NativeHandlers,
   ): void;
+  /**
+   * Sets the rules of methods that a framework adds to its server itself. The server must have {@link interceptor} among
+   * its interceptors; without it these methods are open. Limits on connections do not apply to such a server.
+   *
+   * @param rules - the rules; of all methods in it, or of those that are named
+   * @param paths - full paths, such as `/greeter.v1.GreeterService/SayHello`
+   * @throws TypeError naming every method without a rule or with a contradictory one
+   */
+  protect(rules: AccessRules, paths?: Iterable<string>): void;
   /** Resolves when the revocation list has been complete once. */
   readonly ready: Promise<void>;
   state(): GuardState;
@@ -143,7 +146,8 @@ export async function createGuard(options: GuardOptions): Promise<Guard> {
   return new ServerGuard(options, source);
 }
 
-class ServerGuard implements Guard, CallGuard {
+/** The guard that {@link createGuard} creates. The kit for tests reaches more of it than services do. */
+export class ServerGuard implements Guard, CallGuard {
   readonly interceptor: ServerInterceptor;
   readonly ready: Promise<void>;
   readonly limits: CallLimits;
@@ -158,26 +162,28 @@ class ServerGuard implements Guard, CallGuard {
   readonly #runner: FeedRunner;
   readonly #trusted: TrustedIssuers;
   readonly #log: GuardLog;
+  readonly #lines: GuardLines;
   readonly #clock: Clock;
   readonly #observer: GuardObserver;
   readonly #allowsPlaintext: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #expiryTimer: NodeJS.Timeout;
   readonly #reports: GuardReports;
-  readonly #invalidTokenLines: LogQuota;
-  readonly #limitLines: LogQuota;
+  readonly observes: boolean;
+  readonly keepsContext: boolean;
   #resolveReady: () => void = () => {};
 
   constructor(options: GuardOptions, source: RevocationSource) {
     this.#clock = options.clock ?? systemClock;
-    this.#log = options.log ?? SILENT_LOG;
-    this.#invalidTokenLines = new LogQuota(INVALID_TOKEN_LINES_PER_SECOND, this.#clock);
-    this.#limitLines = new LogQuota(LIMIT_LINES_PER_SECOND, this.#clock);
+    this.#log = logOf(options.log);
+    this.#lines = new GuardLines(this.#log, this.#clock);
+    this.observes = options.mode === 'observe';
+    this.keepsContext = options.callContext === true;
     this.#observer = options.observer ?? {};
     this.#allowsPlaintext = options.plaintext === 'allow';
     const instance = randomBytes(ID_BYTES);
     this.#trusted = this.#createTrusted(options);
-    this.#reports = new GuardReports(options, instance, this.#clock);
+    this.#reports = new GuardReports({ ...options, log: this.#log }, instance, this.#clock);
     this.#enforcement = this.#createEnforcement(options, instance);
     this.#feed = this.#enforcement.feed;
     this.#limitSettings = guardLimitsOf(options.limits);
@@ -209,9 +215,17 @@ class ServerGuard implements Guard, CallGuard {
     const publicRule = withRequestBytes(PUBLIC_RULE, this.#limitSettings);
     for (const path of options.publicMethods ?? []) this.#rules.set(path, publicRule);
     this.interceptor = (method, call) => guardCall(method, call, this);
-    this.#expiryTimer = setInterval(() => this.#endLate(), EXPIRY_INTERVAL_MS);
+    this.#expiryTimer = setInterval(() => this.endLate(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
+    this.#warnAtStart();
     this.#runner.start();
+  }
+
+  #warnAtStart(): void {
+    const copies = otherCopies();
+    if (copies !== '') this.#log.warn({ event: 'several_copies' }, copies);
+    if (this.observes)
+      this.#log.warn({ event: 'observing' }, 'mode observe: no call is refused because of its token');
   }
 
   #createTrusted(options: GuardOptions): TrustedIssuers {
@@ -234,7 +248,8 @@ class ServerGuard implements Guard, CallGuard {
       audience,
       clock: this.#clock,
       timers: systemTimers,
-      createFeed: (listener) => new Feed({ service: audience, instance, listener, listEntriesMax }),
+      createFeed: (listener) =>
+        new Feed({ service: audience, instance, listener, listEntriesMax, claimIds: this.#trusted.claimIds }),
       trusted: this.#trusted,
       onTokenInvalid: (fault) => this.#tokenInvalid(fault),
       onVerified: (ms) => this.#observer.verified?.(ms),
@@ -270,20 +285,36 @@ class ServerGuard implements Guard, CallGuard {
     });
   }
 
-  addService(
+  addService<Definition extends ServiceDefinition>(
     server: Server,
-    definition: ServiceDefinition,
-    schema: SchemaMetadata,
-    handlers: UntypedServiceImplementation,
+    definition: Definition,
+    rules: SchemaMetadata | AccessRules,
+    handlers: ServiceHandlers<Definition> | NativeHandlers,
   ): void {
-    const rules = readRules(definition, schema);
-    const missing = Object.entries(definition).filter(([name]) => typeof handlers[name] !== 'function');
-    if (missing.length > 0) {
-      throw new TypeError(`no handler for ${missing.map(([, method]) => method.path).join(', ')}`);
-    }
-    for (const [path, rule] of rules) this.#rules.set(path, withRequestBytes(rule, this.#limitSettings));
+    requireOwnServer(server);
+    const read = readRules(definition, rules);
+    const guarded = onlyGuarded(definition, nativeHandlersOf(definition, handlers));
+    this.#addRules(read);
     this.#prepare(server);
-    server.addService(definition, onlyGuarded(definition, handlers));
+    server.addService(definition, guarded);
+  }
+
+  protect(rules: AccessRules, paths?: Iterable<string>): void {
+    this.#addRules(rules.read(paths));
+  }
+
+  #addRules(rules: ReadonlyMap<string, AccessRule>): void {
+    for (const [path, rule] of rules) this.#rules.set(path, withRequestBytes(rule, this.#limitSettings));
+  }
+
+  /** The full paths of all methods that have a rule. */
+  get paths(): readonly string[] {
+    return [...this.#rules.keys()];
+  }
+
+  /** Calls of tokens that are no longer valid wait to be cut. */
+  get isCutting(): boolean {
+    return this.#enforcement.isCutting;
   }
 
   /** Sets up, once for each server, what happens to connections and headers before a call exists. */
@@ -364,12 +395,25 @@ class ServerGuard implements Guard, CallGuard {
 
   onLimit(limit: LimitName): void {
     this.#observer.limited?.(limit);
-    const count = this.#limitLines.count();
-    if (count === 0) return;
-    this.#log.warn({ event: 'limited', limit, count }, 'a limit refused or ended calls or connections');
+    this.#lines.limited(limit);
   }
 
   admit(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission> {
+    const admission = this.#decide(path, metadata, caller);
+    if (!this.observes) return admission;
+    return admission instanceof Promise
+      ? admission.then((decision) => this.#letThrough(path, decision))
+      : this.#letThrough(path, admission);
+  }
+
+  #letThrough(path: string, admission: Admission): Admission {
+    if (admission.kind !== 'refused') return admission;
+    this.onObserved(path, admission.error.code);
+    const { requestBytesMax } = this.#rules.get(path) ?? withRequestBytes(PUBLIC_RULE, this.#limitSettings);
+    return { kind: 'observed', token: admission.token, requestBytesMax };
+  }
+
+  #decide(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission> {
     const rule = this.#rules.get(path);
     // A method that was not added through the guard has no rule: it is closed, not open.
     if (rule === undefined) {
@@ -398,11 +442,13 @@ class ServerGuard implements Guard, CallGuard {
   }
 
   reportRefused(
+    path: string,
     reason: GuardErrorCode,
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void {
     this.#reports.recordRefused(reason, token, call);
+    this.#lines.refused(path, reason, token);
   }
 
   handlerFailed(path: string, error: unknown): void {
@@ -413,7 +459,13 @@ class ServerGuard implements Guard, CallGuard {
     this.#observer.decided?.(path, outcome);
   }
 
-  #endLate(): void {
+  onObserved(path: string, reason: GuardErrorCode): void {
+    this.#observer.observed?.(path, reason);
+    this.#lines.observed(path, reason);
+  }
+
+  /** Ends what is over by the clock: expired tokens with their calls, and calls and connections beyond their limits. */
+  endLate(): void {
     this.#enforcement.dropExpired();
     this.limits.sweep();
     this.#connectionLimits.sweep();
@@ -427,10 +479,13 @@ class ServerGuard implements Guard, CallGuard {
 
   #tokenInvalid(fault: string): void {
     this.#observer.tokenInvalid?.(fault);
-    const count = this.#invalidTokenLines.count();
-    if (count === 0) return;
-    this.#log.warn({ event: 'token_invalid', fault, count }, 'a token was rejected');
+    this.#lines.tokenInvalid(fault);
   }
+}
+
+function logOf(log: GuardOptions['log']): GuardLog {
+  if (log === 'silent') return SILENT_LOG;
+  return log ?? createConsoleLog();
 }
 
 function hasCredential(metadata: Metadata): boolean {

@@ -30,6 +30,7 @@ import {
 import { isCompressed, lengthOfOneMessage } from '../wire/request-reader.js';
 import { type CallStatus, statusOf } from '../wire/status.js';
 import type { Admission, Caller } from './admission.js';
+import { withCallContext } from './call-context.js';
 import type { CallLimits, CallQueue, HeldCall, Holder } from './call-limits.js';
 import { attachState, type CallState } from './call-state.js';
 import type { LimitName } from './guard-limits.js';
@@ -75,14 +76,21 @@ export interface CallGuard {
   validForMs(token: VerifiedToken, allowStale: boolean): number;
   /** Counts an admitted call for the security reports. Every call passes here, so it must cost next to nothing. */
   reportAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void;
-  /** Counts a refused call for the security reports; `token` is the verified token, if there is one. */
+  /** Counts a refused call for the security reports, and logs why; `token` is the verified token, if there is one. */
   reportRefused(
+    path: string,
     reason: GuardErrorCode,
     token: VerifiedToken | undefined,
     call: ServerInterceptingCallInterface,
   ): void;
   /** Logs an error whose cause the caller does not receive. */
   handlerFailed(path: string, error: unknown): void;
+  /** No call is refused or cut because of its token or rule: what would be is only observed. */
+  readonly observes: boolean;
+  /** Handlers run in the context of their call. */
+  readonly keepsContext: boolean;
+  /** Observes that a call goes on that would be refused or cut if the guard did not only observe. */
+  onObserved(path: string, reason: GuardErrorCode): void;
   /** Observes that a call was admitted, or refused or cut for a reason. */
   onDecision(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
 }
@@ -148,6 +156,8 @@ class GuardedCall
    * not cut between its response and its status.
    */
   #answered = false;
+  /** The guard only observes, and it has observed that the call would be refused or cut. */
+  #observedDenial = false;
   /** Ended for grpc-js. */
   #finished = false;
   /** The request has arrived in full. */
@@ -194,8 +204,19 @@ class GuardedCall
     const token = this.#token;
     if (token === undefined) return Number.POSITIVE_INFINITY;
     const reason = this.#guard.denialReason(token, this.#allowStale);
-    if (reason !== undefined) throw refusal(reason);
+    if (reason !== undefined) {
+      if (this.#observes(reason)) return Number.POSITIVE_INFINITY;
+      throw refusal(reason);
+    }
     return this.#guard.validForMs(token, this.#allowStale);
+  }
+
+  /** Whether the call goes on although the guard denies it, because the guard only observes. */
+  #observes(reason: DenialReason): boolean {
+    if (!this.#guard.observes) return false;
+    if (!this.#observedDenial) this.#guard.onObserved(this.path, reason);
+    this.#observedDenial = true;
+    return true;
   }
 
   async passFence(query: FenceQuery): Promise<number> {
@@ -209,7 +230,7 @@ class GuardedCall
   }
 
   start(listener: ServerCallListener): void {
-    this.#listener = listener;
+    this.#listener = this.#guard.keepsContext ? withCallContext(listener) : listener;
     this.#inner.start(this);
   }
 
@@ -379,7 +400,7 @@ class GuardedCall
       const { code } = limitRefusal(limit);
       this.#guard.onLimit(limit);
       this.#guard.onDecision(this.path, code);
-      this.#guard.reportRefused(code, token, this.#inner);
+      this.#guard.reportRefused(this.path, code, token, this.#inner);
       return limitStatus(limit);
     }
     this.#requestBytesMax = requestBytesMax;
@@ -408,8 +429,18 @@ class GuardedCall
     if (this.#finished) return;
     if (admission.kind === 'refused') {
       this.#guard.onDecision(this.path, admission.error.code);
-      this.#guard.reportRefused(admission.error.code, admission.token, this.#inner);
+      this.#guard.reportRefused(this.path, admission.error.code, admission.token, this.#inner);
       this.#close(statusOf(admission.error));
+      return;
+    }
+    if (admission.kind === 'observed') {
+      // Its token is not linked, because it would be cut. Its limits are those of its peer alone.
+      this.#token = admission.token;
+      this.#observedDenial = true;
+      decodeRequestWith(this.#inner, this, admission.requestBytesMax);
+      this.#requestBytesMax = admission.requestBytesMax;
+      attachState(metadata, this);
+      this.#listener.onReceiveMetadata(metadata);
       return;
     }
     const token = admission.kind === 'admitted' ? admission.token : undefined;
@@ -435,7 +466,7 @@ class GuardedCall
     const token = this.#token;
     if (token === undefined || this.#answered) return true;
     const reason = this.#guard.denialReason(token, this.#allowStale);
-    if (reason === undefined) return true;
+    if (reason === undefined || this.#observes(reason)) return true;
     this.#cut(reason);
     return false;
   }

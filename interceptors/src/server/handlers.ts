@@ -1,4 +1,4 @@
-/** Adapters from async handlers to grpc-js handlers: the only place that turns results and throws into callbacks. */
+/** Handlers of a guarded service, and their adapters to grpc-js: the only place that turns results and throws into callbacks. */
 
 import type {
   handleBidiStreamingCall,
@@ -18,11 +18,106 @@ import { type CallStatus, statusOf } from '../wire/status.js';
 import { type AnyCall, stateOf } from './call-state.js';
 
 /**
+ * The handlers of a service: one function for each method. Its first argument is the request, or an async iterable of the
+ * requests; it returns the response, or an async iterable of responses. A ServiceError that it throws is sent with its
+ * status; anything else is logged and sent as INTERNAL with a fixed text.
+ */
+export type ServiceHandlers<Definition extends ServiceDefinition> = {
+  readonly [Method in keyof Definition]: MethodHandler<Definition[Method]>;
+};
+
+type RequestOf<Method> = Method extends { requestDeserialize: (bytes: Buffer) => infer Request }
+  ? Request
+  : never;
+type ResponseOf<Method> = Method extends { responseSerialize: (response: infer Response) => Buffer }
+  ? Response
+  : never;
+
+/** A handler of one method, typed by what ts-proto generates for it. */
+export type MethodHandler<Method> = Method extends { requestStream: false; responseStream: false }
+  ? UnaryHandler<RequestOf<Method>, ResponseOf<Method>>
+  : Method extends { requestStream: false; responseStream: true }
+    ? ServerStreamHandler<RequestOf<Method>, ResponseOf<Method>>
+    : Method extends { requestStream: true; responseStream: false }
+      ? ClientStreamHandler<RequestOf<Method>, ResponseOf<Method>>
+      : Method extends { requestStream: true; responseStream: true }
+        ? BidiHandler<RequestOf<Method>, ResponseOf<Method>>
+        : // A definition that was loaded at run time has no types.
+          (input: never, call: never) => unknown;
+
+type UnaryHandler<Request, Response> = (
+  request: Request,
+  call: ServerUnaryCall<Request, Response>,
+) => Promise<Response> | Response;
+
+type ServerStreamHandler<Request, Response> = (
+  request: Request,
+  call: ServerWritableStream<Request, Response>,
+) => AsyncIterable<Response>;
+
+type ClientStreamHandler<Request, Response> = (
+  requests: AsyncIterable<Request>,
+  call: ServerReadableStream<Request, Response>,
+) => Promise<Response>;
+
+type BidiHandler<Request, Response> = (
+  requests: AsyncIterable<Request>,
+  call: ServerDuplexStream<Request, Response>,
+) => AsyncIterable<Response>;
+
+/** Handlers in the form of grpc-js. */
+class NativeHandlers {
+  readonly handlers: UntypedServiceImplementation;
+
+  constructor(handlers: UntypedServiceImplementation) {
+    this.handlers = handlers;
+  }
+}
+
+export type { NativeHandlers };
+
+/** Handlers that exist already in the form of grpc-js, with call and callback, for `guard.addService`. */
+export function native(handlers: UntypedServiceImplementation): NativeHandlers {
+  return new NativeHandlers(handlers);
+}
+
+/**
+ * The handlers in the form of grpc-js.
+ *
+ * @throws TypeError naming every method without a handler, and every handler without a method
+ */
+export function nativeHandlersOf(
+  definition: ServiceDefinition,
+  handlers: ServiceHandlers<ServiceDefinition> | NativeHandlers,
+): UntypedServiceImplementation {
+  const isNative = handlers instanceof NativeHandlers;
+  const given: Readonly<Record<string, unknown>> = isNative ? handlers.handlers : handlers;
+  const result: UntypedServiceImplementation = {};
+  const missing: string[] = [];
+  for (const [name, method] of Object.entries(definition)) {
+    const handle = given[name];
+    if (typeof handle !== 'function') missing.push(method.path);
+    else if (isNative) result[name] = handle as UntypedServiceImplementation[string];
+    else result[name] = adapted(method, handle.bind(given));
+  }
+  if (missing.length > 0) throw new TypeError(`no handler for ${missing.join(', ')}`);
+  return result;
+}
+
+function adapted(
+  { requestStream, responseStream }: Pick<ServiceDefinition[string], 'requestStream' | 'responseStream'>,
+  handle: (input: unknown, call: unknown) => never,
+): UntypedServiceImplementation[string] {
+  if (requestStream) return responseStream ? bidi(handle) : clientStream(handle);
+  return responseStream ? serverStream(handle) : unary(handle);
+}
+
+/**
  * A handler for one request and one response. A ServiceError that it throws is sent with its status; anything else that
  * it throws is logged and sent as INTERNAL with a fixed text.
  */
 export function unary<Request, Response>(
-  handle: (request: Request, call: ServerUnaryCall<Request, Response>) => Promise<Response> | Response,
+  handle: UnaryHandler<Request, Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, callback) => {
     settle(
@@ -38,7 +133,7 @@ export function unary<Request, Response>(
  * the generator's `return` runs when the call ends early.
  */
 export function serverStream<Request, Response>(
-  handle: (request: Request, call: ServerWritableStream<Request, Response>) => AsyncIterable<Response>,
+  handle: ServerStreamHandler<Request, Response>,
 ): handleServerStreamingCall<Request, Response> {
   return (call) => {
     settle(
@@ -51,10 +146,7 @@ export function serverStream<Request, Response>(
 
 /** A handler for a stream of requests and one response. */
 export function clientStream<Request, Response>(
-  handle: (
-    requests: AsyncIterable<Request>,
-    call: ServerReadableStream<Request, Response>,
-  ) => Promise<Response>,
+  handle: ClientStreamHandler<Request, Response>,
 ): handleClientStreamingCall<Request, Response> {
   return (call, callback) => {
     settle(
@@ -67,10 +159,7 @@ export function clientStream<Request, Response>(
 
 /** A handler for streams in both directions. */
 export function bidi<Request, Response>(
-  handle: (
-    requests: AsyncIterable<Request>,
-    call: ServerDuplexStream<Request, Response>,
-  ) => AsyncIterable<Response>,
+  handle: BidiHandler<Request, Response>,
 ): handleBidiStreamingCall<Request, Response> {
   return (call) => {
     settle(

@@ -67,8 +67,15 @@ export interface GuardOptions {
   readonly publicMethods?: Iterable<string>;
   /** Default: the clocks of this machine. */
   readonly clock?: Clock;
-  /** Default: no log. */
-  readonly log?: GuardLog;
+  /** Where refusals, faults and changes of state are logged. `silent`: nowhere. Default: lines on standard error. */
+  readonly log?: GuardLog | 'silent' | undefined;
+  /**
+   * `observe` refuses nothing because of tokens and rules: it logs and counts what `enforce` would refuse or cut. It is
+   * for services that begin to use the guard, and protects nothing. Default: `enforce`.
+   */
+  readonly mode?: 'enforce' | 'observe' | undefined;
+  /** Makes `currentCall()` work in handlers, for frameworks that do not hand them the call. Default: false. */
+  readonly callContext?: boolean | undefined;
   readonly observer?: GuardObserver;
 }
 
@@ -76,6 +83,8 @@ export interface GuardOptions {
 export interface GuardObserver {
   /** A call was admitted, or refused or cut for a reason. */
   decided?(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
+  /** In mode `observe`: a call was let through that `enforce` would refuse or cut for this reason. */
+  observed?(path: string, reason: GuardErrorCode): void;
   /** A token was rejected. The fault names the cause, which the caller does not receive. */
   tokenInvalid?(fault: string): void;
   /** A limit has refused or ended a call or a connection. */

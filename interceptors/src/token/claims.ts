@@ -6,6 +6,7 @@ import {
   CLAIM_LIST_LENGTH_MAX,
   CLAIM_TEXT_LENGTH_MAX,
   CLOCK_SKEW_SECONDS,
+  REVOCABLE_CLAIMS_MAX,
 } from '../limits.js';
 import type { Principal } from './principal.js';
 import { isJsonObject, type JsonObject, type JsonValue } from './strict-json.js';
@@ -31,7 +32,15 @@ export interface TokenClaims extends Principal {
   readonly certificateThumbprint: string | undefined;
   /** Issued by another issuer. Revocations of this issuer's clients, sessions, tokens and generations do not match it. */
   readonly isForeign: boolean;
+  /** The values of another issuer's token by which it can be revoked; undefined for this issuer's tokens. */
+  readonly revocable?: RevocableValues | undefined;
 }
+
+/**
+ * The values of claims by which tokens of another issuer can be revoked, by the JSON Pointers of the claims. A claim without
+ * a value in the token has an empty list. A claim that is missing here was not read: the token may have any value in it.
+ */
+export type RevocableValues = ReadonlyMap<string, readonly string[]>;
 
 /** The token of another issuer that a token was derived from: the claims by which it can be revoked. */
 export interface TokenOrigin {
@@ -40,6 +49,8 @@ export interface TokenOrigin {
   readonly sessionId: string | undefined;
   readonly tokenId: string;
   readonly issuedAtSeconds: number;
+  /** Undefined when an older version of the issuer derived the token. */
+  readonly revocable?: RevocableValues | undefined;
 }
 
 /** What the claims of a token are checked against. */
@@ -268,8 +279,20 @@ class ClaimReader {
       sessionId: reader.has('sid') ? reader.text('sid') : undefined,
       tokenId: reader.text('jti'),
       issuedAtSeconds: reader.seconds('iat'),
+      revocable: reader.has('claims') ? reader.revocable('claims') : undefined,
     };
     return reader.fault === undefined ? origin : this.#fail(name, undefined);
+  }
+
+  /** Lists of values by the JSON Pointers of their claims. */
+  revocable(name: string): RevocableValues {
+    const value = this.#value(name);
+    const values = new Map<string, readonly string[]>();
+    if (!isJsonObject(value) || Object.keys(value).length > REVOCABLE_CLAIMS_MAX)
+      return this.#fail(name, values);
+    const reader = new ClaimReader(value);
+    for (const pointer of Object.keys(value)) values.set(pointer, reader.texts(pointer));
+    return reader.fault === undefined ? values : this.#fail(name, new Map());
   }
 
   #value(name: string): JsonValue | undefined {

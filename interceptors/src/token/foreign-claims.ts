@@ -1,11 +1,18 @@
 /** The claims of another issuer's token, mapped to this library's claims. */
 
 import { CLAIM_LIST_LENGTH_MAX, CLAIM_TEXT_LENGTH_MAX, CLOCK_SKEW_SECONDS } from '../limits.js';
-import { type ClaimFault, foreignPrincipalId, isText, type TokenClaims, thumbprintIn } from './claims.js';
+import {
+  type ClaimFault,
+  foreignPrincipalId,
+  isText,
+  type RevocableValues,
+  type TokenClaims,
+  thumbprintIn,
+} from './claims.js';
 import { isJsonObject, type JsonObject, type JsonValue } from './strict-json.js';
 
 /** A claim: its name, or the names that lead to it through objects, such as `['realm_access', 'roles']`. */
-type ClaimName = string | readonly string[];
+export type ClaimName = string | readonly string[];
 
 /** The names of an issuer's claims. The default names are given for each. */
 export interface ClaimNames {
@@ -41,6 +48,8 @@ export interface ForeignRules {
   /** This issuer's scopes, by the other issuer's name. */
   readonly scopes: ReadonlyMap<string, string>;
   readonly roles: ReadonlyMap<string, string>;
+  /** The claims by which tokens can be revoked, by their JSON Pointers. */
+  readonly revocable: ReadonlyMap<string, ClaimName>;
   /** Undefined: a token is a service's if its subject is its client and it has no session. */
   readonly services: ServiceMark | undefined;
   readonly lifetimeMaxSeconds: number;
@@ -91,6 +100,8 @@ export function readForeignClaims(
   // Its revocations are kept for the maximum lifetime.
   if (expiresAt - issuedAt > rules.lifetimeMaxSeconds) return { fault: 'exp' };
   if (authTime !== undefined && secondsOf(authTime) === undefined) return { fault: 'auth_time' };
+  const revocable = revocableIn(payload, rules.revocable);
+  if ('fault' in revocable) return revocable;
   const confirmation = at(payload, 'cnf');
   const certificateThumbprint = thumbprintIn(confirmation);
   if (confirmation !== undefined && certificateThumbprint === undefined) return { fault: 'cnf' };
@@ -117,7 +128,43 @@ export function readForeignClaims(
     keyId,
     isForeign: true,
     certificateThumbprint,
+    revocable,
   };
+}
+
+const NO_VALUES: RevocableValues = new Map();
+
+/**
+ * The values by which the token can be revoked, at most {@link CLAIM_LIST_LENGTH_MAX} in all. A value that no entry could
+ * name must not pass: the token would stay valid when its tenant is revoked.
+ */
+function revocableIn(
+  payload: JsonObject,
+  claims: ReadonlyMap<string, ClaimName>,
+): RevocableValues | ClaimFault {
+  if (claims.size === 0) return NO_VALUES;
+  const values = new Map<string, readonly string[]>();
+  let count = 0;
+  for (const [pointer, name] of claims) {
+    const texts = revocableAt(payload, typeof name === 'string' ? [name] : name);
+    count += texts?.length ?? 0;
+    if (texts === undefined || count > CLAIM_LIST_LENGTH_MAX) return { fault: pointer };
+    values.set(pointer, texts);
+  }
+  return values;
+}
+
+/** The values of one claim, none when it is missing or null; undefined when it has another form than an entry can name. */
+function revocableAt(payload: JsonObject, names: readonly string[]): readonly string[] | undefined {
+  let value: JsonValue | undefined = payload;
+  for (const member of names) {
+    if (!isJsonObject(value)) return undefined;
+    value = Object.hasOwn(value, member) ? value[member] : undefined;
+    if (value === undefined || value === null) return [];
+  }
+  const list = Array.isArray(value) ? (value as readonly JsonValue[]) : [value];
+  const texts = list.map((one) => (Number.isSafeInteger(one) ? String(one) : one));
+  return texts.every(isText) ? texts : undefined;
 }
 
 function kindOf(

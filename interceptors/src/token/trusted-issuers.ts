@@ -4,14 +4,23 @@ import type { Clock, Timers } from '../clock.js';
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   ACCESS_TOKEN_TYPE,
+  CLAIM_TEXT_LENGTH_MAX,
   LEGACY_SECRET_BYTES_MIN,
+  REVOCABLE_CLAIMS_MAX,
   SIGNATURE_ALGORITHMS,
+  TRUSTED_ISSUERS_MAX,
 } from '../limits.js';
 import type { GuardLog } from '../log.js';
 import { isPrivateUrl, type Plaintext } from '../wire/connection.js';
-import type { ClaimFault, TokenClaims } from './claims.js';
+import { type ClaimFault, isText, type TokenClaims } from './claims.js';
 import { type CompactToken, mediaTypeOf, parseForeignToken, payloadOf } from './compact.js';
-import { type ClaimNames, type ForeignRules, readForeignClaims, type ServiceMark } from './foreign-claims.js';
+import {
+  type ClaimName,
+  type ClaimNames,
+  type ForeignRules,
+  readForeignClaims,
+  type ServiceMark,
+} from './foreign-claims.js';
 import {
   createLegacyKeys,
   createPublishedKeys,
@@ -19,11 +28,9 @@ import {
   type KeyVerdict,
   type PublishedIssuerKeys,
 } from './issuer-keys.js';
+import { claimIdOf, pointerOf, TRUSTED } from './revocable-claims.js';
 import { parseJsonObject } from './strict-json.js';
 import { isPrintedSecret } from './weak-keys.js';
-
-/** Maximum number of other issuers. */
-const TRUSTED_ISSUERS_MAX = 32;
 
 /** Another issuer whose tokens are accepted. */
 export interface TrustedIssuer {
@@ -47,6 +54,12 @@ export interface TrustedIssuer {
   readonly scopes?: Readonly<Record<string, string>> | undefined;
   /** The roles that it may grant, by its names for them. Its other roles are ignored. */
   readonly roles?: Readonly<Record<string, string>> | undefined;
+  /**
+   * The claims by which its tokens can be revoked, such as that of a tenant or of groups: at most
+   * {@link REVOCABLE_CLAIMS_MAX}. Each is a text, a whole number, or a list of these; a token in which one is anything else is
+   * rejected. All services and auth must name the same claims. Default: none.
+   */
+  readonly revocable?: readonly ClaimName[] | undefined;
   /** What marks the tokens of its services. Default: the subject is the client, and there is no session. */
   readonly services?: ServiceMark | undefined;
   /** Maximum lifetime of its tokens, in seconds. Default and upper limit: {@link ACCESS_TOKEN_LIFETIME_MAX_SECONDS}. */
@@ -90,6 +103,8 @@ export interface TrustedIssuersOptions {
 /** The trusted issuers, found by their names. */
 export interface TrustedIssuers {
   readonly size: number;
+  /** What instances state about the claims that they read (`SyncRequest.claim_ids`). */
+  readonly claimIds: readonly Uint8Array[];
   /** The issuer with exactly this name. */
   find(issuer: string): ForeignIssuer | undefined;
   close(): void;
@@ -113,6 +128,9 @@ export function createTrustedIssuers(options: TrustedIssuersOptions): TrustedIss
   }
   return {
     size: issuers.size,
+    claimIds: options.issuers.flatMap(({ issuer, revocable = [] }) =>
+      [TRUSTED, ...revocable.map(pointerOf)].map((pointer) => claimIdOf(issuer, pointer)),
+    ),
     find: (issuer) => issuers.get(issuer),
     close: () => {
       for (const one of keys) one.close();
@@ -145,7 +163,12 @@ export function trustedIssuerFaults(
   const faults: TrustedIssuerFault[] = [];
   const names = new Set<string>();
   for (const [index, described] of issuers.entries()) {
-    const { issuer, keys, lifetimeMaxSeconds = ACCESS_TOKEN_LIFETIME_MAX_SECONDS } = described;
+    const {
+      issuer,
+      keys,
+      lifetimeMaxSeconds = ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
+      revocable = [],
+    } = described;
     const add = (problem: string): void =>
       void faults.push({ index, problem: `issuer ${issuer} ${problem}` });
     if (issuer === '' || issuer.length > 255 || issuer.includes('#'))
@@ -156,8 +179,9 @@ export function trustedIssuerFaults(
     if (!(lifetimeMaxSeconds > 0 && lifetimeMaxSeconds <= ACCESS_TOKEN_LIFETIME_MAX_SECONDS)) {
       add(`must limit lifetimes to at most ${ACCESS_TOKEN_LIFETIME_MAX_SECONDS} seconds`);
     }
-    const problem = keysFault(keys, plaintext);
-    if (problem !== undefined) add(problem);
+    for (const problem of [revocableFault(revocable), keysFault(keys, plaintext)]) {
+      if (problem !== undefined) add(problem);
+    }
   }
   if (issuers.length > TRUSTED_ISSUERS_MAX) {
     faults.push({
@@ -166,6 +190,18 @@ export function trustedIssuerFaults(
     });
   }
   return faults;
+}
+
+function revocableFault(names: readonly ClaimName[]): string | undefined {
+  if (names.length > REVOCABLE_CLAIMS_MAX) {
+    return `must have at most ${REVOCABLE_CLAIMS_MAX} revocable claims`;
+  }
+  const pointers = names.map(pointerOf);
+  // Entries of the log and exchanged tokens contain them.
+  if (!pointers.every(isText) || names.some((name) => name.length === 0)) {
+    return `must have revocable claims whose JSON Pointers have at most ${CLAIM_TEXT_LENGTH_MAX} printable characters`;
+  }
+  return new Set(pointers).size === pointers.length ? undefined : 'must not have a revocable claim twice';
 }
 
 function keysFault(keys: TrustedIssuer['keys'], plaintext: Plaintext | undefined): string | undefined {
@@ -208,6 +244,7 @@ function foreignIssuer(
     names: described.claims ?? {},
     scopes: new Map(Object.entries(described.scopes ?? {})),
     roles: new Map(Object.entries(described.roles ?? {})),
+    revocable: new Map((described.revocable ?? []).map((name) => [pointerOf(name), name])),
     services: described.services,
     lifetimeMaxSeconds: described.lifetimeMaxSeconds ?? ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   };

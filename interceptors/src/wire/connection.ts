@@ -1,6 +1,7 @@
 /** The connections on which access tokens travel: whether others can read them, and which peer is at their end. */
 
-import type { ChannelCredentials, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type { ChannelCredentials, Interceptor, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import { requireOwnCredentials } from './copies.js';
 import { type Http2Session, isSecure, sessionUnder } from './grpc-js-internals.js';
 
 /** Where access tokens may travel without TLS: on loopback only, or on every network. */
@@ -13,15 +14,19 @@ export interface Channel {
   readonly credentials: ChannelCredentials;
   /** Default: `loopback`. */
   readonly plaintext?: Plaintext | undefined;
+  /** Interceptors of the calls on this channel, such as that of a trace. Default: none. */
+  readonly interceptors?: readonly Interceptor[] | undefined;
 }
 
 /**
  * Rejects a channel that others on the network could read or answer. Access tokens will travel on it: a reader could use
  * them, and an impostor of the issuer could hand out keys of its own.
  *
- * @throws TypeError when the channel is plaintext, leaves this machine, and `plaintext` does not allow it
+ * @throws TypeError when the channel is plaintext, leaves this machine, and `plaintext` does not allow it; when the
+ *   credentials cannot be used
  */
 export function requirePrivateChannel(channel: Channel): void {
+  requireOwnCredentials(channel.credentials);
   const { address, credentials, plaintext = 'loopback' } = channel;
   if (plaintext === 'allow' || isSecure(credentials) || isLoopbackTarget(address)) return;
   throw new TypeError(

@@ -472,6 +472,7 @@ function entryOf(token: number, index: number) {
     keepUntil: new Date(1e12),
     acknowledge: false,
     issuer: OTHER_ISSUER,
+    claim: '',
     cutOffTime: undefined,
   };
 }

@@ -2,7 +2,7 @@
 
 import type { GuardLog, Plaintext, TrustedIssuer } from '@portcullis/guard';
 import { type Clock, systemClock, systemTimers } from '@portcullis/guard/clock';
-import { createTrustedIssuers, issuerNamedIn } from '@portcullis/guard/internal';
+import { createTrustedIssuers, issuerNamedIn, pointerOf } from '@portcullis/guard/internal';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
 import { AuthError } from '../errors.js';
 import type { ForeignTokens } from '../tokens/tokens.js';
@@ -58,6 +58,11 @@ export function createForeignTokens(options: {
     },
     close: () => trusted.close(),
   };
+}
+
+/** The JSON Pointers of the claims by which tokens of each issuer can be revoked. */
+export function revocableClaimsOf(issuers: readonly TrustedIssuer[]): ReadonlyMap<string, readonly string[]> {
+  return new Map(issuers.map(({ issuer, revocable = [] }) => [issuer, revocable.map(pointerOf)]));
 }
 
 /** Our services that an audience names. A service without another name has its own. */

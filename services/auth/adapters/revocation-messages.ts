@@ -22,6 +22,7 @@ export function entryMessageOf(entry: LogEntry): Entry {
     keepUntil: entry.keepUntil,
     acknowledge: entry.acknowledge,
     issuer: entry.issuer,
+    claim: entry.claim ?? '',
     cutOffTime: entry.cutOffTime,
   };
 }
@@ -33,7 +34,11 @@ export function broadcastOf({ epoch, entries }: LogBatch): Broadcast {
 
 /** The sync request of a message. */
 export function questionOf(request: SyncRequest): SyncPosition {
-  return request;
+  const { kinds, claimIds, ...position } = request;
+  return {
+    ...position,
+    abilities: { kinds: kinds.flatMap((kind) => KINDS_BY_MESSAGE.get(kind) ?? []), claimIds },
+  };
 }
 
 /** The message of a sync response. Its entries are translated when they are read. */
@@ -82,4 +87,9 @@ const KINDS = {
   USER: EntryKindMessage.ENTRY_KIND_USER,
   CLIENT: EntryKindMessage.ENTRY_KIND_CLIENT,
   KEY: EntryKindMessage.ENTRY_KIND_KEY,
+  CLAIM: EntryKindMessage.ENTRY_KIND_CLAIM,
 } satisfies Record<EntryKind, EntryKindMessage>;
+
+const KINDS_BY_MESSAGE: ReadonlyMap<EntryKindMessage, EntryKind> = new Map(
+  Object.entries(KINDS).map(([kind, message]) => [message, kind as EntryKind]),
+);

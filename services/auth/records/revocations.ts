@@ -1,16 +1,18 @@
 /** Entries of the revocation log, and the log inside a transaction. */
 
 /** What an entry revokes. */
-export type EntryKind = 'TOKEN' | 'SESSION' | 'USER' | 'CLIENT' | 'KEY';
+export type EntryKind = 'TOKEN' | 'SESSION' | 'USER' | 'CLIENT' | 'KEY' | 'CLAIM';
 
 /** A revocation, before the log adds its place and its times. */
 export interface Revocation {
   readonly kind: EntryKind;
-  /** The issuer of the token, session or user when it is another one; empty for this issuer. */
+  /** The issuer of the token, session, user or claim when it is another one; empty for this issuer. */
   readonly issuer: string;
+  /** With CLAIM: the JSON Pointer of the claim. */
+  readonly claim?: string | undefined;
   /**
    * The 16 bytes of a `jti` or `sid`, or the UTF-8 text of a `sub`, `client_id` or `kid`. Identifiers of another
-   * issuer are always text.
+   * issuer, and values of its claims, are always text.
    */
   readonly key: Buffer;
   /** Tokens of a lower generation are revoked; 0 for kinds without a generation. */
@@ -43,7 +45,7 @@ export interface LogEntry extends Revocation {
   readonly sequence: bigint;
   /** The entry is deleted only after this database time. */
   readonly keepUntil: Date;
-  /** For a user of another issuer: tokens issued up to this whole second are revoked. */
+  /** For a user or a claim of another issuer: tokens issued up to this whole second are revoked. */
   readonly cutOffTime: Date | undefined;
   /** Only in a broadcast: asks the receiver to acknowledge the entry at once. */
   readonly acknowledge: boolean;

@@ -10,7 +10,13 @@ export type Initiator = 'admin' | 'user' | 'system';
 interface EventDetails {
   // OpenID CAEP 1.0.
   'session-established': { readonly clientId: string };
-  'session-revoked': { readonly initiator: Initiator; readonly revocations?: number };
+  'session-revoked': {
+    readonly initiator: Initiator;
+    readonly revocations?: number;
+    /** The tokens of another issuer that had this value in this claim. */
+    readonly claim?: string;
+    readonly value?: string;
+  };
   'credential-change': { readonly credential: 'password'; readonly change: 'update' };
   'token-claims-change': { readonly roles: readonly Role[] };
   // OpenID RISC 1.0.

@@ -10,6 +10,11 @@ export interface TokenOrigin {
   readonly sessionId: string | undefined;
   readonly tokenId: string;
   readonly issuedAtSeconds: number;
+  /**
+   * The values of claims by which it can be revoked, by the JSON Pointers of the claims. A claim that is missing was not
+   * read, and the token counts as one that has every value in it.
+   */
+  readonly revocable?: ReadonlyMap<string, readonly string[]> | undefined;
 }
 
 /** When a token that is minted now begins, and how long it lives. */
@@ -27,6 +32,6 @@ export interface TokenRows {
   mintingTimes(): Promise<MintingTimes>;
   /** Whether the log has an entry for one of these tokens. */
   anyRevoked(tokenIds: readonly string[]): Promise<boolean>;
-  /** Whether the log has an entry for another issuer's token: for the token, its session, or its user at that time. */
+  /** Whether the log has an entry for another issuer's token: for the token, its session, or its user or claims at that time. */
   foreignRevoked(token: TokenOrigin): Promise<boolean>;
 }

@@ -43,7 +43,10 @@ import type { OwnToken, TargetResult } from './revoke-many.js';
 import type { Target } from './revoke-targets.js';
 
 export interface RevocationHandlersDeps {
-  readonly revocations: Pick<Revocations, 'revoke' | 'revokeMany' | 'revokeSessions' | 'countSessions'>;
+  readonly revocations: Pick<
+    Revocations,
+    'revoke' | 'revokeMany' | 'revokeSessions' | 'countSessions' | 'checkOnly'
+  >;
   readonly revocationRecords: RevocationRecords;
   readonly instances: Pick<Instances, 'list'>;
   readonly epochs: Epochs;
@@ -56,8 +59,13 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
   const { revocations, revocationRecords, instances, epochs, source } = deps;
   return {
     revoke: unary(async (request, call) => {
-      const { reason, wait, targets, fences } = request;
+      const { reason, wait, targets, fences, dryRun } = request;
       const principal = principalOf(call);
+      if (dryRun) {
+        if (targets.length > 0) throw invalidField('dry_run', 'must not be set with targets');
+        await revocations.checkOnly({ reason, target: targetOf(request) });
+        return { ...NOTHING_REVOKED, targetKnown: false, results: [] };
+      }
       const by = { reason, actor: principal.subject, wait: waitOf(wait), fences, signal: signalOf(call) };
       if (targets.length > 0) {
         if (request.target !== undefined) throw invalidField('targets', 'must be empty when target is set');
@@ -193,6 +201,8 @@ function foreignOf({ issuer, what }: ForeignTargetMessage): ForeignTarget {
       return { issuer, what: 'SESSION', id: what.value };
     case 'subject':
       return { issuer, what: 'USER', id: what.value };
+    case 'claim':
+      return { issuer, what: 'CLAIM', claim: what.value.claim, id: what.value.value };
     case undefined:
       throw invalidField('foreign.what', 'must be set');
   }
@@ -270,6 +280,7 @@ const KINDS = {
   USER: EntryKind.ENTRY_KIND_USER,
   CLIENT: EntryKind.ENTRY_KIND_CLIENT,
   KEY: EntryKind.ENTRY_KIND_KEY,
+  CLAIM: EntryKind.ENTRY_KIND_CLAIM,
 } as const;
 
 function revocationMessageOf(revocation: ListedRevocation): RevocationMessage {

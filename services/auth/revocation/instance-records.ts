@@ -1,7 +1,7 @@
 /** What auth keeps of the instances that follow the log. */
 
 import type { PageRequest } from '../records/page.js';
-import { KEEP_SECONDS_MAX, type SyncPosition, type SyncResult } from './log.js';
+import { type Abilities, KEEP_SECONDS_MAX, type SyncPosition, type SyncResult } from './log.js';
 
 /** How long a silent instance is listed, in seconds. */
 export const INSTANCE_KEPT_SECONDS = 600;
@@ -24,6 +24,8 @@ export interface InstanceRecord {
   readonly answeredHead: bigint;
   /** Monotonic time at which its last lease from here is over; earlier than `requestedAtMs` when it has none. */
   readonly leaseEndMs: number;
+  /** Undefined in the record of another replica. */
+  readonly abilities?: Abilities | undefined;
 }
 
 /**
@@ -31,7 +33,10 @@ export interface InstanceRecord {
  * database's clock, which may be set, and the database may be restored. So `applied` counts only where the log, when it
  * is read, has an entry of `seen` at that place.
  */
-export type SharedRecord = Pick<InstanceRecord, 'service' | 'instance' | 'applied' | 'epoch' | 'seen'> & {
+export type SharedRecord = Pick<
+  InstanceRecord,
+  'service' | 'instance' | 'applied' | 'epoch' | 'seen' | 'abilities'
+> & {
   readonly ageMs: number;
   readonly leaseLeftMs: number;
   /** What it has may have changed since this replica last shared it, so that it belongs into the history. */
@@ -49,6 +54,21 @@ export interface ListedInstance {
   readonly currentEpoch: boolean;
 }
 
+/** A claim of another issuer's tokens. */
+export interface ForeignClaim {
+  readonly issuer: string;
+  /** The JSON Pointer of the claim. */
+  readonly claim: string;
+}
+
+/** An instance that may hold a lease and cannot apply a revocation by a claim. */
+export interface UnreadyInstance {
+  readonly service: string;
+  readonly instance: Buffer;
+  /** It knows the kind of entry, but does not read the claim. */
+  readonly knowsKind: boolean;
+}
+
 /** A page of instances. */
 export interface InstancePage {
   readonly instances: readonly ListedInstance[];
@@ -62,6 +82,11 @@ export interface InstanceStore {
   readFromOthers(replica: Buffer, ageMsMax: number): Promise<readonly SharedRecord[]>;
   /** A page of all instances, by service and id. */
   list(page: PageRequest): Promise<InstancePage>;
+  /**
+   * The first of the instances that may hold a lease and either do not know entries of kind CLAIM, or trust the issuer
+   * and do not read the claim.
+   */
+  unready(claim: ForeignClaim): Promise<readonly UnreadyInstance[]>;
   /** Deletes what is only about entries that are no longer listed. */
   deleteSilent(): Promise<void>;
 }
@@ -102,7 +127,7 @@ export function recordOf(
   known: { requestedAtMs: number; answer: SyncResult; former: InstanceRecord | undefined },
 ): InstanceRecord {
   const { requestedAtMs, answer, former } = known;
-  const { service, instance, epoch, seen } = question;
+  const { service, instance, epoch, seen, abilities } = question;
   const isSameEpoch = former?.epoch.equals(epoch) === true;
   const formerApplied = isSameEpoch ? former.applied : 0n;
   // The place of an instance that must pull was not compared with the log: in a log that was restored and then begun
@@ -117,6 +142,7 @@ export function recordOf(
     seen: isCompared ? [...seen, question.entryIdAtApplied] : seen,
     requestedAtMs: Math.max(requestedAtMs, former?.requestedAtMs ?? requestedAtMs),
     answeredHead: answer.head,
+    abilities,
     leaseEndMs: answer.pull ? formerEndMs : Math.max(requestedAtMs + answer.leaseMs, formerEndMs),
   };
 }

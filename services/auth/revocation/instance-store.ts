@@ -10,6 +10,9 @@ import {
   type SharedRecord,
 } from './instance-records.js';
 
+/** Maximum number of instances that the check of a revocation by claim returns. */
+const UNREADY_LISTED_MAX = 20;
+
 /** Maximum number of positions that one statement deletes. */
 const POSITIONS_DELETED_MAX = 10_000;
 
@@ -39,16 +42,19 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
            SELECT *, clock_timestamp() - make_interval(secs => age_ms / 1000) AS sync_time,
                   follower_id(service, instance, epoch) AS follower
            FROM unnest($2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[], $7::float8[], $8::float8[],
-                       $9::boolean[])
-             AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms, is_news)
+                       $9::boolean[], $10::text[], $11::bytea[])
+             AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms, is_news, kinds, claim_ids)
          ), latest AS (
-           INSERT INTO instances (replica, instance, service, epoch, applied, seen, sync_time, lease_end_time)
+           INSERT INTO instances (replica, instance, service, epoch, applied, seen, sync_time, lease_end_time, kinds,
+                                  claim_ids)
            SELECT $1, instance, service, epoch, applied, seen, sync_time,
-                  clock_timestamp() + make_interval(secs => lease_left_ms / 1000)
+                  clock_timestamp() + make_interval(secs => lease_left_ms / 1000),
+                  string_to_array(kinds, ' '), claim_ids
            FROM heard
            ON CONFLICT (replica, instance) DO UPDATE SET
              service = excluded.service, epoch = excluded.epoch, applied = excluded.applied, seen = excluded.seen,
-             sync_time = excluded.sync_time, lease_end_time = excluded.lease_end_time
+             sync_time = excluded.sync_time, lease_end_time = excluded.lease_end_time,
+             kinds = excluded.kinds, claim_ids = excluded.claim_ids
          ), names AS (
            INSERT INTO instance_names (follower, service, instance, begin_time)
            SELECT follower, service, instance, sync_time FROM heard WHERE is_news ORDER BY follower
@@ -77,6 +83,8 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
           // An interval cannot hold minus infinity. An instance without a lease gets one that ended at its request.
           records.map(({ ageMs, leaseLeftMs }) => Math.max(leaseLeftMs, -ageMs)),
           records.map(({ isNews }) => isNews === true),
+          records.map(({ abilities }) => (abilities?.kinds ?? []).join(' ')),
+          records.map(({ abilities }) => Buffer.concat(abilities?.claimIds ?? [])),
         ],
       );
     },
@@ -123,6 +131,27 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
       };
     },
 
+    unready: async ({ issuer, claim }) => {
+      // A replica of an earlier version stores no abilities. They do not change, so any other replica's record counts.
+      const { rows } = await database.query<UnreadyRow>(
+        `WITH id AS MATERIALIZED (
+           SELECT substring(sha256(convert_to($1, 'UTF8') || '\\x00'::bytea) FOR ${ID_BYTES}) AS trusted,
+                  substring(sha256(convert_to($1, 'UTF8') || '\\x00'::bytea || convert_to($2, 'UTF8'))
+                            FOR ${ID_BYTES}) AS claim
+         ), known AS (
+           SELECT service, instance, max(lease_end_time) AS lease_end_time, bool_or('CLAIM' = ANY(kinds)) AS knows_kind,
+                  bool_or(position(id.trusted IN claim_ids) > 0) AS trusts,
+                  bool_or(position(id.claim IN claim_ids) > 0) AS reads
+           FROM instances, id GROUP BY service, instance
+         )
+         SELECT service, instance, knows_kind FROM known
+         WHERE lease_end_time > clock_timestamp() AND (NOT knows_kind OR trusts AND NOT reads)
+         ORDER BY service, instance LIMIT $3`,
+        [issuer, claim, UNREADY_LISTED_MAX],
+      );
+      return rows.map(({ service, instance, knows_kind: knowsKind }) => ({ service, instance, knowsKind }));
+    },
+
     deleteSilent: async () => {
       await database.query(
         'DELETE FROM instances WHERE sync_time < clock_timestamp() - make_interval(secs => $1)',
@@ -145,6 +174,12 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
       );
     },
   };
+}
+
+interface UnreadyRow {
+  readonly service: string;
+  readonly instance: Buffer;
+  readonly knows_kind: boolean;
 }
 
 interface ListedRow extends Omit<SharedRow, 'epoch' | 'seen'> {

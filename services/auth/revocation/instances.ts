@@ -15,6 +15,7 @@ import {
   type InstanceLimit,
 } from './instance-places.js';
 import {
+  type ForeignClaim,
   type InstancePage,
   type InstanceRecord,
   type InstanceStore,
@@ -22,6 +23,7 @@ import {
   recordOfOther,
   type SharedRecord,
   sharedRecord,
+  type UnreadyInstance,
 } from './instance-records.js';
 import { createSharing } from './instance-sharing.js';
 import { createId, type SyncPosition, type SyncResult } from './log.js';
@@ -42,6 +44,8 @@ export interface Instances {
   /** The instances that sent requests to this replica, the most recent last. */
   known(): readonly InstanceRecord[];
   list(page: PageRequest): Promise<InstancePage>;
+  /** See {@link InstanceStore.unready}. */
+  unready(claim: ForeignClaim): Promise<readonly UnreadyInstance[]>;
   deleteSilent(): Promise<void>;
   /** How many calls wait. */
   waits(): number;
@@ -116,6 +120,10 @@ export function createInstances({
     list: async (page) => {
       await sharing.now();
       return await store.list(page);
+    },
+    unready: async (claim) => {
+      await sharing.now();
+      return await store.unready(claim);
     },
     deleteSilent: () => store.deleteSilent(),
     waits: () => watches.size,

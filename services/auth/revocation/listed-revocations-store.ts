@@ -52,13 +52,14 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
 const SEQUENCE_MAX = 2n ** 63n - 1n;
 
 const COLUMNS =
-  'entry.seq, kind, key, issuer, min_generation, revoke_time, keep_until, reason, actor, event_id';
+  'entry.seq, kind, key, issuer, claim, min_generation, revoke_time, keep_until, reason, actor, event_id';
 
 interface EntryRow {
   readonly seq: bigint;
   readonly kind: EntryKind;
   readonly key: Buffer;
   readonly issuer: string;
+  readonly claim: string;
   readonly min_generation: bigint;
   readonly revoke_time: Date | null;
   readonly keep_until: Date;
@@ -74,6 +75,7 @@ function revocationOf(row: EntryRow): ListedRevocation {
     kind: row.kind,
     target: isUuid ? uuidOf(row.key) : row.key.toString('utf8'),
     issuer: row.issuer,
+    claim: row.claim,
     minGeneration: row.min_generation,
     revokeTime: row.revoke_time ?? undefined,
     keepUntil: row.keep_until,

@@ -6,10 +6,12 @@ import type { EntryKind } from '../records/revocations.js';
 export interface ListedRevocation {
   readonly sequence: bigint;
   readonly kind: EntryKind;
-  /** The `jti`, `sid`, `sub`, `client_id` or `kid`. */
+  /** The `jti`, `sid`, `sub`, `client_id` or `kid`; with CLAIM the value. */
   readonly target: string;
   /** Empty for this issuer. */
   readonly issuer: string;
+  /** With CLAIM: the JSON Pointer of the claim; empty for other kinds. */
+  readonly claim: string;
   readonly minGeneration: bigint;
   /** Undefined for entries of versions that did not record it. */
   readonly revokeTime: Date | undefined;

@@ -8,6 +8,8 @@ import {
   CLOCK_SKEW_SECONDS,
   HELD_ENTRIES_MAX,
   ID_BYTES,
+  REVOCABLE_CLAIMS_MAX,
+  TRUSTED_ISSUERS_MAX,
 } from '@portcullis/guard/limits';
 import { parseUuid } from '../../common/validation/identifiers.js';
 import { AuthError } from '../errors.js';
@@ -45,6 +47,9 @@ export const PULL_IDS_MAX = 8192;
 /** Maximum number of entries in one part of a Pull that lists them. */
 export const PULL_ENTRIES_MAX = 1000;
 
+/** Maximum number of claim ids in one sync request: one for each trusted issuer, and one for each of its claims. */
+const CLAIM_IDS_MAX = TRUSTED_ISSUERS_MAX * (1 + REVOCABLE_CLAIMS_MAX);
+
 /** Longest reason of a revocation, in characters. */
 const REASON_CHARACTERS_MAX = 200;
 
@@ -66,6 +71,16 @@ export interface SyncPosition {
   readonly heldTo: bigint;
   /** The XOR of the ids of these entries; empty when there is none. */
   readonly heldDigest: Buffer;
+  /** What the instance has stated of itself. */
+  readonly abilities?: Abilities | undefined;
+}
+
+/** What an instance can apply. It stays the same as long as the instance runs. */
+export interface Abilities {
+  /** The kinds of entries that it knows; those that this version does not know are left out. */
+  readonly kinds: readonly EntryKind[];
+  /** What stands for the issuers that it trusts and for the claims that it reads: see `SyncRequest.claim_ids`. */
+  readonly claimIds: readonly Buffer[];
 }
 
 /** The entries that an instance holds beyond its place: those after `applied` up to `heldTo`. */
@@ -145,17 +160,28 @@ export function tokensEndOf({ kind, issuer, tokenExpireTime }: TimedRevocation):
   return kind === 'TOKEN' && tokenExpireTime !== undefined ? tokenExpireTime : 'OWN';
 }
 
-/** A token, session or user of another issuer, in the words of its tokens. */
-export interface ForeignTarget {
-  readonly issuer: string;
-  readonly what: 'TOKEN' | 'SESSION' | 'USER';
-  /** Its `jti`, `sid` or `sub`. */
-  readonly id: string;
-}
+/** A token, session or user of another issuer, or all tokens with a value in a claim, in the words of its tokens. */
+export type ForeignTarget =
+  | {
+      readonly issuer: string;
+      readonly what: 'TOKEN' | 'SESSION' | 'USER';
+      /** Its `jti`, `sid` or `sub`. */
+      readonly id: string;
+    }
+  | {
+      readonly issuer: string;
+      readonly what: 'CLAIM';
+      /** The JSON Pointer of the claim. */
+      readonly claim: string;
+      /** The value. */
+      readonly id: string;
+    };
 
-/** Revokes what another issuer has issued; for a user, the tokens that were issued before the revocation. */
-export function foreignRevocation({ issuer, what, id }: ForeignTarget): Revocation {
-  return { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
+/** Revokes what another issuer has issued; for a user or a claim, the tokens that were issued before the revocation. */
+export function foreignRevocation(target: ForeignTarget): Revocation {
+  const { what, issuer, id } = target;
+  const revocation = { kind: what, issuer, key: Buffer.from(id, 'utf8'), minGeneration: 0n };
+  return target.what === 'CLAIM' ? { ...revocation, claim: target.claim } : revocation;
 }
 
 /** A new random epoch, entry id or instance id. */
@@ -241,6 +267,10 @@ export function checkQuestion(question: SyncPosition): void {
     throw invalidField('held_digest', `must be empty or of ${ID_BYTES} bytes`);
   }
   checkFences(question.fences);
+  const { claimIds = [] } = question.abilities ?? {};
+  if (claimIds.length > CLAIM_IDS_MAX || claimIds.some((id) => id.length !== ID_BYTES)) {
+    throw invalidField('claim_ids', `must hold at most ${CLAIM_IDS_MAX} ids of ${ID_BYTES} bytes`);
+  }
 }
 
 /**

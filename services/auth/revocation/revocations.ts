@@ -29,7 +29,7 @@ import {
   type RevocationGroups,
   type RevocationGroupsDeps,
 } from './revocation-groups.js';
-import { type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
+import { checkOnly, type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
 import { type RevokedSessions, type RevokeManyReceipt, revokeMany, revokeSessions } from './revoke-many.js';
 import { createSessionSearch, type MatchedSessions, type SearchCaller } from './session-search.js';
 import { createSharedReads, READ_BLOCKING_MS_MAX, type SharedReads } from './shared-reads.js';
@@ -53,7 +53,7 @@ const NEVER_ABORTED = new AbortController().signal;
 export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly log: RevocationStore;
   readonly timers?: Timers;
-  readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait'>;
+  readonly instances: Pick<Instances, 'requested' | 'answered' | 'waits' | 'wait' | 'unready'>;
   readonly fences: Pick<Fences, 'reported' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncPosition) => void;
@@ -69,6 +69,8 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
 export interface Revocations {
   /** See {@link revoke}. */
   revoke(request: RevokeRequest): Promise<RevokeReceipt>;
+  /** See {@link checkOnly}. */
+  checkOnly(request: Parameters<typeof checkOnly>[1]): Promise<void>;
   /** See {@link revokeMany}. */
   revokeMany(request: Parameters<typeof revokeMany>[1]): Promise<RevokeManyReceipt>;
   /** See {@link revokeSessions}. */
@@ -110,6 +112,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
   const turns = createTurns(PULL_LIMITS);
   return {
     revoke: (request) => revoke({ ...deps, groups }, request),
+    checkOnly: (request) => checkOnly({ ...deps, groups }, request),
     revokeMany: (request) => revokeMany({ ...deps, groups }, request),
     revokeSessions: (request) => revokeSessions({ ...deps, groups, search }, request),
     countSessions: (filter, caller) => search.count(filter, caller),

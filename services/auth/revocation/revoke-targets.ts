@@ -1,6 +1,8 @@
 /** The targets of a revocation: what each names, and what revoking it changes beside the log. */
 
 import { invalidField, ServiceError } from '@portcullis/guard/errors';
+import { CLAIM_TEXT_LENGTH_MAX } from '@portcullis/guard/limits';
+import { hasControlCharacters, isStoredFaithfully } from '../../common/validation/text.js';
 import { AuthError } from '../errors.js';
 import { revokeKey } from '../keys/revoke-key.js';
 import type { ClientRows } from '../records/clients.js';
@@ -10,6 +12,8 @@ import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/se
 import type { Session, SessionEnd, SessionRows } from '../records/sessions.js';
 import type { UserRows } from '../records/users.js';
 import { isRefreshToken } from '../sessions/refresh-tokens.js';
+import type { ForeignClaim, UnreadyInstance } from './instance-records.js';
+import type { Instances } from './instances.js';
 import {
   bytesOfUuid,
   clientRevocation,
@@ -84,6 +88,9 @@ export interface TargetDeps {
   readonly issuer: string;
   /** The other issuers (`iss`) whose tokens are accepted. */
   readonly foreignIssuers: readonly string[];
+  /** The JSON Pointers of the claims by which their tokens can be revoked, by issuer; none for a missing issuer. */
+  readonly revocableClaims?: ReadonlyMap<string, readonly string[]> | undefined;
+  readonly instances: Pick<Instances, 'unready'>;
 }
 
 /**
@@ -106,7 +113,8 @@ export type RevokedBy = Pick<NewSecurityEvent, 'reason' | 'actor' | 'network'>;
 /**
  * Checks a target and brings its identifiers into the one form that tokens have.
  *
- * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown refresh token
+ * @throws ServiceError FIELD_INVALID; NOT_FOUND for an unknown refresh token; CLAIM_UNSUPPORTED while an instance cannot
+ *   apply a revocation by a claim
  */
 export async function checkTarget(deps: TargetDeps, target: Target): Promise<CheckedTarget> {
   switch (target.kind) {
@@ -124,12 +132,12 @@ export async function checkTarget(deps: TargetDeps, target: Target): Promise<Che
       return { kind: 'client', clientId: checkName('client_id', target.clientId) };
     case 'key':
       return { kind: 'key', keyId: checkName('key_id', target.keyId) };
-    case 'foreign':
-      return {
-        kind: 'foreign',
-        foreign: target.foreign,
-        revocation: checkForeign(deps, target.foreign),
-      };
+    case 'foreign': {
+      const { foreign } = target;
+      const revocation = checkForeign(deps, foreign);
+      if (foreign.what === 'CLAIM') await requireReady(deps.instances, foreign);
+      return { kind: 'foreign', foreign, revocation };
+    }
   }
 }
 
@@ -232,7 +240,10 @@ function checkedToken({
   return { kind: 'token', tokenId: tokenId.toLowerCase(), revocation };
 }
 
-function checkForeign({ issuer, foreignIssuers }: TargetDeps, target: ForeignTarget): Revocation {
+function checkForeign(
+  { issuer, foreignIssuers, revocableClaims }: TargetDeps,
+  target: ForeignTarget,
+): Revocation {
   checkName('foreign.issuer', target.issuer);
   // Tokens of this issuer are revoked by generation, which two times within one second cannot confuse.
   if (target.issuer === issuer) throw invalidField('foreign.issuer', 'must be another issuer');
@@ -241,8 +252,46 @@ function checkForeign({ issuer, foreignIssuers }: TargetDeps, target: ForeignTar
     const known = foreignIssuers.length === 0 ? 'auth trusts none' : `one of ${foreignIssuers.join(', ')}`;
     throw invalidField('foreign.issuer', `must be a trusted issuer of auth: ${known}`);
   }
-  checkName('foreign.what', target.id);
+  if (target.what === 'CLAIM') {
+    const claims = revocableClaims?.get(target.issuer) ?? [];
+    // An entry about another claim would revoke every token of the issuer.
+    if (!claims.includes(target.claim)) {
+      const known = claims.length === 0 ? 'it reads none' : `one of ${claims.join(', ')}`;
+      throw invalidField(
+        'foreign.claim.claim',
+        `must be a claim by which auth is configured to revoke: ${known}`,
+      );
+    }
+    // A value that no token can have.
+    if (!isClaimValue(target.id))
+      throw invalidField('foreign.claim.value', 'must be a value that a claim can have');
+  } else checkName('foreign.what', target.id);
   return foreignRevocation(target);
+}
+
+/**
+ * Revoking by a claim is refused while an instance would stop serving, because it does not know the kind, or would reject
+ * all tokens of the issuer, because it does not read the claim. No promise depends on this check: an instance that it
+ * overlooks fails or rejects.
+ */
+async function requireReady(instances: Pick<Instances, 'unready'>, claim: ForeignClaim): Promise<void> {
+  const unready = await instances.unready(claim);
+  if (unready.length === 0) return;
+  throw new AuthError(
+    'CLAIM_UNSUPPORTED',
+    `instances that may hold a lease cannot apply it: ${unready.map(unreadyText).join(', ')}`,
+  );
+}
+
+/** As instances check the texts in claims. */
+function isClaimValue(text: string): boolean {
+  const hasLength = text.length > 0 && text.length <= CLAIM_TEXT_LENGTH_MAX;
+  return hasLength && isStoredFaithfully(text) && !hasControlCharacters(text);
+}
+
+function unreadyText({ service, instance, knowsKind }: UnreadyInstance): string {
+  const why = knowsKind ? 'does not read the claim' : 'has an older version';
+  return `${instance.toString('hex')} of ${service} ${why}`;
 }
 
 function checkName(field: string, text: string): string {
@@ -268,7 +317,12 @@ function sessionsRevoked(subject: Subject, by: RevokedBy): NewSecurityEvent {
   return { ...by, type: 'session-revoked', subject, details: { initiator: 'admin' } };
 }
 
-function foreignEvent({ issuer, what, id }: ForeignTarget, by: RevokedBy): NewSecurityEvent {
+function foreignEvent(target: ForeignTarget, by: RevokedBy): NewSecurityEvent {
+  const { issuer, what, id } = target;
+  if (target.what === 'CLAIM') {
+    const details = { initiator: 'admin', claim: target.claim, value: id } as const;
+    return { ...by, type: 'session-revoked', subject: { issuer }, details };
+  }
   if (what === 'TOKEN')
     return { ...by, type: 'token-revoked', subject: { issuer, tokenId: id }, details: {} };
   return sessionsRevoked(what === 'SESSION' ? { issuer, sessionId: id } : { issuer, userId: id }, by);

@@ -1,6 +1,7 @@
 /** The command that revokes: it writes the entry, waits for instances if asked to, and returns a receipt. */
 
 import type { Clock } from '@portcullis/guard/clock';
+import { invalidField } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
 import type { LogEntry, Receipt } from '../records/revocations.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
@@ -50,7 +51,7 @@ export interface RevokeReceipt extends Receipt {
 export interface RevokeDeps extends TargetDeps {
   readonly store: { transaction<T>(work: (tx: RevocationTransaction) => Promise<T>): Promise<T> };
   readonly clock: Clock;
-  readonly instances: Pick<Instances, 'waits' | 'wait'>;
+  readonly instances: Pick<Instances, 'waits' | 'wait' | 'unready'>;
   readonly fences: Pick<Fences, 'waits' | 'wait'>;
   readonly groups: RevocationGroups;
   /** Called after the commit when a key was revoked, so that another one is made. */
@@ -60,8 +61,8 @@ export interface RevokeDeps extends TargetDeps {
 /**
  * Revokes. When it returns, the entry is in the log and no fault can lose it.
  *
- * @throws ServiceError NOT_FOUND for an unknown session, user, client or key; FIELD_INVALID; RATE_LIMITED when too many
- *   calls wait; DEPENDENCY_UNAVAILABLE, after which the entry may or may not be in the log
+ * @throws ServiceError NOT_FOUND for an unknown session, user, client or key; FIELD_INVALID; CLAIM_UNSUPPORTED;
+ *   RATE_LIMITED when too many calls wait; DEPENDENCY_UNAVAILABLE, after which the entry may or may not be in the log
  */
 export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<RevokeReceipt> {
   const { wait = 'NONE' } = request;
@@ -71,6 +72,23 @@ export async function revoke(deps: RevokeDeps, request: RevokeRequest): Promise<
   if (target.kind === 'key') deps.onKeyRevoked();
   const receipt = { ...receiptOfWritten(written), targetKnown: isTargetKnown(request.target) };
   return { ...receipt, ...(await waitUntilEnforced(deps, written, { ...request, ...receipt })) };
+}
+
+/**
+ * Checks a revocation by a claim of another issuer, and writes nothing. What it would revoke cannot be counted, because
+ * auth has no record of other issuers' tokens.
+ *
+ * @throws ServiceError as {@link revoke}; FIELD_INVALID for other targets
+ */
+export async function checkOnly(
+  deps: RevokeDeps,
+  { reason, target }: Pick<RevokeRequest, 'reason' | 'target'>,
+): Promise<void> {
+  checkReason(reason);
+  if (target.kind !== 'foreign' || target.foreign.what !== 'CLAIM') {
+    throw invalidField('dry_run', 'must be set only with a claim; RevokeSessions counts sessions');
+  }
+  await checkTarget(deps, target);
 }
 
 /**

@@ -17,7 +17,7 @@ export interface RolledUp {
 type Revoking = NewSecurityEvent<'session-revoked' | 'token-revoked'>;
 
 /**
- * Rolls up the events of revocations of sessions and tokens that have the same actor, reason, network and initiator.
+ * Rolls up the events of revocations of sessions and tokens that have the same actor, reason, network, initiator and claim.
  * Fewer than {@link ROLLED_UP_MIN} keep their own events: a person revokes so many. The targets stand in the log, under
  * the id of the event, for as long as their tokens live.
  */
@@ -46,8 +46,8 @@ export function rollUp(events: readonly NewSecurityEvent[]): RolledUp {
 function keyOf(event: NewSecurityEvent): string | undefined {
   if (event.type !== 'session-revoked' && event.type !== 'token-revoked') return undefined;
   const { type, actor, reason, network, details } = event;
-  const initiator = 'initiator' in details ? details.initiator : '';
-  return JSON.stringify([type, initiator, actor, reason, network]);
+  const { initiator = '', claim = '' } = 'initiator' in details ? details : {};
+  return JSON.stringify([type, initiator, claim, actor, reason, network]);
 }
 
 function sharedEvent(members: readonly Revoking[]): NewSecurityEvent & { readonly eventId: string } {
@@ -56,9 +56,15 @@ function sharedEvent(members: readonly Revoking[]): NewSecurityEvent & { readonl
   return {
     ...first,
     subject: commonSubject(members.map(({ subject }) => subject)),
-    details: { ...first.details, revocations: members.length },
+    details: { ...withoutValue(first.details), revocations: members.length },
     eventId: randomUUID(),
   } as NewSecurityEvent & { readonly eventId: string };
+}
+
+/** Each revocation by a claim has a value of its own. */
+function withoutValue({ ...details }: Revoking['details']): Revoking['details'] {
+  if ('value' in details) delete details.value;
+  return details;
 }
 
 /** The identifiers that all subjects have in common, such as the user of many sessions. */

@@ -176,15 +176,16 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        FROM locked
      ), written AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, event_id)
-       SELECT epoch, before + ordinal, entry_id, kind, issuer, key, min_generation,
-              CASE WHEN issuer <> '' AND kind = 'USER' THEN cut_off_time END,
+         (epoch, seq, entry_id, kind, issuer, claim, key, min_generation, cut_off_time, keep_until, reason, actor, event_id)
+       SELECT epoch, before + ordinal, entry_id, kind, issuer, claim, key, min_generation,
+              CASE WHEN issuer <> '' AND kind IN ('USER', 'CLAIM') THEN cut_off_time END,
               CASE WHEN revokes_any THEN keep_any
                    ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor, event_id
        FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
-                         $11::boolean[], $12::timestamptz[], $14::uuid[])
+                         $11::boolean[], $12::timestamptz[], $14::uuid[], $16::text[])
          WITH ORDINALITY
-         AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, event_id, ordinal)
+         AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, event_id, claim,
+                   ordinal)
      )
      SELECT epoch, epoch_number, before, lease_ms, older_leases_end_by, locked_time, keep_own, keep_any, cut_off_time
      FROM kept`,
@@ -204,21 +205,23 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       KEEP_SECONDS_MAX,
       entries.map(({ eventId }) => eventId ?? null),
       entries.findLastIndex(({ fence = false }) => fence) + 1,
+      entries.map(({ claim = '' }) => claim),
     ],
   );
   const row = theOnly(rows);
   return {
     epoch: row.epoch,
     epochNumber: row.epoch_number,
-    entries: entries.map(({ kind, issuer, key, minGeneration, acknowledge = false }, index) => ({
+    entries: entries.map(({ kind, issuer, claim, key, minGeneration, acknowledge = false }, index) => ({
       entryId: ids[index] ?? Buffer.alloc(0),
       sequence: row.before + BigInt(index + 1),
       kind,
       issuer,
+      claim,
       key,
       minGeneration,
       keepUntil: keepUntilOf(ends[index] ?? 'ANY', row),
-      cutOffTime: issuer !== '' && kind === 'USER' ? row.cut_off_time : undefined,
+      cutOffTime: issuer !== '' && (kind === 'USER' || kind === 'CLAIM') ? row.cut_off_time : undefined,
       acknowledge,
     })),
     ...lockOf(row),
@@ -265,9 +268,9 @@ async function openEpoch(
   await sql.query(
     `WITH carried AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, key, min_generation, cut_off_time, keep_until, reason, actor, revoke_time,
-          event_id)
-       SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, key, min_generation,
+         (epoch, seq, entry_id, kind, issuer, claim, key, min_generation, cut_off_time, keep_until, reason, actor,
+          revoke_time, event_id)
+       SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, claim, key, min_generation,
               cut_off_time, keep_until, reason, actor, revoke_time, event_id
        FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
        RETURNING seq, entry_id
@@ -400,7 +403,7 @@ function idsIn({ sequences, ids }: { sequences: Buffer | null; ids: Buffer | nul
   }));
 }
 
-const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, key, min_generation, keep_until, cut_off_time';
+const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, claim, key, min_generation, keep_until, cut_off_time';
 
 /** Entries that consist of a key of 16 bytes. */
 const IS_PACKED = "kind IN ('TOKEN', 'SESSION') AND issuer = ''";
@@ -410,6 +413,7 @@ interface EntryRow {
   readonly seq: bigint;
   readonly kind: EntryKind;
   readonly issuer: string;
+  readonly claim: string;
   readonly key: Buffer;
   readonly min_generation: bigint;
   readonly keep_until: Date;
@@ -422,6 +426,7 @@ function entryOf(row: EntryRow): LogEntry {
     sequence: row.seq,
     kind: row.kind,
     issuer: row.issuer,
+    claim: row.claim === '' ? undefined : row.claim,
     key: row.key,
     minGeneration: row.min_generation,
     keepUntil: row.keep_until,

@@ -25,6 +25,8 @@ export function claimsOf(grant: Grant): Record<string, unknown> {
         ...(origin.sessionId !== undefined && { sid: origin.sessionId }),
         jti: origin.tokenId,
         iat: origin.issuedAtSeconds,
+        ...(origin.revocable !== undefined &&
+          origin.revocable.size > 0 && { claims: Object.fromEntries(origin.revocable) }),
       },
       ...(grant.authTimeSeconds !== undefined && { auth_time: grant.authTimeSeconds }),
     }),

@@ -124,7 +124,7 @@ async function foreignSubject(
   if (token === 'INVALID' || token.kind !== 'USER' || !token.audiences.includes(clientId)) return undefined;
   const [isRevoked, now] = await Promise.all([tx.tokens.foreignRevoked(token), tx.databaseTime()]);
   if (isRevoked || token.expiresAtSeconds * 1000 <= now.getTime()) return undefined;
-  const { issuer, subject, sessionId, tokenId, issuedAtSeconds } = token;
+  const { issuer, subject, sessionId, tokenId, issuedAtSeconds, revocable } = token;
   return {
     ...token,
     subject: token.id,
@@ -132,7 +132,7 @@ async function foreignSubject(
     clients: [],
     actors: [],
     ancestors: [],
-    origin: { issuer, subject, sessionId, tokenId, issuedAtSeconds },
+    origin: { issuer, subject, sessionId, tokenId, issuedAtSeconds, revocable },
   };
 }
 

@@ -34,18 +34,26 @@ async function isAnyRevoked(sql: Sql, tokenIds: readonly string[]): Promise<bool
 
 async function isForeignRevoked(
   sql: Sql,
-  { issuer, tokenId, sessionId, subject, issuedAtSeconds }: TokenOrigin,
+  { issuer, tokenId, sessionId, subject, issuedAtSeconds, revocable = new Map() }: TokenOrigin,
 ): Promise<boolean> {
+  const values = [...revocable].flatMap(([claim, texts]) => texts.map((value) => ({ claim, value })));
   const { rowCount } = await sql.query(
     `SELECT FROM revocation_entries
      WHERE issuer = $1 AND (kind = 'TOKEN' AND key = $2 OR kind = 'SESSION' AND key = $3
-       OR kind = 'USER' AND key = $4 AND cut_off_time >= to_timestamp($5::float8)) LIMIT 1`,
+       OR kind = 'USER' AND key = $4 AND cut_off_time >= to_timestamp($5::float8)
+       OR kind = 'CLAIM' AND cut_off_time >= to_timestamp($5::float8) AND (
+         claim <> ALL($6::text[])
+         OR EXISTS (SELECT FROM unnest($7::text[], $8::bytea[]) AS own (claim, value)
+                    WHERE own.claim = revocation_entries.claim AND own.value = key))) LIMIT 1`,
     [
       issuer,
       Buffer.from(tokenId, 'utf8'),
       sessionId === undefined ? null : Buffer.from(sessionId, 'utf8'),
       Buffer.from(subject, 'utf8'),
       issuedAtSeconds,
+      [...revocable.keys()],
+      values.map(({ claim }) => claim),
+      values.map(({ value }) => Buffer.from(value, 'utf8')),
     ],
   );
   return rowCount > 0;

@@ -1,7 +1,11 @@
 /** The configuration of other issuers whose tokens a service accepts. */
 import { readFileSync } from 'node:fs';
 import { type Plaintext, type TrustedIssuer, trustedIssuerFaults } from '@portcullis/guard';
-import { LEGACY_SECRET_BYTES_MIN, SIGNATURE_ALGORITHMS } from '@portcullis/guard/limits';
+import {
+  LEGACY_SECRET_BYTES_MIN,
+  REVOCABLE_CLAIMS_MAX,
+  SIGNATURE_ALGORITHMS,
+} from '@portcullis/guard/limits';
 import { z } from 'zod';
 import { type ConfigurationFault, optional, secret, text } from './env.js';
 
@@ -44,6 +48,7 @@ const issuerSchema = z
       .optional(),
     scopes: mapping.optional(),
     roles: mapping.optional(),
+    revocable: z.array(claimName).max(REVOCABLE_CLAIMS_MAX).optional(),
     services: z
       .strictObject({ claim: claimName, values: z.array(z.string().min(1)).min(1).max(64) })
       .optional(),
@@ -131,6 +136,7 @@ function issuerOf(given: Given, service: string): ConfiguredIssuer | string {
     },
     scopes: given.scopes,
     roles: given.roles,
+    revocable: given.revocable,
     services: given.services,
     lifetimeMaxSeconds: given.lifetime_max_seconds,
   };

@@ -2,10 +2,10 @@
 import type { ServerInterceptor, ServerOptions } from '@grpc/grpc-js';
 import { Server } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '@portcullis/guard';
+import { createCallMetrics, registerStateMetrics } from '@portcullis/guard/metrics';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import { observeCalls } from '../metrics/metrics.js';
-import { registerStateMetrics } from '../metrics/state-metrics.js';
 import type { ListenerTls } from '../tls/tls.js';
+import { createCallLog } from './call-log.js';
 import type { Health } from './health.js';
 import { createHealth, HEALTH_METHODS, HEALTH_SERVICE } from './health.js';
 import { HTTP_LIMITS } from './http-limits.js';
@@ -125,11 +125,14 @@ export async function startHost(options: HostOptions): Promise<Host> {
 function createGrpcServer(
   options: HostOptions,
   health: Health,
-  observer: { log: Log; clock: Clock; registry: Registry },
+  { log, clock, registry }: { log: Log; clock: Clock; registry: Registry },
 ): Server {
   const server = new Server({
-    // The observer is outermost, so that it counts calls that the other interceptors reject.
-    interceptors: [observeCalls(observer), ...options.interceptors],
+    // The metrics are outermost, so that they count calls that the other interceptors reject.
+    interceptors: [
+      createCallMetrics(registry, { clock, onEnd: createCallLog(log) }),
+      ...options.interceptors,
+    ],
     ...SERVER_LIMITS,
     'grpc.max_connection_age_ms': options.connectionAgeMs ?? CONNECTION_AGE_DEFAULT_MS,
     'grpc.max_connection_idle_ms': options.connectionIdleMs,

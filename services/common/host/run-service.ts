@@ -8,15 +8,15 @@ import {
   createGuard,
   type Guard,
   type GuardOptions,
+  native,
   type SchemaMetadata,
 } from '@portcullis/guard';
+import { createGuardMetrics, registerStateMetrics, type StateMetric } from '@portcullis/guard/metrics';
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
 import { registerConnectionMetrics } from '../metrics/connection-metrics.js';
 import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
-import { createGuardMetrics } from '../metrics/guard-metrics.js';
-import { registerStateMetrics, type StateMetric } from '../metrics/state-metrics.js';
 import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
 import { type Host, hostMethods, startHost } from './host.js';
@@ -213,7 +213,7 @@ async function openHost(
     tls: tls.listener,
     addServices: (server) => {
       for (const { definition, schema, handlers } of services) {
-        guard.addService(server, definition, schema, handlers);
+        guard.addService(server, definition, schema, native(handlers));
       }
     },
     serviceNames: services.map(({ definition }) => serviceNameOf(definition)),

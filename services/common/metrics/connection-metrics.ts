@@ -1,8 +1,8 @@
 /** Metrics of what a service is connected to: the broker, auth, and its database. */
 
 import type { BrokerState, BrokerUse } from '@portcullis/guard';
+import { registerStateMetrics } from '@portcullis/guard/metrics';
 import type { Registry } from 'prom-client';
-import { registerStateMetrics } from './state-metrics.js';
 
 const BROKER_STATES = [
   'connecting',

@@ -1,8 +1,8 @@
 /** Metrics of the lanes of a database: connections in use, what waits, and what was rejected. */
 
+import { registerStateMetrics, type StateMetric } from '@portcullis/guard/metrics';
 import type { Registry } from 'prom-client';
 import type { LaneStatus } from '../database/database.js';
-import { registerStateMetrics, type StateMetric } from './state-metrics.js';
 
 /** Registers the metrics; `lanes` is read at every scrape. */
 export function registerDatabaseMetrics(registry: Registry, lanes: () => readonly LaneStatus[]): void {

@@ -62,22 +62,27 @@ export function describeLog(under: Under): void {
         { ...anEntry(), acknowledge: true },
         entryOf(userRevocation(randomUUID(), 7n)),
         entryOf(foreignRevocation({ issuer: 'https://other.example', what: 'USER', id: 'mallory' })),
+        entryOf(
+          foreignRevocation({ issuer: 'https://other.example', what: 'CLAIM', claim: '/tenant', id: 'acme' }),
+        ),
       ];
       const { epoch, head } = await headOf(under());
       const appended = await store.transaction((tx) => tx.revocations.append(written));
       expect(appended.epoch).to.deep.equal(epoch);
       const keptMs = appended.lockedTime.getTime() + KEEP_SECONDS_MAX * 1000;
       for (const [index, entry] of appended.entries.entries()) {
-        const { kind, issuer, key, minGeneration, acknowledge = false } = written[index] ?? anEntry();
+        const { kind, issuer, claim, key, minGeneration, acknowledge = false } = written[index] ?? anEntry();
         expect(entry).to.deep.include({ kind, issuer, key, minGeneration, acknowledge });
+        expect(entry.claim).to.equal(claim);
         expect(entry.sequence).to.equal(head + BigInt(index + 1));
         expect(entry.entryId).to.have.length(16);
         expect(entry.keepUntil.getTime()).to.be.within(appended.lockedTime.getTime(), keptMs + 2);
       }
-      const [, , foreign] = appended.entries;
       // A whole second, later than any time that a clock within the skew may have stamped.
-      expect(foreign?.cutOffTime?.getTime()).to.be.above(appended.lockedTime.getTime());
-      expect((foreign?.cutOffTime?.getTime() ?? 1) % 1000).to.equal(0);
+      for (const foreign of appended.entries.slice(2)) {
+        expect(foreign.cutOffTime?.getTime()).to.be.above(appended.lockedTime.getTime());
+        expect((foreign.cutOffTime?.getTime() ?? 1) % 1000).to.equal(0);
+      }
       expect(appended.entries.slice(0, 2).map(({ cutOffTime }) => cutOffTime)).to.deep.equal([
         undefined,
         undefined,
@@ -124,7 +129,11 @@ export function describeLog(under: Under): void {
       await append(under(), foreignRevocation({ issuer, what: 'SESSION', id: sessionId }));
       const [user] = await append(under(), foreignRevocation({ issuer, what: 'USER', id: subject }));
       const cutOffSeconds = (user?.cutOffTime?.getTime() ?? 0) / 1000;
-      const asked = { issuer, tokenId: 'a', sessionId: 'b', subject: 'c', issuedAtSeconds: cutOffSeconds };
+      const asked = {
+        ...{ issuer, tokenId: 'a', sessionId: 'b', subject: 'c', issuedAtSeconds: cutOffSeconds },
+        // Other tests revoke by this claim.
+        revocable: new Map([['/tenant', []]]),
+      };
       const isRevoked = (over: Partial<Parameters<AuthTransaction['tokens']['foreignRevoked']>[0]>) =>
         store.transaction((tx) => tx.tokens.foreignRevoked({ ...asked, ...over }));
       expect(await isRevoked({ tokenId })).to.equal(true);
@@ -135,6 +144,34 @@ export function describeLog(under: Under): void {
       expect(await isRevoked({ tokenId, sessionId, subject, issuer: 'https://third.example' })).to.equal(
         false,
       );
+    });
+
+    it('finds the revocations of another issuer by the values of claims', async () => {
+      const { store } = under();
+      const issuer = `https://${randomUUID()}.example`;
+      const [entry] = await append(
+        under(),
+        foreignRevocation({ issuer, what: 'CLAIM', claim: '/tenant', id: 'acme' }),
+        foreignRevocation({ issuer, what: 'CLAIM', claim: '/group', id: 'staff' }),
+      );
+      const cutOffSeconds = (entry?.cutOffTime?.getTime() ?? 0) / 1000;
+      const token = { issuer, tokenId: 'a', sessionId: 'b', subject: 'c', issuedAtSeconds: cutOffSeconds };
+      const isRevoked = (values: Record<string, readonly string[]> | undefined, over: object = {}) => {
+        const revocable = values && new Map(Object.entries(values));
+        return store.transaction((tx) => tx.tokens.foreignRevoked({ ...token, revocable, ...over }));
+      };
+      const later = { issuedAtSeconds: cutOffSeconds + 1 };
+      expect(await isRevoked({ '/tenant': ['other', 'acme'], '/group': [] })).to.equal(true);
+      expect(await isRevoked({ '/tenant': [], '/group': ['staff'] })).to.equal(true);
+      expect(await isRevoked({ '/tenant': ['acme'], '/group': [] }, later)).to.equal(false);
+      expect(await isRevoked({ '/tenant': ['staff', 'ACME'], '/group': ['acme'] })).to.equal(false);
+      expect(await isRevoked({ '/tenant': [], '/group': [] })).to.equal(false);
+      // A claim that was not read may have the value.
+      for (const values of [undefined, {}, { '/tenant': [] }, { '/tenant': [], '/other': [] }]) {
+        expect(await isRevoked(values), JSON.stringify(values)).to.equal(true);
+        expect(await isRevoked(values, later), JSON.stringify(values)).to.equal(false);
+        expect(await isRevoked(values, { issuer: 'https://third.example' })).to.equal(false);
+      }
     });
   });
 }
@@ -446,10 +483,11 @@ export function describeEpochs(under: Under): void {
         anEntry(),
         foreignRevocation({ issuer, what: 'USER', id: 'mallory' }),
         foreignRevocation({ issuer, what: 'TOKEN', id: 'token' }),
+        foreignRevocation({ issuer, what: 'CLAIM', claim: '/tenant', id: 'acme' }),
       );
       await openEpoch();
       const entries = await log.read((reader) => reader.entriesAfter(0n));
-      expect(entries.map(({ sequence }) => sequence)).to.deep.equal([1n, 2n]);
+      expect(entries.map(({ sequence }) => sequence)).to.deep.equal([1n, 2n, 3n]);
       for (const [index, entry] of entries.entries()) {
         const former = demand(written[index + 1]);
         const { entryId, sequence } = entry;
@@ -457,7 +495,7 @@ export function describeEpochs(under: Under): void {
         expect(plain(entry)).to.deep.equal({ ...plain(former), entryId, sequence });
       }
       const { head, headEntryId } = await headOf(under());
-      expect([head, headEntryId]).to.deep.equal([2n, entries[1]?.entryId]);
+      expect([head, headEntryId]).to.deep.equal([3n, entries[2]?.entryId]);
     });
 
     it('is passed on after the commit, as a batch without entries', async () => {

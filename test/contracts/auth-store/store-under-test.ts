@@ -123,8 +123,9 @@ export async function dropAll({ log, expireEntries }: AuthStoreUnderTest): Promi
 
 /** An entry as a read returns it, whichever other fields the store adds. */
 export function plain(entry: LogEntry): LogEntry {
-  const { entryId, sequence, kind, issuer, key, minGeneration, keepUntil, cutOffTime } = entry;
-  return { entryId, sequence, kind, issuer, key, minGeneration, keepUntil, cutOffTime, acknowledge: false };
+  const { entryId, sequence, kind, issuer, claim, key, minGeneration, keepUntil, cutOffTime } = entry;
+  const about = { kind, issuer, claim, key, minGeneration };
+  return { entryId, sequence, ...about, keepUntil, cutOffTime, acknowledge: false };
 }
 
 /** The reason of a rejected promise; undefined when it was fulfilled. */

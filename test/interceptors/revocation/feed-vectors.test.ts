@@ -37,6 +37,7 @@ function entryOf(step: EntryStep): Entry {
     keepUntil: timeOf(step.keep_until_ms),
     acknowledge: step.acknowledge,
     issuer: step.issuer,
+    claim: step.claim ?? '',
     cutOffTime: timeOf(step.cut_off_ms),
   };
 }
@@ -95,12 +96,18 @@ function claimsOf(token: TokenStep): TokenClaims {
       tokenId: origin.jti,
       sessionId: origin.sid,
       issuedAtSeconds: origin.iat,
+      revocable: valuesOf(origin.claims),
     },
     issuedAtSeconds: token.iat ?? 0,
     keyId: token.kid ?? 'other',
     certificateThumbprint: undefined,
     isForeign: iss !== OWN_ISSUER,
+    revocable: valuesOf(token.claims),
   };
+}
+
+function valuesOf(claims: TokenStep['claims']): TokenClaims['revocable'] {
+  return claims && new Map(Object.entries(claims));
 }
 
 /** The result of a call, or `error` when it throws. */

@@ -50,6 +50,8 @@ describe('a feed', () => {
         fences: [],
         heldTo: 0n,
         heldDigest: NOTHING,
+        kinds: [1, 2, 3, 4, 5, 6],
+        claimIds: [],
       });
       expect(held.leaseLeftMs(at(0))).to.equal(0);
       expect(feed.hydrated).to.equal(false);

@@ -124,12 +124,12 @@ describe('an entry of another issuer', () => {
   it('revokes nothing when it is of a kind that this version does not know', () => {
     const tokens = new VerifiedTokens();
     for (const token of [derived, itsOwn, {}]) tokens.add(verifiedToken(token));
-    for (const kind of [0, 6, 99, EntryKind.ENTRY_KIND_CLIENT, EntryKind.ENTRY_KIND_KEY] as EntryKind[]) {
+    for (const kind of [0, 7, 99, EntryKind.ENTRY_KIND_CLIENT, EntryKind.ENTRY_KIND_KEY] as EntryKind[]) {
       const one = foreign(kind, 'key-1');
       expect(isRevokedBy(claims(itsOwn), one), `kind ${kind}`).to.equal(false);
       expect(tokens.revokedBy(one), `kind ${kind}`).to.deep.equal([]);
     }
-    for (const kind of [0, 6, 99] as EntryKind[]) {
+    for (const kind of [0, 7, 99, EntryKind.ENTRY_KIND_CLAIM] as EntryKind[]) {
       expect(isRevokedBy(claims(), entry(kind, 'key-1')), `kind ${kind}`).to.equal(false);
       expect(tokens.revokedBy(entry(kind, 'key-1')), `kind ${kind}`).to.deep.equal([]);
     }
@@ -199,9 +199,26 @@ describe('the claim `origin`', () => {
     });
 
   it('is read, with a session and without', () => {
-    expect(read(plain)).to.deep.include({ origin });
+    expect(read(plain)).to.deep.include({ origin: { ...origin, revocable: undefined } });
     const { sid: _sid, ...without } = plain;
-    expect(read(without)).to.deep.include({ origin: { ...origin, sessionId: undefined } });
+    expect(read(without)).to.deep.include({
+      origin: { ...origin, sessionId: undefined, revocable: undefined },
+    });
+  });
+
+  it('is read with the values of claims by which it can be revoked', () => {
+    const given = { '/tenant': ['acme', '42'], '/groups': [] };
+    const revocable = new Map(Object.entries(given));
+    expect(read({ ...plain, claims: given })).to.deep.include({ origin: { ...origin, revocable } });
+  });
+
+  it('is rejected when the values have another form, or there are too many claims', () => {
+    const many = Object.fromEntries(Array.from({ length: 9 }, (_, index) => [`/claim${index}`, []]));
+    const bad = [null, [], 'acme', { '/tenant': 'acme' }, { '/tenant': [1] }, { '/tenant': [''] }, many];
+    for (const given of bad) {
+      expect(read({ ...plain, claims: given }), JSON.stringify(given)).to.deep.equal({ fault: 'origin' });
+    }
+    expect(read({ ...plain, claims: { ...many, '/claim8': undefined } })).to.deep.include({ keyId: 'key-1' });
   });
 
   it('is rejected when a member is missing or of another type', () => {

@@ -7,11 +7,11 @@ import {
   type AccessRule,
   describeViolation,
   PUBLIC_RULE,
-  readRules,
   violationOf,
   withRequestBytes,
 } from '../../../interceptors/src/server/access-rule.js';
 import { DEFAULT_LIMITS } from '../../../interceptors/src/server/guard-limits.js';
+import { readRules } from '../../../interceptors/src/server/rule-sources.js';
 import { Caller, OnStale, type Rule } from '../../../proto/gen/portcullis/access/v1/access.js';
 import {
   protoMetadata,

@@ -66,6 +66,7 @@ describe('admission', () => {
       get size() {
         return issuers.length;
       },
+      claimIds: [],
       find: (name) => issuers.find(({ issuer }) => issuer === name),
       close: () => {},
     };

@@ -120,9 +120,13 @@ export class FakeGuard implements CallGuard {
   };
   validForMs = () => 4321;
   reportAdmitted = () => void this.reports.push('ADMITTED');
-  reportRefused = (reason: string, token: unknown) =>
+  observes = false;
+  keepsContext = false;
+  readonly observed: string[] = [];
+  reportRefused = (_path: string, reason: string, token: unknown) =>
     void this.reports.push(token === undefined ? reason : `${reason} with its token`);
   handlerFailed = (path: string, error: unknown) => void this.failures.push([path, error]);
+  onObserved = (_path: string, reason: string) => void this.observed.push(reason);
   onDecision = (_path: string, outcome: string) => void this.decisions.push(outcome);
 
   /** Lets time pass, and ends the calls that have taken too long. */

@@ -125,6 +125,7 @@ describe('another issuer', () => {
       names: {},
       scopes: new Map(),
       roles: new Map(),
+      revocable: new Map(),
       services: undefined,
       lifetimeMaxSeconds: 3600,
     };
@@ -380,6 +381,7 @@ describe('another issuer', () => {
     ];
     for (const [over, words] of careless) {
       const guard = createGuard({
+        log: 'silent',
         issuer: ISSUER,
         audience: AUDIENCE,
         auth: { source: issuer.source },

@@ -8,6 +8,7 @@ import {
   createGuard,
   type Guard,
   type GuardOptions,
+  native,
   signalOf,
   stillAllowed,
 } from '../../../interceptors/src/index.js';
@@ -74,7 +75,7 @@ describe('a guard, as its operators see it', () => {
 
   async function start(options: Partial<GuardOptions> = {}): Promise<void> {
     await create(options);
-    guard.addService(new Server(), ECHO, echoSchema(), echoHandlers(new Trace()));
+    guard.addService(new Server(), ECHO, echoSchema(), native(echoHandlers(new Trace())));
     await guard.ready;
   }
 
@@ -104,7 +105,7 @@ describe('a guard, as its operators see it', () => {
     it('names every method without a handler', async () => {
       await create();
       const { Unary: _one, Bidi: _other, ...handlers } = echoHandlers(new Trace());
-      expect(() => guard.addService(new Server(), ECHO, echoSchema(), handlers)).to.throw(
+      expect(() => guard.addService(new Server(), ECHO, echoSchema(), native(handlers))).to.throw(
         TypeError,
         'no handler for /test.v1.EchoService/Unary, /test.v1.EchoService/Bidi',
       );
@@ -411,7 +412,7 @@ describe('a guard, as its operators see it', () => {
     it('announces its limits, once, whatever the number of services', async () => {
       await create({ limits: { streamsPerConnection: 7, headerBytes: 2000 } });
       const server = new Server();
-      guard.addService(server, ECHO, echoSchema(), echoHandlers(new Trace()));
+      guard.addService(server, ECHO, echoSchema(), native(echoHandlers(new Trace())));
       expect(settingsOf(server)).to.deep.equal({ maxConcurrentStreams: 7, maxHeaderListSize: 2000 });
       const settings = settingsOf(server);
       const { Unary } = ECHO;
@@ -419,7 +420,7 @@ describe('a guard, as its operators see it', () => {
       const rules = {
         options: { services: { EchoService2: { methods: { Unary: { rule: ECHO_RULES['Unary'] } } } } },
       };
-      guard.addService(server, other, rules, echoHandlers(new Trace()));
+      guard.addService(server, other, rules, native(echoHandlers(new Trace())));
       expect(settingsOf(server)).to.equal(settings);
     });
 
@@ -427,7 +428,7 @@ describe('a guard, as its operators see it', () => {
       const infinite = Number.POSITIVE_INFINITY;
       await create({ limits: { streamsPerConnection: infinite, headerBytes: infinite } });
       const server = new Server();
-      guard.addService(server, ECHO, echoSchema(), echoHandlers(new Trace()));
+      guard.addService(server, ECHO, echoSchema(), native(echoHandlers(new Trace())));
       expect(settingsOf(server)).to.deep.equal({
         maxConcurrentStreams: 2 ** 32 - 1,
         maxHeaderListSize: 2 ** 32 - 1,

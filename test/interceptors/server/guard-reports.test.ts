@@ -23,8 +23,14 @@ describe('the reports of a guard', () => {
     clientKey: generateKeyPairSync('ed25519').privateKey,
   };
 
+  const silent = () => undefined;
+  const SILENT = { info: silent, warn: silent, error: silent };
   const create = (over: Pick<GuardOptions, 'auth' | 'nats'>) =>
-    new GuardReports({ issuer: ISSUER, audience: AUDIENCE, ...over }, Buffer.alloc(16, 7), new SetClock());
+    new GuardReports(
+      { issuer: ISSUER, audience: AUDIENCE, log: SILENT, ...over },
+      Buffer.alloc(16, 7),
+      new SetClock(),
+    );
 
   it('go to its own issuer, with callers, refusals, forged broadcasts and connections', async () => {
     const sent: Report[] = [];

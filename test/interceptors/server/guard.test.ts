@@ -17,7 +17,7 @@ import {
 } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { errorOf } from '../../../interceptors/src/client.js';
-import { createGuard } from '../../../interceptors/src/index.js';
+import { createGuard, native } from '../../../interceptors/src/index.js';
 import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import {
   bearer,
@@ -113,12 +113,13 @@ describe('guard', () => {
   describe('at start', () => {
     it('rejects a service with a method without a rule, naming the method', async () => {
       const guard = await createGuard({
+        log: 'silent',
         issuer: ISSUER,
         audience: AUDIENCE,
         auth: { source: issuer.source },
       });
       const schema = echoSchema({ ...ECHO_RULES, Unary: undefined });
-      expect(() => guard.addService(new Server(), ECHO, schema, echoHandlers(new Trace()))).to.throw(
+      expect(() => guard.addService(new Server(), ECHO, schema, native(echoHandlers(new Trace())))).to.throw(
         TypeError,
         '/test.v1.EchoService/Unary declares no access rule',
       );
@@ -127,7 +128,7 @@ describe('guard', () => {
 
     it('rejects a service with a method without a handler', async () => {
       const { Unary: _, ...handlers } = echoHandlers(new Trace());
-      expect(() => echo.guard.addService(new Server(), ECHO, echoSchema(), handlers)).to.throw(
+      expect(() => echo.guard.addService(new Server(), ECHO, echoSchema(), native(handlers))).to.throw(
         TypeError,
         '/test.v1.EchoService/Unary',
       );
@@ -136,7 +137,7 @@ describe('guard', () => {
     it('serves no call on a server without its interceptor', async () => {
       const server = new Server();
       const trace = new Trace();
-      echo.guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+      echo.guard.addService(server, ECHO, echoSchema(), native(echoHandlers(trace)));
       const port = await new Promise<number>((resolve, reject) => {
         server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
           error === null ? resolve(bound) : reject(error),
@@ -159,13 +160,14 @@ describe('guard', () => {
 
     it('refuses a method that was added without a rule, with and without a token', async () => {
       const guard = await createGuard({
+        log: 'silent',
         issuer: ISSUER,
         audience: AUDIENCE,
         auth: { source: issuer.source },
       });
       const server = new Server({ interceptors: [guard.interceptor] });
       const trace = new Trace();
-      guard.addService(server, ECHO, echoSchema(), echoHandlers(trace));
+      guard.addService(server, ECHO, echoSchema(), native(echoHandlers(trace)));
       const path = '/test.v1.EchoService/Forgotten';
       const definition = { Forgotten: { ...ECHO['Unary'], path } } as ServiceDefinition;
       server.addService(definition, { Forgotten: echoHandlers(trace)['Unary'] as UntypedHandleCall });

@@ -22,6 +22,7 @@ const RULES: ForeignRules & { readonly audience: string | undefined; readonly no
     ['write', 'orders.write'],
   ]),
   roles: new Map([['clerk', 'operator']]),
+  revocable: new Map(),
   services: undefined,
   lifetimeMaxSeconds: ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   audience: 'shop',
@@ -52,6 +53,62 @@ function read(over: Record<string, unknown> = {}, rules: Partial<typeof RULES> =
 
 const list = (length: number): string[] => Array.from({ length }, (_, index) => `item${index}`);
 
+describe('the claims by which tokens of another issuer can be revoked', () => {
+  const revocable = new Map<string, string | readonly string[]>([
+    ['/tenant', 'tenant'],
+    ['/realm_access/groups', ['realm_access', 'groups']],
+  ]);
+  const values = (over: Record<string, unknown>) => {
+    const result = read(over, { revocable });
+    return 'fault' in result ? result.fault : Object.fromEntries(result.revocable ?? []);
+  };
+
+  it('are read as texts and as lists of texts, each value whole and in its case', () => {
+    const given = { tenant: 'Acme Corp', realm_access: { groups: ['a', 'b'] } };
+    expect(values(given)).to.deep.equal({ '/tenant': ['Acme Corp'], '/realm_access/groups': ['a', 'b'] });
+  });
+
+  it('have no value when they are missing or null', () => {
+    for (const over of [{}, { tenant: null }, { realm_access: {} }, { realm_access: null }, { tenant: [] }]) {
+      expect(values(over), JSON.stringify(over)).to.deep.equal({ '/tenant': [], '/realm_access/groups': [] });
+    }
+  });
+
+  it('have the decimal digits of a whole number', () => {
+    expect(values({ tenant: 42 })).to.deep.include({ '/tenant': ['42'] });
+    expect(values({ tenant: [7, '42'] })).to.deep.include({ '/tenant': ['7', '42'] });
+  });
+
+  it('make a token invalid when they have a form that no entry can name', () => {
+    const bad = [
+      true,
+      '',
+      'a\u0007',
+      1.5,
+      2 ** 53,
+      {},
+      { id: 'acme' },
+      [['acme']],
+      ['acme', null],
+      [{}],
+      list(65),
+    ];
+    for (const tenant of bad) expect(values({ tenant }), JSON.stringify(tenant)).to.equal('/tenant');
+    for (const realm_access of ['acme', ['acme'], 1, { groups: { a: 1 } }]) {
+      expect(values({ realm_access }), JSON.stringify(realm_access)).to.equal('/realm_access/groups');
+    }
+  });
+
+  it('have at most 64 values in all', () => {
+    expect(values({ tenant: 'acme', realm_access: { groups: list(63) } })).to.be.an('object');
+    expect(values({ tenant: 'acme', realm_access: { groups: list(64) } })).to.equal('/realm_access/groups');
+  });
+
+  it('are not looked for when none is configured', () => {
+    expect(read({ tenant: {} })).to.deep.include({ revocable: new Map() });
+  });
+});
+
 describe("the claims of another issuer's token", () => {
   it('are mapped to claims without clients, generations and ancestors of this issuer', () => {
     expect(read()).to.deep.equal({
@@ -75,6 +132,7 @@ describe("the claims of another issuer's token", () => {
       issuedAtSeconds: NOW_SECONDS - 10,
       keyId: 'thumbprint',
       isForeign: true,
+      revocable: new Map(),
       certificateThumbprint: undefined,
     });
   });

@@ -6,6 +6,7 @@ import {
   LEGACY_SECRET_BYTES_MIN,
 } from '../../../interceptors/src/limits.js';
 import type { SignatureAlgorithm } from '../../../interceptors/src/token/key-checks.js';
+import { claimIdOf } from '../../../interceptors/src/token/revocable-claims.js';
 import {
   createTrustedIssuers,
   type ForeignIssuer as Found,
@@ -45,6 +46,8 @@ describe('the configuration of other issuers', () => {
       published({ jwksUrl: 'https://other.example/certs' }, ['EdDSA', 'ES256', 'RS256', 'PS256']),
       published({ jwksUrl: 'http://127.0.0.1/certs' }),
       published({ jwksFile: '/keys.json' }),
+      legacy({ revocable: [...'abcdefgh'] }),
+      legacy({ revocable: ['x'.repeat(254), ['realm_access', 'groups'], 'realm_access/groups'] }),
     ];
     for (const issuer of good) expect(problemsOf([issuer]), JSON.stringify(issuer)).to.deep.equal([]);
     expect(problemsOf([published({ jwksUrl: 'http://other.example/certs' })], 'allow')).to.deep.equal([]);
@@ -73,6 +76,12 @@ describe('the configuration of other issuers', () => {
         legacy({ keys: { legacySecret: Buffer.from('a-string-secret-at-least-256-bits-long') } }),
         `issuer ${LEGACY} must not have the secret that is printed on jwt.io`,
       ],
+      [legacy({ revocable: [...'abcdefghi'] }), `issuer ${LEGACY} must have at most 8 revocable claims`],
+      [legacy({ revocable: ['a', ['b'], ['a']] }), `issuer ${LEGACY} must not have a revocable claim twice`],
+      ...['', [], 'x'.repeat(255), 'a\u0000'].map((name): [TrustedIssuer, string] => [
+        legacy({ revocable: ['tenant', name] }),
+        `issuer ${LEGACY} must have revocable claims whose JSON Pointers have at most 255 printable characters`,
+      ]),
       [published({}), `issuer ${LEGACY} ${source}`],
       [published({ jwksUrl: 'https://a.example', jwksFile: 'b' }), `issuer ${LEGACY} ${source}`],
       [published({ jwksFile: 'b' }, []), `issuer ${LEGACY} ${algorithms}`],
@@ -155,6 +164,27 @@ describe('other issuers in use', () => {
     for (const name of [`${LEGACY}/`, LEGACY.toUpperCase(), '', '__proto__', ISSUER]) {
       expect(both.find(name), name).to.equal(undefined);
     }
+  });
+
+  it('have an id for each issuer and for each claim by which its tokens can be revoked', () => {
+    const { claimIds } = create([
+      legacy({ revocable: ['tenant', ['realm_access', 'groups']] }),
+      legacy({ issuer: 'https://second.example' }),
+    ]);
+    expect(claimIds).to.deep.equal([
+      claimIdOf(LEGACY, ''),
+      claimIdOf(LEGACY, '/tenant'),
+      claimIdOf(LEGACY, '/realm_access/groups'),
+      claimIdOf('https://second.example', ''),
+    ]);
+  });
+
+  it('are read with the values by which their tokens can be revoked', () => {
+    const issuer = create([legacy({ revocable: ['tenant'] })]).find(LEGACY);
+    expect(read(issuer, claims({ tenant: ['acme', 7] }))).to.deep.include({
+      revocable: new Map([['/tenant', ['acme', '7']]]),
+    });
+    expect(read(issuer, claims({ tenant: {} }))).to.deep.equal({ fault: '/tenant' });
   });
 
   it('are refused as a whole with a faulty configuration', () => {

@@ -168,7 +168,7 @@ describe('a token in plaintext', () => {
       const identity = { ...auth, issuer: ISSUER };
       expect(() => createServiceTokenSource(identity)).to.throw(TypeError, 'in plaintext');
       expect(() => createExchange(identity)).to.throw(TypeError, 'in plaintext');
-      const guard = createGuard({ issuer: ISSUER, audience: AUDIENCE, auth });
+      const guard = createGuard({ log: 'silent', issuer: ISSUER, audience: AUDIENCE, auth });
       expect(await rejectionOf(guard)).to.be.instanceOf(TypeError);
       createServiceTokenSource({ ...identity, plaintext: 'allow' }).close();
       createExchange({ ...identity, credentials: tls }).close();

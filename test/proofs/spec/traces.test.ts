@@ -37,6 +37,7 @@ function broadcastOf(sequence: bigint): Broadcast {
     keepUntil: new Date(10_000_000),
     acknowledge: true,
     issuer: '',
+    claim: '',
     cutOffTime: undefined,
   };
   return { epoch: EPOCH, entries: [entry] };

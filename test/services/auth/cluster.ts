@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, ServiceError } from '@portcullis/guard';
+import { createGuard, type Guard, native, ServiceError } from '@portcullis/guard';
 import {
   AuthServiceClient,
   AuthServiceService,
@@ -82,7 +82,7 @@ export interface Cluster {
   revoke(
     target: RevokeRequest['target'],
     wait?: RevokeWait,
-    options?: { replica?: Replica; token?: string },
+    options?: { replica?: Replica; token?: string; dryRun?: boolean },
   ): Promise<RevokeResponse>;
   close(): Promise<void>;
 }
@@ -109,6 +109,7 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
   const follow = async (service: string, { address }: Replica): Promise<Guard> => {
     const { clientId, privateKey } = await clientOf(service);
     const guard = await createGuard({
+      log: 'silent',
       issuer: ISSUER,
       audience: service,
       auth: {
@@ -138,9 +139,13 @@ export async function startCluster(options: { leaseMs: number; nats?: PrivateNat
     guards: () => guards,
     follow,
     token,
-    revoke: async (target, wait = RevokeWait.REVOKE_WAIT_NONE, { replica = first, token: given } = {}) => {
+    revoke: async (
+      target,
+      wait = RevokeWait.REVOKE_WAIT_NONE,
+      { replica = first, token: given, dryRun = false } = {},
+    ) => {
       const service = replica.revocationService;
-      const request = { target, reason: 'a test', wait, targets: [], fences: [] };
+      const request = { target, reason: 'a test', wait, targets: [], dryRun, fences: [] };
       return await ask(service.revoke.bind(service), request, {
         token: given ?? (await token(admin, replica)),
         timeoutMs: 20_000,
@@ -176,6 +181,7 @@ export async function startReplica(
     follower = onWritten;
   });
   const ownGuard = await createGuard({
+    log: 'silent',
     issuer: ISSUER,
     audience: 'auth',
     auth: { source },
@@ -186,11 +192,11 @@ export async function startReplica(
     broadcaster = createBroadcaster({ url: options.nats.url('auth'), signer, log: quietLog });
   }
   const server = new Server({ interceptors: [ownGuard.interceptor] });
-  ownGuard.addService(server, AuthServiceService, authMetadata, createAuthService(auth));
-  ownGuard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(auth));
-  ownGuard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(auth));
+  ownGuard.addService(server, AuthServiceService, authMetadata, native(createAuthService(auth)));
+  ownGuard.addService(server, KeyServiceService, keyMetadata, native(createKeyHandlers(auth)));
+  ownGuard.addService(server, ClientServiceService, clientMetadata, native(createClientHandlers(auth)));
   const handlers = createRevocationHandlers({ ...auth, source });
-  ownGuard.addService(server, RevocationServiceService, revocationMetadata, handlers);
+  ownGuard.addService(server, RevocationServiceService, revocationMetadata, native(handlers));
   const port = await new Promise<number>((resolve, reject) =>
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error === null ? resolve(bound) : reject(error),

@@ -9,7 +9,11 @@ import {
 } from '../../../services/auth/accounts/account-changes.js';
 import { createPasswords, type Passwords } from '../../../services/auth/accounts/passwords.js';
 import { createUsers, type Users } from '../../../services/auth/accounts/users.js';
-import { createForeignTokens, type NamingIssuer } from '../../../services/auth/adapters/foreign-tokens.js';
+import {
+  createForeignTokens,
+  type NamingIssuer,
+  revocableClaimsOf,
+} from '../../../services/auth/adapters/foreign-tokens.js';
 import { createTokenVerifier } from '../../../services/auth/adapters/token-verifier.js';
 import { type Clients, createClients } from '../../../services/auth/clients/clients.js';
 import { createFingerprint, deriveSecret } from '../../../services/auth/keys/derived-secrets.js';
@@ -229,6 +233,10 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
       clock,
       issuer: ISSUER,
       foreignIssuers: [OTHER_ISSUER, ...(options.trustedIssuers ?? []).map(({ issuer }) => issuer)],
+      revocableClaims: new Map([
+        ...revocableClaimsOf(options.trustedIssuers ?? []),
+        [OTHER_ISSUER, ['/tenant', '/groups']],
+      ]),
       instances,
       fences: createFences({ store: createFenceStore(database), clock }),
       onKeyRevoked: () => void keys.replenish(),

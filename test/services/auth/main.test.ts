@@ -267,7 +267,7 @@ describe('auth main', function () {
       const elsewhere = await logIn();
       const target = { $case: 'token', value: elsewhere.refreshToken } as const;
       const wait = RevokeWait.REVOKE_WAIT_EVERYWHERE;
-      const request = { target, targets: [], fences: [], reason: 'leaked', wait };
+      const request = { target, targets: [], dryRun: false, fences: [], reason: 'leaked', wait };
       await ask(revocations.revoke.bind(revocations), request, { token: here.accessToken });
       expect(await listOf(elsewhere.accessToken)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
 
@@ -396,6 +396,7 @@ describe('auth main', function () {
         reason: 'test',
         wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED,
         targets: [],
+        dryRun: false,
         fences: [],
       };
       await ask(revocations.revoke.bind(revocations), revoke, { token });

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { credentials, Metadata, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, systemClock } from '@portcullis/guard';
+import { createGuard, native, systemClock } from '@portcullis/guard';
 import type { Exchange, TokenSource } from '@portcullis/guard/client';
 import { attachState } from '@portcullis/guard/internal';
 import { InventoryServiceService, protoMetadata } from '../../../proto/gen/inventory/v1/inventory_service.js';
@@ -27,9 +27,14 @@ export interface InventoryPorts {
 export async function openInventoryPorts(unitPrice: Money): Promise<InventoryPorts> {
   const instance = await openFreshInstance();
   const issuer = await TestIssuer.create();
-  const guard = await createGuard({ issuer: ISSUER, audience: 'inventory', auth: { source: issuer.source } });
+  const guard = await createGuard({
+    log: 'silent',
+    issuer: ISSUER,
+    audience: 'inventory',
+    auth: { source: issuer.source },
+  });
   const server = new Server({ interceptors: [guard.interceptor] });
-  guard.addService(server, InventoryServiceService, protoMetadata, createHandlers(instance));
+  guard.addService(server, InventoryServiceService, protoMetadata, native(createHandlers(instance)));
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error === null ? resolve(bound) : reject(error),

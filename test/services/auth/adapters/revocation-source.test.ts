@@ -73,7 +73,7 @@ describe('the source of revocations', () => {
     });
     const gone = new AbortController();
     const asked = source
-      .sync({ ...question(), seen: [], fences: [] }, gone.signal)
+      .sync({ ...question(), seen: [], kinds: [], claimIds: [], fences: [] }, gone.signal)
       .catch((error: unknown) => error);
     gone.abort(new Error('gone'));
     expect(await asked).to.have.property('message', 'gone');

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, Server, ServerCredentials, status } from '@grpc/grpc-js';
-import type { Guard } from '@portcullis/guard';
+import { type Guard, native } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
@@ -57,7 +57,7 @@ interface EchoService {
 
 async function startEcho(guard: Guard): Promise<EchoService> {
   const server = new Server({ interceptors: [guard.interceptor] });
-  guard.addService(server, ECHO, echoSchema(), echoHandlers(new Trace()));
+  guard.addService(server, ECHO, echoSchema(), native(echoHandlers(new Trace())));
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error === null ? resolve(bound) : reject(error),

@@ -119,6 +119,7 @@ describe('RevocationService', () => {
       const whole = {
         target: undefined,
         targets: [],
+        dryRun: false,
         fences: [],
         reason: '',
         wait: RevokeWait.REVOKE_WAIT_UNSPECIFIED,
@@ -155,6 +156,8 @@ describe('RevocationService', () => {
   const syncRequest = (over: Partial<SyncRequest> = {}): SyncRequest => ({
     ...question(),
     seen: [],
+    kinds: [],
+    claimIds: [],
     fences: [],
     ...over,
   });

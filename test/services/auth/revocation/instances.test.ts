@@ -37,6 +37,7 @@ class Replica {
         return this.elsewhere;
       },
       list: () => Promise.reject(new TypeError('no list expected')),
+      unready: () => Promise.reject(new TypeError('no check expected')),
       deleteSilent: () => Promise.resolve(),
     };
     // Pauses are short, so that a test moves the clock instead of waiting for it.

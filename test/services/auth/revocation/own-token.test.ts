@@ -76,7 +76,14 @@ describe('a caller whose own token is one of many targets', function () {
       const service = cluster.replicas[0].revocationService;
       const { results } = await ask(
         service.revoke.bind(service),
-        { target: undefined, targets, reason: 'a test', wait: RevokeWait.REVOKE_WAIT_NONE, fences: [] },
+        {
+          target: undefined,
+          targets,
+          reason: 'a test',
+          wait: RevokeWait.REVOKE_WAIT_NONE,
+          dryRun: false,
+          fences: [],
+        },
         { token: login.access.token, timeoutMs: 60_000 },
       );
       expect(new Set(results.map(({ errorReason }) => errorReason))).to.deep.equal(new Set(['']));

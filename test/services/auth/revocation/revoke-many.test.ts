@@ -47,6 +47,7 @@ describe('the receipt of many revocations', () => {
             waits.push(committed);
             return Promise.resolve([]);
           },
+          unready: () => Promise.reject(new TypeError('not expected')),
         },
         fences: { waits: () => 0, wait: () => Promise.reject(new TypeError('not expected')) },
         clock: systemClock,

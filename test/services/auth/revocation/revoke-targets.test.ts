@@ -3,10 +3,14 @@
 import { randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
+import { claimIdOf } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import { decodeProtectedHeader } from 'jose';
-import type { RevokeRequest } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type {
+  RevokeRequest,
+  SyncRequest,
+} from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { type EntryKind, RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import type { Target } from '../../../../services/auth/revocation/revoke-targets.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
@@ -14,7 +18,7 @@ import { codeOf, refusalOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import { addClient, addUser, entriesOf, ISSUER, logIn, OTHER_ISSUER, serviceToken } from '../instance.js';
-import { question } from './revocation-support.js';
+import { following, question } from './revocation-support.js';
 
 describe('revoking', function () {
   this.timeout(180_000);
@@ -229,6 +233,92 @@ describe('revoking', function () {
       issuer = 'https://other.example',
     ): RevokeRequest['target'] => ({ $case: 'foreign', value: { issuer, what } });
 
+    const claim = (name: string, value: string) =>
+      ({ $case: 'claim', value: { claim: name, value } }) as const;
+
+    it('by a claim writes the claim, its value and a cut-off, and records and lists them', async () => {
+      const [first] = cluster.replicas;
+      const { sequence, targetKnown } = await revoke(foreign(claim('/tenant', 'Åcme')));
+      expect([sequence, targetKnown]).to.deep.equal([1n, false]);
+      const { rows } = await first.database.query<{
+        kind: string;
+        claim: string;
+        key: Buffer;
+        ahead: number;
+      }>(
+        `SELECT kind, claim, key, extract(epoch FROM cut_off_time - clock_timestamp())::float8 AS ahead
+         FROM revocation_entries`,
+      );
+      expect(rows.map(({ kind, claim: name, key }) => [kind, name, key.toString()])).to.deep.equal([
+        ['CLAIM', '/tenant', 'Åcme'],
+      ]);
+      expect(rows[0]?.ahead).to.be.within(0, 6);
+      for (const guard of cluster.guards()) expect(guard.state().entries).to.equal(1);
+      const late = await cluster.follow('late', first);
+      expect(late.state().entries).to.equal(1);
+      const { revocations } = await first.revocationRecords.list({
+        ...{ pageSize: 0, pageToken: '', target: 'Åcme', actor: '', eventId: '' },
+      });
+      expect(revocations).to.have.length(1);
+      expect(revocations[0]).to.include({
+        kind: 'CLAIM',
+        claim: '/tenant',
+        target: 'Åcme',
+        issuer: OTHER_ISSUER,
+      });
+      const { rows: events } = await first.database.query<{ subject: object; details: object }>(
+        "SELECT subject, details FROM security_events WHERE type = 'session-revoked'",
+      );
+      expect(events).to.deep.equal([
+        {
+          subject: { issuer: OTHER_ISSUER },
+          details: { initiator: 'admin', claim: '/tenant', value: 'Åcme' },
+        },
+      ]);
+    });
+
+    it('by a claim is refused while an instance with a lease has an older version or does not read the claim', async () => {
+      const [replica] = cluster.replicas;
+      const service = replica.revocationService;
+      const client = await addClient(replica, { clientId: 'mallory', scopes: ['auth.sync'] });
+      const token = await serviceToken(replica, client);
+      const answer = await replica.revocations.sync(question({ service: 'mallory' }));
+      const sync = (statement: Pick<SyncRequest, 'kinds' | 'claimIds'>) =>
+        ask(
+          service.sync.bind(service),
+          { ...following(answer), service: 'mallory', seen: [], fences: [], ...statement },
+          { token },
+        );
+      const kinds: EntryKind[] = [1, 2, 3, 4, 5, 6];
+      const target = foreign(claim('/tenant', 'acme'));
+      const refusal = async () => {
+        const { code, reason, message } = await refusalOf(cluster.revoke(target));
+        return [code, reason, message];
+      };
+      const named = `${question().instance.toString('hex')} of mallory`;
+      const text = 'instances that may hold a lease cannot apply it';
+      const refused = [status.FAILED_PRECONDITION, 'CLAIM_UNSUPPORTED'];
+      await sync({ kinds: [], claimIds: [] });
+      expect(await refusal()).to.deep.equal([...refused, `${text}: ${named} has an older version`]);
+      await sync({ kinds: kinds.slice(0, 5), claimIds: [] });
+      expect(await refusal()).to.deep.equal([...refused, `${text}: ${named} has an older version`]);
+      await sync({ kinds, claimIds: [claimIdOf(OTHER_ISSUER, ''), claimIdOf(OTHER_ISSUER, '/groups')] });
+      expect(await refusal()).to.deep.equal([...refused, `${text}: ${named} does not read the claim`]);
+      await sync({ kinds, claimIds: [claimIdOf('https://third.example', '')] });
+      expect((await cluster.revoke(target)).sequence).to.equal(1n);
+      await sync({ kinds, claimIds: [claimIdOf(OTHER_ISSUER, ''), claimIdOf(OTHER_ISSUER, '/tenant')] });
+      expect((await cluster.revoke(target)).sequence).to.equal(2n);
+    });
+
+    it('by a claim is only checked in a dry run, which other targets do not have', async () => {
+      const dry = (target: RevokeRequest['target']) => cluster.revoke(target, undefined, { dryRun: true });
+      const receipt = await dry(foreign(claim('/tenant', 'acme')));
+      expect(receipt).to.deep.include({ sequence: 0n, enforcedEverywhereBy: undefined, targetKnown: false });
+      const { violations } = await refusalOf(dry(foreign({ $case: 'subject', value: 'alice' })));
+      expect(violations.map(({ field }) => field)).to.deep.equal(['dry_run']);
+      expect(await entriesOf(cluster.replicas[0])).to.deep.equal([]);
+    });
+
     it('writes the issuer, and for a user a cut-off after the skew', async () => {
       const [first] = cluster.replicas;
       const beforeMs = Date.now();
@@ -275,6 +365,14 @@ describe('revoking', function () {
         [foreign({ $case: 'subject', value: '' }), 'foreign.what'],
         [foreign({ $case: 'tokenId', value: 'x'.repeat(256) }), 'foreign.what'],
         [{ $case: 'foreign', value: { issuer: 'https://other.example', what: undefined } }, 'foreign.what'],
+        [foreign(claim('/tenants', 'acme')), 'foreign.claim.claim'],
+        [foreign(claim('tenant', 'acme')), 'foreign.claim.claim'],
+        ...['', 'x'.repeat(256), 'a\0', 'a\n', '\ud800', '\ufffd'].map(
+          (value): [RevokeRequest['target'], string] => [
+            foreign(claim('/tenant', value)),
+            'foreign.claim.value',
+          ],
+        ),
       ];
       for (const [target, field] of wrong) {
         expect(await refusalOfTarget(target)).to.deep.equal([
@@ -315,7 +413,11 @@ describe('revoking', function () {
     const token = await serviceToken(replica, mallory);
     const service = replica.revocationService;
     const sync = (name: string) =>
-      ask(service.sync.bind(service), { ...question({ service: name }), seen: [], fences: [] }, { token });
+      ask(
+        service.sync.bind(service),
+        { ...question({ service: name }), seen: [], kinds: [], claimIds: [], fences: [] },
+        { token },
+      );
     await sync('inventory');
     const { instances } = await replica.instances.list({ pageSize: 0, pageToken: '' });
     const named = instances.filter(({ instance }) => instance.equals(question().instance));

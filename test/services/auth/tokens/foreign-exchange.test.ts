@@ -31,6 +31,7 @@ describe('exchanging the token of another issuer', () => {
           keys: { jwksUrl: other.jwksUrl, algorithms: ['RS256'] },
           types: ['JWT'],
           claims: { roles: ['realm_access', 'roles'] },
+          revocable: ['tenant', ['realm_access', 'groups']],
           scopes: { read: 'inventory.read', reserve: 'inventory.reserve', self: 'auth.self' },
           roles: { clerk: 'operator' },
           audiences: new Map([['payment', 'payment-api']]),
@@ -71,7 +72,10 @@ describe('exchanging the token of another issuer', () => {
       roles: [],
       act: { sub: 'payment' },
       clients: [['payment', 1]],
-      origin: { iss: other.name, sub: user.userId, sid: of['sid'], jti: of['jti'], iat: of['iat'] },
+      origin: {
+        ...{ iss: other.name, sub: user.userId, sid: of['sid'], jti: of['jti'], iat: of['iat'] },
+        claims: { '/tenant': [], '/realm_access/groups': [] },
+      },
     });
     for (const absent of ['sid', 'gen', 'ancestors']) expect(made).to.not.have.property(absent);
     expect(made.exp).to.be.at.most(Number(of['exp']));
@@ -140,6 +144,8 @@ describe('exchanging the token of another issuer', () => {
     token: ({ jti }) => ({ issuer: other.name, what: 'TOKEN', id: String(jti) }),
     session: ({ sid }) => ({ issuer: other.name, what: 'SESSION', id: String(sid) }),
     user: ({ sub }) => ({ issuer: other.name, what: 'USER', id: String(sub) }),
+    tenant: ({ tenant }) => ({ issuer: other.name, what: 'CLAIM', claim: '/tenant', id: String(tenant) }),
+    group: () => ({ issuer: other.name, what: 'CLAIM', claim: '/realm_access/groups', id: 'staff' }),
   };
   for (const [what, target] of Object.entries(targets)) {
     it(`fails once its ${what} is revoked, and all tokens derived from it are revoked`, async () => {
@@ -148,7 +154,8 @@ describe('exchanging the token of another issuer', () => {
         'UPDATE clients SET exchange_audiences = array_append(exchange_audiences, $1) WHERE client_id = $2',
         [shipping.clientId, 'payment'],
       );
-      const of = claims({ sub: `alice-${what}` });
+      const groups = what === 'group' ? ['other', 'staff'] : ['other'];
+      const of = claims({ sub: `alice-${what}`, tenant: `tenant-${what}`, realm_access: { groups } });
       const parent = await other.sign(of);
       const child = await exchange(parent, { audience: shipping.clientId, scopes: ['inventory.read'] });
       const shippingToken = await serviceToken(auth, shipping);
@@ -172,9 +179,17 @@ describe('exchanging the token of another issuer', () => {
       }
       expect(await codeOf(exchange(parent))).to.equal('SUBJECT_TOKEN_INVALID');
       expect(await codeOf(exchange(child, { callerToken: shippingToken }))).to.equal('SUBJECT_TOKEN_INVALID');
-      await exchange(await subject({ sub: 'bob' }));
+      await exchange(await subject({ sub: 'bob', tenant: 'another', realm_access: { groups: ['other'] } }));
     });
   }
+
+  it('fails for a token whose claims have a form that no revocation could name', async () => {
+    for (const tenant of [{ id: 'acme' }, [['acme']], true, 1.5, '']) {
+      const token = await subject({ tenant });
+      expect(await codeOf(exchange(token)), JSON.stringify(tenant)).to.equal('SUBJECT_TOKEN_INVALID');
+    }
+    await exchange(await subject({ tenant: 42 }));
+  });
 
   it('is introspected as an instance decides: our names, and active where it would be admitted', async () => {
     const user = await addUser(auth);

@@ -87,7 +87,7 @@ describe('other verifiers', function () {
         token = await serviceToken(auth, client);
         forged = withOtherSignature(token);
         const source = createRevocationSource(auth.revocations);
-        guard = await createGuard({ issuer: ISSUER, audience: AUDIENCE, auth: { source } });
+        guard = await createGuard({ log: 'silent', issuer: ISSUER, audience: AUDIENCE, auth: { source } });
         await guard.ready;
       });
       after(async () => {

@@ -48,6 +48,11 @@ export const EntryKind = {
   ENTRY_KIND_CLIENT: 4,
   /** ENTRY_KIND_KEY - All tokens signed by one key (`kid`). */
   ENTRY_KIND_KEY: 5,
+  /**
+   * ENTRY_KIND_CLAIM - All tokens of another issuer that have a value in a claim, and were issued up
+   * to `cut_off_time`.
+   */
+  ENTRY_KIND_CLAIM: 6,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -60,6 +65,7 @@ export namespace EntryKind {
   export type ENTRY_KIND_USER = typeof EntryKind.ENTRY_KIND_USER;
   export type ENTRY_KIND_CLIENT = typeof EntryKind.ENTRY_KIND_CLIENT;
   export type ENTRY_KIND_KEY = typeof EntryKind.ENTRY_KIND_KEY;
+  export type ENTRY_KIND_CLAIM = typeof EntryKind.ENTRY_KIND_CLAIM;
   export type UNRECOGNIZED = typeof EntryKind.UNRECOGNIZED;
 }
 
@@ -83,6 +89,9 @@ export function entryKindFromJSON(object: any): EntryKind {
     case 5:
     case "ENTRY_KIND_KEY":
       return EntryKind.ENTRY_KIND_KEY;
+    case 6:
+    case "ENTRY_KIND_CLAIM":
+      return EntryKind.ENTRY_KIND_CLAIM;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -104,6 +113,8 @@ export function entryKindToJSON(object: EntryKind): string {
       return "ENTRY_KIND_CLIENT";
     case EntryKind.ENTRY_KIND_KEY:
       return "ENTRY_KIND_KEY";
+    case EntryKind.ENTRY_KIND_CLAIM:
+      return "ENTRY_KIND_CLAIM";
     case EntryKind.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -330,7 +341,8 @@ export interface Entry {
   kind: EntryKind;
   /**
    * The `jti` or `sid` (16 bytes) or the UTF-8 text of `sub`, `client_id` or `kid`.
-   * With an `issuer`, the UTF-8 text of that issuer's `jti`, `sid` or `sub`.
+   * With an `issuer`, the UTF-8 text of that issuer's `jti`, `sid` or `sub`, or of
+   * the value of a claim.
    */
   key: Buffer;
   /** Tokens of a lower generation are revoked; used by USER and CLIENT alone. */
@@ -345,16 +357,26 @@ export interface Entry {
    */
   acknowledge: boolean;
   /**
-   * The other issuer (`iss`) whose TOKEN, SESSION or USER is revoked; empty for
-   * this issuer. Tokens of this issuer that were derived from that issuer's tokens
-   * are revoked, too.
+   * The other issuer (`iss`) whose TOKEN, SESSION, USER or CLAIM is revoked; empty
+   * for this issuer. Tokens of this issuer that were derived from that issuer's
+   * tokens are revoked, too.
    */
   issuer: string;
   /**
-   * With an `issuer` and USER: tokens issued (`iat`) up to this moment, a whole
-   * second, are revoked. Of several entries for one user the latest counts.
+   * With an `issuer` and USER or CLAIM: tokens issued (`iat`) up to this moment, a
+   * whole second, are revoked. Of several entries for one user or value the latest
+   * counts.
    */
-  cutOffTime: Date | undefined;
+  cutOffTime:
+    | Date
+    | undefined;
+  /**
+   * With CLAIM: the claim, as a JSON Pointer (RFC 6901) into the payload of that
+   * issuer's tokens. A receiver that does not read this claim, and a receiver of a
+   * derived token that does not state it, must take every token for one that has
+   * the value.
+   */
+  claim: string;
 }
 
 /**
@@ -423,6 +445,12 @@ export interface RevokeRequest {
    * service, and for one of several databases `client_id/database`.
    */
   fences: string[];
+  /**
+   * Only checks the request, and writes nothing; for a `foreign` target with a
+   * `claim` alone. Auth has no record of other issuers' tokens, so it cannot count or
+   * list what would be revoked.
+   */
+  dryRun: boolean;
 }
 
 /** One of many targets; see the fields of the same names in RevokeRequest. */
@@ -474,7 +502,32 @@ export interface ForeignTarget {
      * them. Later tokens stay valid.
      */
     { $case: "subject"; value: string }
+    | //
+    /**
+     * All tokens issued up to now that have a value in a claim, such as those of a
+     * tenant or a group, and what was derived from them. Later tokens stay valid.
+     * Fails with CLAIM_UNSUPPORTED while an instance that may hold a lease does not
+     * know this kind of revocation, or trusts the issuer and does not read the claim;
+     * the message names the instances.
+     */
+    { $case: "claim"; value: ForeignClaim }
     | undefined;
+}
+
+/** A value in a claim of another issuer's tokens. */
+export interface ForeignClaim {
+  /**
+   * The claim, as a JSON Pointer (RFC 6901) into the payload of a token, such as
+   * `/tenant` or `/realm_access/groups`. Auth must be configured to read it
+   * (`revocable`); any other fails with FIELD_INVALID, whose description lists those
+   * that it reads.
+   */
+  claim: string;
+  /**
+   * The value, exactly: compared as text, with its case. A token has it if the claim
+   * is this text, or a list that contains it. A whole number has its decimal digits.
+   */
+  value: string;
 }
 
 /**
@@ -604,7 +657,10 @@ export interface ListRevocationsRequest {
   pageSize: number;
   /** `next_page_token` of the page before; empty for the first page. */
   pageToken: string;
-  /** Only entries about this `jti`, `sid`, `sub`, `client_id` or `kid`; empty for all. */
+  /**
+   * Only entries about this `jti`, `sid`, `sub`, `client_id`, `kid` or value of a
+   * claim; empty for all.
+   */
   target: string;
   /** Only entries of this actor; empty for all. */
   actor: string;
@@ -626,7 +682,7 @@ export interface Revocation {
   sequence: bigint;
   /** What is revoked. */
   kind: EntryKind;
-  /** The `jti`, `sid`, `sub`, `client_id` or `kid`. */
+  /** The `jti`, `sid`, `sub`, `client_id` or `kid`; with CLAIM the value. */
   target: string;
   /** The other issuer of the target; empty for this issuer. */
   issuer: string;
@@ -652,6 +708,8 @@ export interface Revocation {
    * once; empty when it has an event of its own.
    */
   eventId: string;
+  /** With CLAIM: the claim, as a JSON Pointer. */
+  claim: string;
 }
 
 /** Asks for one revocation. */
@@ -780,6 +838,18 @@ export interface SyncRequest {
    * bytes; empty when there is none.
    */
   heldDigest: Buffer;
+  /**
+   * The kinds of entries that the instance knows. Empty from versions that know only
+   * TOKEN, SESSION, USER, CLIENT and KEY.
+   */
+  kinds: EntryKind[];
+  /**
+   * What the instance reads in other issuers' tokens: for each issuer that it trusts
+   * the first 16 bytes of SHA-256 over `iss` and a NUL byte, and for each claim by
+   * which tokens can be revoked those over `iss`, a NUL byte and the JSON Pointer of
+   * the claim, as UTF-8. At most 288.
+   */
+  claimIds: Buffer[];
 }
 
 /** Response of Sync. */
@@ -955,6 +1025,7 @@ function createBaseEntry(): Entry {
     acknowledge: false,
     issuer: "",
     cutOffTime: undefined,
+    claim: "",
   };
 }
 
@@ -992,6 +1063,9 @@ export const Entry: MessageFns<Entry> = {
     }
     if (message.cutOffTime !== undefined) {
       Timestamp.encode(toTimestamp(message.cutOffTime), writer.uint32(74).fork()).join();
+    }
+    if (message.claim !== "") {
+      writer.uint32(82).string(message.claim);
     }
     return writer;
   },
@@ -1081,6 +1155,14 @@ export const Entry: MessageFns<Entry> = {
             message.cutOffTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.claim = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1120,6 +1202,7 @@ export const Entry: MessageFns<Entry> = {
         : isSet(object.cut_off_time)
         ? fromJsonTimestamp(object.cut_off_time)
         : undefined,
+      claim: isSet(object.claim) ? globalThis.String(object.claim) : "",
     };
   },
 
@@ -1152,6 +1235,9 @@ export const Entry: MessageFns<Entry> = {
     if (message.cutOffTime !== undefined) {
       obj.cutOffTime = message.cutOffTime.toISOString();
     }
+    if (message.claim !== "") {
+      obj.claim = message.claim;
+    }
     return obj;
   },
 
@@ -1171,6 +1257,7 @@ export const Entry: MessageFns<Entry> = {
     message.acknowledge = object.acknowledge ?? false;
     message.issuer = object.issuer ?? "";
     message.cutOffTime = object.cutOffTime ?? undefined;
+    message.claim = object.claim ?? "";
     return message;
   },
 };
@@ -1261,7 +1348,7 @@ export const Broadcast: MessageFns<Broadcast> = {
 };
 
 function createBaseRevokeRequest(): RevokeRequest {
-  return { target: undefined, reason: "", wait: 0, targets: [], fences: [] };
+  return { target: undefined, reason: "", wait: 0, targets: [], fences: [], dryRun: false };
 }
 
 export const RevokeRequest: MessageFns<RevokeRequest> = {
@@ -1300,6 +1387,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     for (const v of message.fences) {
       writer.uint32(90).string(v!);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(96).bool(message.dryRun);
     }
     return writer;
   },
@@ -1405,6 +1495,14 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
             message.fences.push(reader.string());
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1450,6 +1548,11 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
         ? object.targets.map((e: any) => RevokeTarget.fromJSON(e))
         : [],
       fences: globalThis.Array.isArray(object?.fences) ? object.fences.map((e: any) => globalThis.String(e)) : [],
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
     };
   },
 
@@ -1481,6 +1584,9 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     }
     if (message.fences?.length) {
       obj.fences = message.fences;
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
     }
     return obj;
   },
@@ -1538,6 +1644,7 @@ export const RevokeRequest: MessageFns<RevokeRequest> = {
     message.wait = object.wait ?? 0;
     message.targets = object.targets?.map((e) => RevokeTarget.fromPartial(e)) || [];
     message.fences = object.fences?.map((e) => e) || [];
+    message.dryRun = object.dryRun ?? false;
     return message;
   },
 };
@@ -1777,6 +1884,9 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
       case "subject":
         writer.uint32(34).string(message.what.value);
         break;
+      case "claim":
+        ForeignClaim.encode(message.what.value, writer.uint32(42).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1826,6 +1936,14 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
             message.what = { $case: "subject", value: reader.string() };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.what = { $case: "claim", value: ForeignClaim.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1851,6 +1969,8 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
         ? { $case: "sessionId", value: globalThis.String(object.session_id) }
         : isSet(object.subject)
         ? { $case: "subject", value: globalThis.String(object.subject) }
+        : isSet(object.claim)
+        ? { $case: "claim", value: ForeignClaim.fromJSON(object.claim) }
         : undefined,
     };
   },
@@ -1866,6 +1986,8 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
       obj.sessionId = message.what.value;
     } else if (message.what?.$case === "subject") {
       obj.subject = message.what.value;
+    } else if (message.what?.$case === "claim") {
+      obj.claim = ForeignClaim.toJSON(message.what.value);
     }
     return obj;
   },
@@ -1895,7 +2017,98 @@ export const ForeignTarget: MessageFns<ForeignTarget> = {
         }
         break;
       }
+      case "claim": {
+        if (object.what?.value !== undefined && object.what?.value !== null) {
+          message.what = { $case: "claim", value: ForeignClaim.fromPartial(object.what.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseForeignClaim(): ForeignClaim {
+  return { claim: "", value: "" };
+}
+
+export const ForeignClaim: MessageFns<ForeignClaim> = {
+  encode(message: ForeignClaim, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.claim !== "") {
+      writer.uint32(10).string(message.claim);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForeignClaim {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForeignClaim();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.claim = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForeignClaim {
+    return {
+      claim: isSet(object.claim) ? globalThis.String(object.claim) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: ForeignClaim): unknown {
+    const obj: any = {};
+    if (message.claim !== "") {
+      obj.claim = message.claim;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ForeignClaim>, I>>(base?: I): ForeignClaim {
+    return ForeignClaim.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ForeignClaim>, I>>(object: I): ForeignClaim {
+    const message = createBaseForeignClaim();
+    message.claim = object.claim ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
@@ -3048,6 +3261,7 @@ function createBaseRevocation(): Revocation {
     reason: "",
     actor: "",
     eventId: "",
+    claim: "",
   };
 }
 
@@ -3088,6 +3302,9 @@ export const Revocation: MessageFns<Revocation> = {
     }
     if (message.eventId !== "") {
       writer.uint32(82).string(message.eventId);
+    }
+    if (message.claim !== "") {
+      writer.uint32(90).string(message.claim);
     }
     return writer;
   },
@@ -3185,6 +3402,14 @@ export const Revocation: MessageFns<Revocation> = {
             message.eventId = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.claim = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3225,6 +3450,7 @@ export const Revocation: MessageFns<Revocation> = {
         : isSet(object.event_id)
         ? globalThis.String(object.event_id)
         : "",
+      claim: isSet(object.claim) ? globalThis.String(object.claim) : "",
     };
   },
 
@@ -3260,6 +3486,9 @@ export const Revocation: MessageFns<Revocation> = {
     if (message.eventId !== "") {
       obj.eventId = message.eventId;
     }
+    if (message.claim !== "") {
+      obj.claim = message.claim;
+    }
     return obj;
   },
 
@@ -3280,6 +3509,7 @@ export const Revocation: MessageFns<Revocation> = {
     message.reason = object.reason ?? "";
     message.actor = object.actor ?? "";
     message.eventId = object.eventId ?? "";
+    message.claim = object.claim ?? "";
     return message;
   },
 };
@@ -3976,6 +4206,8 @@ function createBaseSyncRequest(): SyncRequest {
     fences: [],
     heldTo: 0n,
     heldDigest: Buffer.alloc(0),
+    kinds: [],
+    claimIds: [],
   };
 }
 
@@ -4016,6 +4248,16 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     }
     if (message.heldDigest.length !== 0) {
       writer.uint32(82).bytes(message.heldDigest);
+    }
+    if (message.kinds.length !== 0) {
+      writer.uint32(90).fork();
+      for (const v of message.kinds) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.claimIds) {
+      writer.uint32(98).bytes(v!);
     }
     return writer;
   },
@@ -4113,6 +4355,32 @@ export const SyncRequest: MessageFns<SyncRequest> = {
             message.heldDigest = Buffer.from(reader.bytes());
             continue;
           }
+          case 11: {
+            if (tag === 88) {
+              message.kinds.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 90) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.kinds.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.claimIds.push(Buffer.from(reader.bytes()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4149,6 +4417,12 @@ export const SyncRequest: MessageFns<SyncRequest> = {
         : isSet(object.held_digest)
         ? Buffer.from(bytesFromBase64(object.held_digest))
         : Buffer.alloc(0),
+      kinds: globalThis.Array.isArray(object?.kinds) ? object.kinds.map((e: any) => entryKindFromJSON(e)) : [],
+      claimIds: globalThis.Array.isArray(object?.claimIds)
+        ? object.claimIds.map((e: any) => Buffer.from(bytesFromBase64(e)))
+        : globalThis.Array.isArray(object?.claim_ids)
+        ? object.claim_ids.map((e: any) => Buffer.from(bytesFromBase64(e)))
+        : [],
     };
   },
 
@@ -4184,6 +4458,12 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     if (message.heldDigest.length !== 0) {
       obj.heldDigest = base64FromBytes(message.heldDigest);
     }
+    if (message.kinds?.length) {
+      obj.kinds = message.kinds.map((e) => entryKindToJSON(e));
+    }
+    if (message.claimIds?.length) {
+      obj.claimIds = message.claimIds.map((e) => base64FromBytes(e));
+    }
     return obj;
   },
 
@@ -4202,6 +4482,8 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     message.fences = object.fences?.map((e) => FencePosition.fromPartial(e)) || [];
     message.heldTo = (object.heldTo !== undefined && object.heldTo !== null) ? BigInt(object.heldTo) : 0n;
     message.heldDigest = object.heldDigest ?? Buffer.alloc(0);
+    message.kinds = object.kinds?.map((e) => e) || [];
+    message.claimIds = object.claimIds?.map((e) => e) || [];
     return message;
   },
 };
@@ -5914,6 +6196,7 @@ export const protoMetadata: ProtoMetadata = {
     ".portcullis.revocation.v1.RevokeRequest": RevokeRequest,
     ".portcullis.revocation.v1.RevokeTarget": RevokeTarget,
     ".portcullis.revocation.v1.ForeignTarget": ForeignTarget,
+    ".portcullis.revocation.v1.ForeignClaim": ForeignClaim,
     ".portcullis.revocation.v1.RevokeResponse": RevokeResponse,
     ".portcullis.revocation.v1.RevokeResult": RevokeResult,
     ".portcullis.revocation.v1.SessionFilter": SessionFilter,

@@ -1,7 +1,8 @@
 /** Metrics of a guard's decisions and state. Labels are bounded, and none names a caller. */
 
-import type { Guard, GuardObserver } from '@portcullis/guard';
 import { Counter, Histogram, Registry } from 'prom-client';
+import type { Guard } from '../server/guard.js';
+import type { GuardObserver } from '../server/options.js';
 import { registerStateMetrics, type StateMetric } from './state-metrics.js';
 
 /** Upper bounds of the buckets of `portcullis_verify_seconds`. */
@@ -60,8 +61,20 @@ function createObserver(registry: Registry): GuardObserver {
     tokenInvalid: (fault) => faults.inc({ fault }),
     broadcastForged: () => forgeries.inc(),
     limited: (limit) => limited.inc({ limit }),
+    observed: createObservedCounter(registry),
     verified: (ms) => verifying.observe(ms / 1000),
   };
+}
+
+/** What a guard that only observes would refuse. */
+function createObservedCounter(registry: Registry): NonNullable<GuardObserver['observed']> {
+  const observed = new Counter({
+    name: 'portcullis_observed_refusals_total',
+    help: 'Calls that mode enforce would have refused or cut, by method and reason.',
+    labelNames: ['grpc_method', 'reason'],
+    registers: [registry],
+  });
+  return (path, reason) => observed.inc({ grpc_method: path, reason });
 }
 
 /** Counts in plain maps, and copies them into the metric at a scrape, because this runs in every call. */

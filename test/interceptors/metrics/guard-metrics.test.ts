@@ -1,12 +1,12 @@
 /** The metrics of a guard over real sockets: they count decisions, and name no caller. */
 
 import { Metadata } from '@grpc/grpc-js';
+import { createGuardMetrics } from '@portcullis/guard/metrics';
 import { expect } from 'chai';
-import { createGuardMetrics } from '../../../../services/common/metrics/guard-metrics.js';
-import { bearer, callEcho, type Echo, startEcho } from '../../../support/echo.js';
-import { TestIssuer } from '../../../support/issuer.js';
-import { outcomeOf } from '../../../support/outcomes.js';
-import { until } from '../../../support/waiting.js';
+import { bearer, callEcho, type Echo, startEcho } from '../../support/echo.js';
+import { TestIssuer } from '../../support/issuer.js';
+import { outcomeOf } from '../../support/outcomes.js';
+import { until } from '../../support/waiting.js';
 
 /** Calls the server, and ignores the result. */
 async function call(echo: Echo, metadata: Metadata): Promise<void> {

@@ -1,29 +1,43 @@
-/** Call metrics under the names of go-grpc-middleware, and the log of failed calls. */
+/** Metrics of calls, under the names of go-grpc-middleware. */
+
 import type { Metadata, ServerInterceptor, ServerListener } from '@grpc/grpc-js';
 import { ServerInterceptingCall, status } from '@grpc/grpc-js';
-import type { Clock } from '@portcullis/guard';
 import type { Registry } from 'prom-client';
 import { Counter, Histogram } from 'prom-client';
-import type { Log } from '../host/log.js';
-import { parseTraceparent } from '../host/trace.js';
+import { type Clock, systemClock } from '../clock.js';
 
 /** Upper bounds of the buckets of `grpc_server_handling_seconds`. */
 const HANDLING_SECONDS_BUCKETS = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 ];
 
-export interface ObserverDependencies {
-  readonly registry: Registry;
-  readonly clock: Clock;
-  readonly log: Log;
+/** A call that has ended. */
+export interface EndedCall {
+  readonly path: string;
+  readonly code: status;
+  /** Time from the headers of the call to its status, in seconds. */
+  readonly seconds: number;
+  /** The metadata of the request; undefined when the call ended before them. */
+  readonly metadata: Metadata | undefined;
+}
+
+/** Options of {@link createCallMetrics}. */
+export interface CallMetricsOptions {
+  /** Default: the clocks of this machine. */
+  readonly clock?: Clock | undefined;
+  /** Called with every call that has ended, for a log. It must not throw. */
+  readonly onEnd?: ((call: EndedCall) => void) | undefined;
 }
 
 /**
- * An interceptor that counts calls and messages, and logs calls that failed by a fault of the server, with the
- * caller's trace. It must be outermost, so that it also sees the calls that other interceptors reject. Unknown methods
- * never reach an interceptor, so callers cannot make the number of labels grow.
+ * An interceptor that counts calls and messages. Give it to the server as the first one, so that it also sees the calls
+ * that other interceptors reject. Unknown methods never reach an interceptor, so callers cannot make the number of labels
+ * grow.
  */
-export function observeCalls({ registry, clock, log }: ObserverDependencies): ServerInterceptor {
+export function createCallMetrics(
+  registry: Registry,
+  { clock = systemClock, onEnd }: CallMetricsOptions = {},
+): ServerInterceptor {
   const countsByPath = createCounts(registry);
   return (method, call) => {
     const counts = countsByPath(method);
@@ -38,10 +52,7 @@ export function observeCalls({ registry, clock, log }: ObserverDependencies): Se
       const seconds = (clock.monotonicMs() - startedMs) / 1_000;
       counts.handled.set(code, (counts.handled.get(code) ?? 0) + 1);
       counts.observeSeconds(seconds);
-      const level = SERVER_FAULTS.has(code) ? 'warn' : 'debug';
-      if (!log.isLevelEnabled(level)) return;
-      const trace = parseTraceparent(metadata?.get('traceparent')[0]);
-      log[level]({ method: method.path, code: status[code], seconds, ...trace }, 'call ended');
+      onEnd?.({ path: method.path, code, seconds, metadata });
     }
 
     const listener: ServerListener = {
@@ -69,8 +80,6 @@ export function observeCalls({ registry, clock, log }: ObserverDependencies): Se
     });
   };
 }
-
-const SERVER_FAULTS: ReadonlySet<status> = new Set([status.INTERNAL, status.UNKNOWN, status.DATA_LOSS]);
 
 /** The counts of one method: plain numbers, because looking up a labelled counter in each call would cost more. */
 interface MethodCounts {

@@ -1,0 +1,27 @@
+import { readFileSync } from 'node:fs';
+import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
+import { createGuard } from '@portcullis/guard';
+import { GreeterServiceService, protoMetadata } from '../gen/greeter/v1/greeter.js';
+import { handlers } from './service.js';
+
+const { AUTH_ADDRESS = 'localhost:50051', ISSUER = '', NATS_URL = '', CLIENT_KEY_FILE = '' } = process.env;
+
+const guard = await createGuard({
+  issuer: ISSUER,
+  audience: 'greeter',
+  auth: {
+    address: AUTH_ADDRESS,
+    credentials: credentials.createInsecure(), // for an issuer on this machine; elsewhere createSsl
+    clientId: 'greeter',
+    clientKey: readFileSync(CLIENT_KEY_FILE, 'utf8'),
+  },
+  nats: { url: NATS_URL },
+});
+
+const server = new Server({ interceptors: [guard.interceptor] });
+guard.addService(server, GreeterServiceService, protoMetadata, handlers);
+
+server.bindAsync('localhost:50060', ServerCredentials.createInsecure(), (error, port) => {
+  if (error) throw error;
+  console.log(`listening on port ${port}`);
+});

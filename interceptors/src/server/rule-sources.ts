@@ -1,0 +1,200 @@
+/** Where access rules come from: generated code, a table in code, or the descriptor set of a compiled schema. */
+
+import type { ServiceDefinition } from '@grpc/grpc-js';
+import { Caller, OnStale, Rule } from '../../gen/portcullis/access/v1/access.js';
+import { hasFieldAbove, methodOptions } from '../wire/descriptor-set.js';
+import { type AccessRule, ruleOf, type SchemaMetadata } from './access-rule.js';
+
+/** The rule of a method, written in code. All conditions that are set must hold; `{}` admits any authenticated caller. */
+export type CodeRule =
+  | 'public'
+  | {
+      /** Scopes that the caller must have, all of them. */
+      readonly scopes?: string | readonly string[];
+      /** Roles of which the caller must have at least one. */
+      readonly roles?: string | readonly string[];
+      /** The kind of caller admitted. Default: any. */
+      readonly caller?: 'USER' | 'SERVICE';
+      /** Maximum time since the user's last login, in seconds. */
+      readonly maxAuthAgeSeconds?: number;
+      /** While the revocation list is stale, admit calls by what it contains. Default: false. */
+      readonly allowStale?: boolean;
+      /** Maximum size of a request message, in bytes. Default: the guard's limit. */
+      readonly maxRequestBytes?: number;
+    };
+
+/** A rule for every method of a service; one that is forgotten does not compile. */
+export type CodeRules<Definition extends ServiceDefinition> = {
+  readonly [Method in keyof Definition]: CodeRule;
+};
+
+/** The field number of the option `portcullis.access.v1.rule`. */
+const RULE_FIELD = 52473;
+
+/** The largest field number of a Rule that this version knows. */
+const RULE_FIELD_MAX = 7;
+
+/** Access rules by the full path of the method. */
+export class AccessRules {
+  readonly #declared: ReadonlyMap<string, Rule | string>;
+  readonly #advice: string;
+
+  /**
+   * @param declared - a rule, or what is wrong with it
+   * @param advice - what to do about a method that has none
+   */
+  constructor(declared: ReadonlyMap<string, Rule | string>, advice: string) {
+    this.#declared = declared;
+    this.#advice = advice;
+  }
+
+  /** The full paths of the methods. */
+  get paths(): Iterable<string> {
+    return this.#declared.keys();
+  }
+
+  /**
+   * The rules of these methods.
+   *
+   * @throws TypeError naming every method without a rule or with a contradictory one, so that the server does not start
+   */
+  read(paths: Iterable<string> = this.paths): Map<string, AccessRule> {
+    const rules = new Map<string, AccessRule>();
+    const faults: string[] = [];
+    let isMissing = false;
+    for (const path of paths) {
+      const declared = this.#declared.get(path);
+      isMissing ||= declared === undefined;
+      const rule = declared === undefined ? 'declares no access rule' : readRule(declared);
+      if (typeof rule === 'string') faults.push(`${path} ${rule}`);
+      else rules.set(path, rule);
+    }
+    if (faults.length === 0) return rules;
+    throw new TypeError(`${faults.join('; ')}${isMissing ? `. ${this.#advice}` : ''}`);
+  }
+}
+
+function readRule(declared: Rule | string): AccessRule | string {
+  return typeof declared === 'string' ? declared : ruleOf(declared);
+}
+
+/**
+ * The rules of all methods of a service, by the full path of the method.
+ *
+ * @param source - ts-proto's `protoMetadata`, or the result of {@link codeRules} or {@link descriptorRules}
+ * @throws TypeError naming every method without a rule or with a contradictory one, so that the server does not start
+ */
+export function readRules(
+  definition: ServiceDefinition,
+  source: SchemaMetadata | AccessRules,
+): Map<string, AccessRule> {
+  return accessRulesOf(definition, source).read(Object.values(definition).map(({ path }) => path));
+}
+
+/** The access rules of a service, wherever they come from. */
+export function accessRulesOf(
+  definition: ServiceDefinition,
+  source: SchemaMetadata | AccessRules,
+): AccessRules {
+  return source instanceof AccessRules ? source : generatedRules(definition, source);
+}
+
+/** The rules in the `protoMetadata` that ts-proto generates with `outputSchema=no-file-descriptor`. */
+function generatedRules(definition: ServiceDefinition, schema: SchemaMetadata): AccessRules {
+  const declared = new Map<string, Rule>();
+  for (const { path } of Object.values(definition)) {
+    // The definition lists every method; the schema's metadata only those that have options.
+    const [service = '', method = ''] = path.slice(1).split('/');
+    const options = schema.options?.services?.[service.slice(service.lastIndexOf('.') + 1)]?.methods;
+    const rule = options && Object.hasOwn(options, method) ? options[method]?.['rule'] : undefined;
+    if (rule !== undefined) declared.set(path, rule as Rule);
+  }
+  return new AccessRules(
+    declared,
+    'Declare option (portcullis.access.v1.rule) of the method in its .proto and generate the code again, or pass ' +
+      'codeRules or descriptorRules',
+  );
+}
+
+/**
+ * Rules written in code, for schemas that one cannot change.
+ *
+ * @throws TypeError naming every method without a rule, or with one that contradicts itself
+ */
+export function codeRules<Definition extends ServiceDefinition>(
+  definition: Definition,
+  rules: CodeRules<Definition>,
+): AccessRules {
+  const declared = new Map<string, Rule | string>();
+  for (const [name, { path }] of Object.entries(definition)) {
+    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
+    if (rule !== undefined) declared.set(path, declaredRule(rule));
+  }
+  const unknown = Object.keys(rules).filter((name) => !Object.hasOwn(definition, name));
+  if (unknown.length > 0) throw new TypeError(`no such method: ${unknown.join(', ')}`);
+  const result = new AccessRules(declared, 'Add it to the table of rules');
+  result.read(Object.values(definition).map(({ path }) => path));
+  return result;
+}
+
+function declaredRule(rule: CodeRule): Rule | string {
+  if (rule === 'public') return Rule.fromPartial({ public: true });
+  const { maxAuthAgeSeconds, maxRequestBytes = 0 } = rule;
+  if (maxAuthAgeSeconds !== undefined && !(maxAuthAgeSeconds >= 0 && Number.isFinite(maxAuthAgeSeconds))) {
+    return 'has a maxAuthAgeSeconds that is not a number of seconds';
+  }
+  if (!(Number.isInteger(maxRequestBytes) && maxRequestBytes >= 0)) {
+    return 'has a maxRequestBytes that is not a number of bytes';
+  }
+  const wholeSeconds = Math.floor(maxAuthAgeSeconds ?? 0);
+  return {
+    public: false,
+    scopes: listOf(rule.scopes),
+    roles: listOf(rule.roles),
+    caller: rule.caller === undefined ? Caller.CALLER_UNSPECIFIED : Caller[`CALLER_${rule.caller}`],
+    maxAuthAge:
+      maxAuthAgeSeconds === undefined
+        ? undefined
+        : { seconds: BigInt(wholeSeconds), nanos: Math.round((maxAuthAgeSeconds - wholeSeconds) * 1e9) },
+    onStale: rule.allowStale === true ? OnStale.ON_STALE_ALLOW : OnStale.ON_STALE_UNSPECIFIED,
+    maxRequestBytes,
+  };
+}
+
+function listOf(words: string | readonly string[] = []): string[] {
+  return typeof words === 'string' ? [words] : [...words];
+}
+
+/**
+ * The rules in a descriptor set (`google.protobuf.FileDescriptorSet`), as `buf build -o set.binpb` and
+ * `protoc --include_imports -o set.binpb` write it: for frameworks that load the schema at run time.
+ *
+ * @throws TypeError when the bytes are no descriptor set, or none of its methods declares a rule
+ */
+export function descriptorRules(descriptorSet: Uint8Array): AccessRules {
+  const declared = new Map<string, Rule | string>();
+  for (const { path, message } of methodOptions(descriptorSet, RULE_FIELD)) {
+    if (message !== undefined) declared.set(path, ruleIn(message));
+  }
+  if (declared.size === 0) {
+    throw new TypeError(
+      'the descriptor set has no method with the option (portcullis.access.v1.rule): declare it in the .proto',
+    );
+  }
+  return new AccessRules(
+    declared,
+    'Declare option (portcullis.access.v1.rule) of the method in its .proto and compile the descriptor set again',
+  );
+}
+
+/** A condition that is not understood would not be checked, so that the method would be more open than its schema says. */
+function ruleIn(message: Uint8Array | 'malformed'): Rule | string {
+  if (message === 'malformed') return 'declares an access rule that is no message';
+  try {
+    return hasFieldAbove(RULE_FIELD_MAX, message)
+      ? 'declares a condition that this version does not know'
+      : Rule.decode(message);
+  } catch {
+    return 'declares an access rule that cannot be read';
+  }
+}

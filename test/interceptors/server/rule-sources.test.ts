@@ -1,0 +1,167 @@
+/** Access rules from a table in code and from descriptor sets. */
+
+import { readFileSync } from 'node:fs';
+import { codeRules, descriptorRules } from '@portcullis/guard';
+import { expect } from 'chai';
+import { readRules } from '../../../interceptors/src/server/rule-sources.js';
+import {
+  AuthServiceService,
+  protoMetadata as authMetadata,
+} from '../../../proto/gen/auth/v1/auth_service.js';
+import {
+  UserServiceService,
+  protoMetadata as userMetadata,
+} from '../../../proto/gen/auth/v1/user_service.js';
+import {
+  InventoryServiceService,
+  protoMetadata as inventoryMetadata,
+} from '../../../proto/gen/inventory/v1/inventory_service.js';
+import { Rule } from '../../../proto/gen/portcullis/access/v1/access.js';
+import { ECHO } from '../../support/echo.js';
+
+/** The descriptor set of all services of this project. */
+const IMAGE = new URL('../../../proto/gen/image.binpb', import.meta.url);
+
+/** Protocol Buffers, Encoding: tags of the fields of a descriptor set that the tests write by hand. */
+const field = (number: number, content: Uint8Array): Buffer =>
+  Buffer.concat([varint((number << 3) | 2), varint(content.length), content]);
+
+function varint(value: number): Buffer {
+  const bytes: number[] = [];
+  let rest = value;
+  while (rest > 127) {
+    bytes.push((rest % 128) | 128);
+    rest = Math.floor(rest / 128);
+  }
+  return Buffer.from([...bytes, rest]);
+}
+
+/** A descriptor set with the method `/a.v1.Shop/Buy` and these bytes as its options. */
+function setWith(options: Uint8Array): Buffer {
+  const method = Buffer.concat([field(1, Buffer.from('Buy')), field(4, options)]);
+  const service = Buffer.concat([field(1, Buffer.from('Shop')), field(2, method)]);
+  const file = Buffer.concat([field(2, Buffer.from('a.v1')), field(6, service)]);
+  return field(1, file);
+}
+
+/** The option `portcullis.access.v1.rule` with these bytes. */
+const ruleOption = (bytes: Uint8Array): Buffer => field(52473, bytes);
+
+const BUY = '/a.v1.Shop/Buy';
+
+describe('rules of a descriptor set', () => {
+  it('equal those of the generated code, for every method', () => {
+    const rules = descriptorRules(readFileSync(IMAGE));
+    for (const [definition, schema] of [
+      [AuthServiceService, authMetadata],
+      [UserServiceService, userMetadata],
+      [InventoryServiceService, inventoryMetadata],
+    ] as const) {
+      const generated = readRules(definition, schema);
+      expect(generated.size).to.be.greaterThan(3);
+      expect(readRules(definition, rules)).to.deep.equal(generated);
+    }
+  });
+
+  it('are merged where the option occurs twice', () => {
+    const parts = ['a.read', 'a.write'].map((scope) =>
+      ruleOption(Rule.encode(Rule.fromPartial({ scopes: [scope] })).finish()),
+    );
+    const rules = descriptorRules(setWith(Buffer.concat(parts))).read();
+    expect(rules.get(BUY)?.scopes).to.deep.equal(['a.read', 'a.write']);
+  });
+
+  it('are refused when they have a condition of a newer version', () => {
+    const newer = Buffer.concat([Rule.encode(Rule.fromPartial({})).finish(), field(8, Buffer.from('x'))]);
+    expect(() => descriptorRules(setWith(ruleOption(newer))).read()).to.throw(
+      TypeError,
+      `${BUY} declares a condition that this version does not know`,
+    );
+  });
+
+  it('are refused when they cannot be read', () => {
+    expect(() => descriptorRules(setWith(ruleOption(Buffer.from([0x0a, 0xff])))).read()).to.throw(
+      TypeError,
+      `${BUY} declares an access rule that cannot be read`,
+    );
+    const number = Buffer.concat([varint((52473 << 3) | 0), varint(1)]);
+    expect(() => descriptorRules(setWith(number)).read()).to.throw(
+      TypeError,
+      `${BUY} declares an access rule that is no message`,
+    );
+  });
+
+  it('are missing, or the bytes are no descriptor set', () => {
+    expect(() => descriptorRules(setWith(Buffer.alloc(0)))).to.throw(TypeError, 'declare it in the .proto');
+    expect(() => descriptorRules(Buffer.from('no descriptor set'))).to.throw(TypeError, 'FileDescriptorSet');
+  });
+
+  it('name the methods that have none, and what to do', () => {
+    const rules = descriptorRules(setWith(ruleOption(Buffer.alloc(0))));
+    expect(() => rules.read([BUY, '/a.v1.Shop/Sell'])).to.throw(
+      TypeError,
+      /^\/a\.v1\.Shop\/Sell declares no access rule\. Declare option .* compile the descriptor set again$/,
+    );
+  });
+});
+
+describe('rules in code', () => {
+  const { Unary, Public } = ECHO as Required<typeof ECHO>;
+  const definition = { Unary, Public } as {
+    Unary: NonNullable<typeof Unary>;
+    Public: NonNullable<typeof Public>;
+  };
+
+  it('have the conditions that the schema can declare', () => {
+    const rules = readRules(
+      definition,
+      codeRules(definition, {
+        Unary: {
+          scopes: ['echo.call', 'echo.more'],
+          roles: 'operator',
+          caller: 'USER',
+          maxAuthAgeSeconds: 1.5,
+          allowStale: true,
+          maxRequestBytes: 100,
+        },
+        Public: 'public',
+      }),
+    );
+    expect(rules.get('/test.v1.EchoService/Unary')).to.deep.equal({
+      isPublic: false,
+      scopes: ['echo.call', 'echo.more'],
+      roles: ['operator'],
+      caller: 'USER',
+      maxAuthAgeSeconds: 1.5,
+      allowStale: true,
+      requestBytesMax: 100,
+    });
+    expect(rules.get('/test.v1.EchoService/Public')).to.include({ isPublic: true });
+  });
+
+  it('do not compile, and do not start, without a rule for each method', () => {
+    // @ts-expect-error: Public has no rule.
+    expect(() => codeRules(definition, { Unary: {} })).to.throw(
+      TypeError,
+      '/test.v1.EchoService/Public declares no access rule. Add it to the table of rules',
+    );
+    // @ts-expect-error: there is no method of this name.
+    expect(() => codeRules(definition, { Unary: {}, Public: {}, Pubic: {} })).to.throw(
+      TypeError,
+      'no such method: Pubic',
+    );
+  });
+
+  it('are refused when they make no sense', () => {
+    for (const rule of [
+      { maxAuthAgeSeconds: -1 },
+      { maxAuthAgeSeconds: Number.NaN },
+      { maxRequestBytes: 0.5 },
+    ]) {
+      expect(() => codeRules(definition, { Unary: rule, Public: 'public' })).to.throw(
+        TypeError,
+        '/test.v1.EchoService/Unary has a max',
+      );
+    }
+  });
+});
