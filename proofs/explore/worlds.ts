@@ -204,7 +204,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['CLAIM', TOKEN],
     epochs: 1,
-    states: 45_460,
+    states: 56_095,
     short: true,
   },
   {
@@ -227,7 +227,7 @@ export const WORLDS: readonly World[] = [
     entries: ['CLAIM'],
     crashes: true,
     unread: true,
-    states: 2078,
+    states: 2438,
     short: true,
   },
   {
