@@ -91,7 +91,12 @@ const FIELDS = {
     foreignVerifications: 'the verification of a token is one event here',
     keys: 'state',
   },
-  IdTable: { directory: 'the tokens', depth: 'the tokens', size: 'the tokens' },
+  IdTable: {
+    directory: 'the tokens',
+    depth: 'the tokens',
+    size: 'the tokens',
+    compactNext: 'decides nothing but how much memory the tokens take',
+  },
 } as const;
 
 /**
