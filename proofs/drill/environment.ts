@@ -13,7 +13,8 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { ECHO_CLIENT } from './echo-service.js';
 import { type Link, openLink } from './link.js';
 
-const OPS_OFFSET = 1_000;
+/** Distance of a process's ops port from its port. */
+export const OPS_OFFSET = 1_000;
 const PORT_ATTEMPTS_MAX = 50;
 const PASSWORD_BYTES = 12;
 

@@ -204,6 +204,20 @@ export class Revoker {
     return true;
   }
 
+  /** Revokes tokens that were never issued, once; never rejects. */
+  async revokeOthers(count: number): Promise<void> {
+    const { revocation } = this.#clients;
+    const targets = Array.from({ length: count }, () => ({
+      target: { $case: 'tokenId', value: randomUUID() } as const,
+    }));
+    const wait = RevokeWait.REVOKE_WAIT_NONE;
+    const request = { target: undefined, reason: 'the drill', wait, targets, fences: [], dryRun: false };
+    const token = await this.token();
+    await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS }).catch(
+      () => undefined,
+    );
+  }
+
   /** Revokes the next key: the key set changes, and every token stays valid. Never rejects. */
   async revokeNextKey(): Promise<void> {
     const { auth } = this.#clients;

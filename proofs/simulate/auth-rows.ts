@@ -1,10 +1,14 @@
 /** Auth's rows in the simulated database: the same interfaces as in production, over tables instead of SQL. */
 
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
+import { readDemoPolicy } from '../../scripts/system/demo-policy.js';
 import { AuthError } from '../../services/auth/errors.js';
 import { publish } from '../../services/auth/keys/published-keys.js';
+import { withBuiltIns } from '../../services/auth/policy/document.js';
+import { policyOf } from '../../services/auth/policy/policy.js';
 import type { Client } from '../../services/auth/records/clients.js';
 import type { KeyRow, PublishedKeys } from '../../services/auth/records/keys.js';
+import type { Policy } from '../../services/auth/records/policy.js';
 import type {
   Appended,
   EpochStanding,
@@ -114,6 +118,15 @@ function clientRow(clientId: string): Client {
   };
 }
 
+/** The policy of the demo. */
+const POLICY: Policy = readPolicy();
+
+function readPolicy(): Policy {
+  const { services, roles } = readDemoPolicy();
+  const given = { services: services.map((service) => ({ ...service, clientIds: [] })), roles };
+  return policyOf(withBuiltIns(given), { etag: 'demo', changed: true, updateTime: new Date(START_MS) });
+}
+
 /** Transactions in which a user's sessions received the user's new generation. */
 const restamped = new WeakSet<Transaction>();
 
@@ -131,6 +144,7 @@ export function createStore(connection: Connection, onRevoked: (batch: LogBatch)
   const store: AuthStore = {
     reads: onlyThese<AuthStore['reads']>({
       users: { credentialsByName: (name) => store.transaction((tx) => tx.users.credentialsByName(name)) },
+      policy: { current: () => store.transaction((tx) => tx.policy.current()) },
       clients: { find: (clientId) => store.transaction((tx) => tx.clients.find(clientId)) },
       sessions: { findRefreshToken: (hash) => store.transaction((tx) => tx.sessions.findRefreshToken(hash)) },
     }),
@@ -162,6 +176,8 @@ function createTransaction(
     users: userRows(transaction),
     sessions: sessionRows(world, transaction),
     clients: clientRows(transaction),
+    // The policy never changes in the simulation, so reading it needs no statement.
+    policy: onlyThese<AuthTransaction['policy']>({ current: () => Promise.resolve(POLICY) }),
     keys: keyRows(transaction, () => logOf(transaction).epoch),
     tokens: {
       mintingTimes: () => mintingTimes(connection, transaction),
@@ -745,6 +761,7 @@ function readerOf(world: World, { state, entries, keys, standings }: LogView): L
   return {
     state,
     entriesAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
+    idsAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
     entryIdsAt: async (sequences) => {
       const ids = new Map<bigint, Buffer>();
       for (const { sequence, entryId } of entries)

@@ -3,6 +3,7 @@
 import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readDemoPolicy } from './demo-policy.js';
 import { writeAtomically } from './files.js';
 import { SERVICES, type Service } from './forwarded-variables.js';
 import { SystemError } from './system-error.js';
@@ -89,7 +90,7 @@ export async function loadSecrets(dataDir: string, { certificateBound = false } 
     roles,
   }));
   // Written last: when this file exists, the others do, too.
-  const bootstrap = `${JSON.stringify({ users, clients }, null, 2)}\n`;
+  const bootstrap = `${JSON.stringify({ policy: readDemoPolicy(), users, clients }, null, 2)}\n`;
   await writeAtomically(bootstrapFile, bootstrap);
   return { ...secrets, users: usersOf(bootstrap) };
 }

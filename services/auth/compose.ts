@@ -10,7 +10,7 @@ import {
   type ServiceResources,
 } from '../common/host/run-service.js';
 import { untilAvailable } from '../common/host/start-step.js';
-import { applyBootstrap } from './accounts/bootstrap.js';
+import { applyBootstrap, UnknownRoleError } from './accounts/bootstrap.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
 import { reportOf } from './adapters/report-messages.js';
@@ -179,12 +179,13 @@ function startBackgroundWork(
   parts: Parts,
   stored: StoredFacts,
 ): void {
-  const { revocations, instances, fences, keyLife, securityStore, anomalies } = parts;
+  const { revocations, instances, fences, keyLife, securityStore, anomalies, narrowings } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
       instances: () => instances.deleteSilent(),
       fences: () => fences.deleteSilent(),
+      narrowings: () => narrowings.resume(),
       keys: async () => {
         await keyLife.maintain();
         await reEncrypt(log, parts);
@@ -221,7 +222,7 @@ async function prepare(
     await untilAvailable(() => prepareOnce(config, log, parts), { signal, log });
     await untilAvailable(() => stored.refresh(), { signal, log });
   } catch (error) {
-    throw explainUnusableKey(error);
+    throw explainUnknownRole(explainUnusableKey(error));
   }
 }
 
@@ -239,11 +240,19 @@ async function prepareOnce(
   await parts.revocationLog.setLeaseMs(leaseMs);
   await parts.revocationLog.setTokenSeconds(accessTokenSeconds);
   const created = await applyBootstrap(bootstrap, parts);
+  if (created.policy) log.info('set the policy of the bootstrap file');
   if (created.users + created.clients > 0)
     log.info(created, 'created users and clients of the bootstrap file');
   if (created.lookAlikes.length > 0) {
     log.warn(created, 'did not create some users of the bootstrap file: their names look like existing ones');
   }
+}
+
+/** A database whose policy lacks a role cannot have its users: the operator adds the role to the file or to the policy. */
+function explainUnknownRole(error: unknown): unknown {
+  if (!(error instanceof UnknownRoleError)) return error;
+  const problem = `does not fit the database: ${error.message}. A new database takes services and roles from the member "policy" of the file; the policy of one in use is changed with ApplyPolicy`;
+  return new ConfigurationError([{ variable: 'PORTCULLIS_BOOTSTRAP_FILE', problem }]);
 }
 
 /** Continues what is left of a replacement of the key-encryption key. */

@@ -26,7 +26,7 @@ import {
   UNKNOWN_LANE_VARIABLES,
 } from '../common/config/service-config.js';
 import { parseDatabaseUrl } from '../common/database/database-url.js';
-import { LIST_LENGTH_MAX } from '../common/validation/words.js';
+import { isWord, LIST_LENGTH_MAX } from '../common/validation/words.js';
 import type { Bootstrap } from './accounts/bootstrap.js';
 import { HASHES_AT_ONCE_DEFAULT, HASHES_WAITING_DEFAULT, passwordFault } from './accounts/passwords.js';
 import { RESET_SECONDS_DEFAULT, RESET_SECONDS_MAX } from './accounts/reset-tokens.js';
@@ -37,8 +37,8 @@ import { clientKeyFault, clientSecretFault } from './clients/credentials.js';
 import { KEY_ROTATION_DAYS_DEFAULT } from './keys/key-life.js';
 import type { SigningAlgorithm } from './keys/new-keys.js';
 import { KEY_ENCRYPTION_KEY_BYTES, type KeyEncryptionKeys } from './keys/sealed-keys.js';
+import { faultsOf, OWN_ROLES, withBuiltIns } from './policy/document.js';
 import type { AnomalyRule } from './records/security-events.js';
-import { ROLES } from './records/users.js';
 import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
 import { EVENT_DAYS_MAX, EVENT_DAYS_MIN, EVENT_KEPT_DAYS } from './security/events.js';
@@ -364,7 +364,7 @@ const userSchema = z.strictObject({
     return z.NEVER;
   }),
   password: textWithout(passwordFault),
-  roles: z.array(z.enum(ROLES)).max(LIST_LENGTH_MAX),
+  roles: z.array(z.string().refine(isWord, 'must be a role')).max(LIST_LENGTH_MAX),
 });
 
 const clientSchema = z
@@ -384,10 +384,55 @@ const clientSchema = z
     }
   });
 
-const bootstrapSchema = z.strictObject({
-  users: z.array(userSchema).optional(),
-  clients: z.array(clientSchema).optional(),
-});
+const policySchema = z
+  .strictObject({
+    services: z.array(
+      z.strictObject({
+        audience: z.string(),
+        description: z.string().optional(),
+        client_ids: z.array(z.string()).optional(),
+        scopes: z.array(z.string()),
+      }),
+    ),
+    roles: z.array(
+      z.strictObject({ role: z.string(), description: z.string().optional(), scopes: z.array(z.string()) }),
+    ),
+  })
+  .transform(({ services, roles }, context) => {
+    const document = withBuiltIns({
+      services: services.map(({ audience, description = '', client_ids: clientIds = [], scopes }) => ({
+        audience,
+        description,
+        clientIds,
+        scopes,
+      })),
+      roles: roles.map(({ description = '', ...role }) => ({ ...role, description })),
+    });
+    for (const { field, description } of faultsOf(document)) context.addIssue(`${field} ${description}`);
+    return document;
+  });
+
+const bootstrapSchema = z
+  .strictObject({
+    policy: policySchema.optional(),
+    users: z.array(userSchema).optional(),
+    clients: z.array(clientSchema).optional(),
+  })
+  .superRefine(({ policy, users = [] }, context) => {
+    // Without a policy in the file, only the database knows the roles.
+    if (policy === undefined) return;
+    const known = new Set([...policy.roles, ...OWN_ROLES].map(({ role }) => role));
+    for (const [at, { roles }] of users.entries()) {
+      for (const [index, role] of roles.entries()) {
+        if (known.has(role)) continue;
+        context.addIssue({
+          code: 'custom',
+          path: ['users', at, 'roles', index],
+          message: `must be one of ${[...known].join(', ')}`,
+        });
+      }
+    }
+  });
 
 /**
  * Parses the text of a bootstrap file.
@@ -412,8 +457,9 @@ export function parseBootstrap(text: string): Bootstrap | { readonly faults: rea
   };
 }
 
-function bootstrapOf({ users = [], clients = [] }: z.infer<typeof bootstrapSchema>): Bootstrap {
+function bootstrapOf({ policy, users = [], clients = [] }: z.infer<typeof bootstrapSchema>): Bootstrap {
   return {
+    ...(policy !== undefined && { policy }),
     users: users.map(({ username, password, roles }) => ({ username, password, roles: [...new Set(roles)] })),
     clients: clients.map((client) => ({
       clientId: client.client_id,

@@ -58,6 +58,9 @@ export interface AuthCounts {
   /** A revocation was refused because too many wait to be written. */
   revocationRefused(): void;
   queueRefused(queue: QueueName, importance: CallerClass, limit: QueueLimit): void;
+  policyChanged(): void;
+  /** A change of the policy revoked the tokens of this many users. */
+  policyNarrowed(users: number): void;
   /** The metrics of these counters. */
   metrics(): readonly AuthMetric[];
 }
@@ -74,7 +77,14 @@ export function createAuthCounts(): AuthCounts {
     ),
   );
   const groups = { transactions: 0, members: 0, refused: 0 };
+  const policy = { changes: 0, narrowedUsers: 0 };
   return {
+    policyChanged: () => {
+      policy.changes += 1;
+    },
+    policyNarrowed: (users) => {
+      policy.narrowedUsers += users;
+    },
     revocationsGrouped: (members) => {
       groups.transactions += 1;
       groups.members += members;
@@ -122,6 +132,18 @@ export function createAuthCounts(): AuthCounts {
         help: 'Revocations of sessions and tokens that were refused because too many wait to be written.',
         kind: 'counter',
         read: () => [[groups.refused]],
+      },
+      {
+        name: 'policy_changes_total',
+        help: 'Changes of the policy that this process has committed.',
+        kind: 'counter',
+        read: () => [[policy.changes]],
+      },
+      {
+        name: 'policy_narrowed_users_total',
+        help: 'Users whose tokens were revoked because a change of the policy took a scope from them.',
+        kind: 'counter',
+        read: () => [[policy.narrowedUsers]],
       },
       {
         name: 'anomalies_total',

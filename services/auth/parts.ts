@@ -19,6 +19,8 @@ import { createReEncryption } from './keys/re-encryption.js';
 import { readPublishedKeys } from './keys/store.js';
 import { createStoredSecrets } from './keys/stored-secrets.js';
 import { type AuthCounts, createAuthCounts, type QueueName } from './metrics.js';
+import { createNarrowings } from './policy/narrowings.js';
+import { createPolicyAdministration } from './policy/policy-administration.js';
 import type { LogBatch } from './records/revocations.js';
 import type { AnomalyDetails } from './records/security-events.js';
 import { createEpochs } from './revocation/epochs.js';
@@ -72,7 +74,8 @@ export function createParts(config: Config, resources: PartsResources) {
   const revocation = createRevocationParts(config, base, keys, tokens);
   const accounts = createAccountParts(config, base, tokens);
   const security = createSecurityParts(config, base, revocation);
-  return { ...base, ...keys, ...tokens, ...revocation, ...accounts, ...security };
+  const policy = createPolicyParts(base);
+  return { ...base, ...keys, ...tokens, ...revocation, ...accounts, ...security, ...policy };
 }
 
 type Base = ReturnType<typeof createBase>;
@@ -327,6 +330,14 @@ function createAccountParts(config: Config, base: Base, { tokens }: TokenParts) 
       issuer,
       onRefused: failures.clientRefused,
     }),
+  };
+}
+
+function createPolicyParts({ store, promiseStore, clock, counts }: Base) {
+  const narrowings = createNarrowings({ store: promiseStore, clock, onBatch: counts.policyNarrowed });
+  return {
+    narrowings,
+    policy: createPolicyAdministration({ store, narrowings, onChanged: counts.policyChanged }),
   };
 }
 

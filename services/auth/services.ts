@@ -11,6 +11,10 @@ import {
 } from '../../proto/gen/auth/v1/client_service.js';
 import { KeyServiceService, protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import {
+  PolicyServiceService,
+  protoMetadata as policyMetadata,
+} from '../../proto/gen/auth/v1/policy_service.js';
+import {
   SecurityServiceService,
   protoMetadata as securityMetadata,
 } from '../../proto/gen/auth/v1/security_service.js';
@@ -25,6 +29,7 @@ import { createPasswordHandlers, createUserHandlers } from './accounts/handlers.
 import { SharedRevocationService } from './adapters/revocation-service.js';
 import { createClientHandlers } from './clients/handlers.js';
 import { createKeyHandlers, createKeySetHandlers } from './keys/handlers.js';
+import { createPolicyHandlers } from './policy/handlers.js';
 import { createRevocationHandlers } from './revocation/handlers.js';
 import { createSecurityHandlers } from './security/handlers.js';
 import { createSessionHandlers, createUserSessionHandlers } from './sessions/handlers.js';
@@ -45,6 +50,7 @@ export function createServices(
     UserServiceDeps &
     DepsOf<typeof createClientHandlers> &
     DepsOf<typeof createKeyHandlers> &
+    DepsOf<typeof createPolicyHandlers> &
     DepsOf<typeof createSecurityHandlers> &
     DepsOf<typeof createRevocationHandlers>,
 ): readonly GuardedService[] {
@@ -53,6 +59,7 @@ export function createServices(
     { definition: UserServiceService, schema: userMetadata, handlers: createUserService(deps) },
     { definition: ClientServiceService, schema: clientMetadata, handlers: createClientHandlers(deps) },
     { definition: KeyServiceService, schema: keyMetadata, handlers: createKeyHandlers(deps) },
+    { definition: PolicyServiceService, schema: policyMetadata, handlers: createPolicyHandlers(deps) },
     { definition: SecurityServiceService, schema: securityMetadata, handlers: createSecurityHandlers(deps) },
     {
       definition: SharedRevocationService,

@@ -6,6 +6,8 @@ import { createPasswordResetRows, deleteExpiredResets } from './accounts/passwor
 import { createUserRows } from './accounts/store.js';
 import { createClientRows } from './clients/store.js';
 import { createKeyRows } from './keys/store.js';
+import { createNarrowingRows } from './policy/narrowing-store.js';
+import { createPolicyRows, type PolicyCache, readPolicy } from './policy/store.js';
 import type { Importance } from './records/importance.js';
 import type { LogBatch } from './records/revocations.js';
 import { createRevocationRows } from './revocation/store.js';
@@ -41,6 +43,7 @@ export function createAuthStore({
   eventDays = EVENT_KEPT_DAYS,
 }: AuthStoreDeps): AuthStore {
   const readImportance = importance === 'promise' ? 'promise' : 'unknown';
+  const policyCache: PolicyCache = { policy: undefined };
   const lane = database.lane(readImportance);
   const laneOf = (place: ReadPlace = {}): Sql =>
     asCaller(database.lane(place.importance ?? readImportance), place.caller);
@@ -53,6 +56,7 @@ export function createAuthStore({
         find: (clientId, place) => createClientRows(laneOf(place)).find(clientId),
       },
       passwordResets: createPasswordResetRows(lane),
+      policy: { current: (place) => readPolicy(laneOf(place), policyCache) },
       sessions: {
         findRefreshToken: (hash, caller) => createSessionRows(asCaller(lane, caller)).findRefreshToken(hash),
       },
@@ -63,7 +67,12 @@ export function createAuthStore({
         // A retry starts over: the effects of the failed attempt must not run.
         effects = [];
         return work(
-          createTransaction(sql, (effect) => effects.push(effect), { onRevoked, events, eventDays }),
+          createTransaction(sql, (effect) => effects.push(effect), {
+            onRevoked,
+            events,
+            eventDays,
+            policyCache,
+          }),
         );
       }, place);
       for (const effect of effects) effect();
@@ -92,13 +101,22 @@ export async function deleteExpired(database: Database): Promise<void> {
 function createTransaction(
   sql: Sql,
   afterCommit: (effect: () => void) => void,
-  { onRevoked, events, eventDays }: Required<Pick<AuthStoreDeps, 'onRevoked' | 'events' | 'eventDays'>>,
+  {
+    onRevoked,
+    events,
+    eventDays,
+    policyCache,
+  }: Required<Pick<AuthStoreDeps, 'onRevoked' | 'events' | 'eventDays'>> & {
+    readonly policyCache: PolicyCache;
+  },
 ): AuthTransaction {
   return {
     users: createUserRows(sql),
     passwordResets: createPasswordResetRows(sql),
     sessions: createSessionRows(sql),
     clients: createClientRows(sql),
+    policy: createPolicyRows(sql, policyCache),
+    narrowings: createNarrowingRows(sql),
     keys: createKeyRows(sql),
     tokens: createTokenRows(sql),
     revocations: createRevocationRows(sql, (batch) => afterCommit(() => onRevoked(batch))),

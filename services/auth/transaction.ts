@@ -5,6 +5,7 @@ import type { Importance } from './records/importance.js';
 import type { KeyRows } from './records/keys.js';
 import type { LoginNetworkRows } from './records/login-networks.js';
 import type { PasswordResetRows } from './records/password-resets.js';
+import type { NarrowingRows, Policy, PolicyRows } from './records/policy.js';
 import type { RevocationRows } from './records/revocations.js';
 import type { SecurityEventRows, SecurityStreamRows } from './records/security-events.js';
 import type { RefreshTokenRow, SessionRows } from './records/sessions.js';
@@ -13,13 +14,15 @@ import type { UserCredentials, UserRows } from './records/users.js';
 
 /**
  * One transaction, read committed. To prevent deadlocks, all transactions lock rows in one order: administrators,
- * user, session, refresh token, client, signing key, revocation log.
+ * user, session, refresh token, client, policy, signing key, revocation log.
  */
 export interface AuthTransaction {
   readonly users: UserRows;
   readonly passwordResets: PasswordResetRows;
   readonly sessions: SessionRows;
   readonly clients: ClientRows;
+  readonly policy: PolicyRows;
+  readonly narrowings: NarrowingRows;
   readonly keys: KeyRows;
   readonly tokens: TokenRows;
   readonly revocations: RevocationRows;
@@ -75,6 +78,14 @@ export interface AuthStore {
       find(clientId: string, place?: ReadPlace): Promise<Client | undefined>;
     };
     readonly passwordResets: Pick<PasswordResetRows, 'find'>;
+    readonly policy: {
+      /**
+       * The policy at this moment; it may be replaced before it is used.
+       *
+       * @param place - `unknown` by default
+       */
+      current(place?: ReadPlace): Promise<Policy>;
+    };
     readonly sessions: {
       /** @param caller - see {@link TransactionPlace.caller} */
       findRefreshToken(hash: Buffer, caller?: string): Promise<RefreshTokenRow | undefined>;

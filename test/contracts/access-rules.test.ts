@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { protoMetadata as clientMetadata } from '../../proto/gen/auth/v1/client_service.js';
 import { protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
+import { protoMetadata as policyMetadata } from '../../proto/gen/auth/v1/policy_service.js';
 import { protoMetadata as securityMetadata } from '../../proto/gen/auth/v1/security_service.js';
 import { protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import { protoMetadata as inventoryMetadata } from '../../proto/gen/inventory/v1/inventory_service.js';
@@ -11,7 +12,8 @@ import type { Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 import { Caller } from '../../proto/gen/portcullis/access/v1/access.js';
 import { protoMetadata as revocationMetadata } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { audienceOfScope, scopesOfRoles } from '../../services/auth/accounts/roles.js';
-import { ROLES } from '../../services/auth/records/users.js';
+import { OWN_SERVICE } from '../../services/auth/policy/document.js';
+import { DEMO_POLICY, DEMO_ROLES } from '../services/auth/demo-policy.js';
 import type { DeclaredRule } from '../support/descriptor-image.js';
 import { ownMethods, ownServices, pathOf, ruleOf } from '../support/descriptor-image.js';
 
@@ -31,6 +33,7 @@ const METADATA = {
   'auth.v1.AuthService': authMetadata,
   'auth.v1.ClientService': clientMetadata,
   'auth.v1.KeyService': keyMetadata,
+  'auth.v1.PolicyService': policyMetadata,
   'auth.v1.SecurityService': securityMetadata,
   'auth.v1.UserService': userMetadata,
   'inventory.v1.InventoryService': inventoryMetadata,
@@ -80,17 +83,33 @@ describe('access rules', () => {
     for (const method of ownMethods) {
       const rule = ruleOf(method);
       if (rule?.public !== false) continue;
-      const audiences = rule.scopes.map(audienceOfScope);
+      const audiences = rule.scopes.map((scope) => audienceOfScope(DEMO_POLICY, scope));
       expect(audiences, pathOf(method)).to.include(audienceOf(method.parent.typeName));
     }
   });
 
   it('require only scopes and roles that exist', () => {
-    const known = [...scopesOfRoles(ROLES), ...SERVICE_SCOPES];
+    const known = [...scopesOfRoles(DEMO_POLICY, DEMO_ROLES), ...SERVICE_SCOPES];
     for (const method of ownMethods) {
       const rule = ruleOf(method);
       expect(known, pathOf(method)).to.include.members([...(rule?.scopes ?? [])]);
-      expect(ROLES, pathOf(method)).to.include.members([...(rule?.roles ?? [])]);
+      expect(DEMO_ROLES, pathOf(method)).to.include.members([...(rule?.roles ?? [])]);
+    }
+  });
+
+  it('of auth require exactly the scopes of the built-in service', () => {
+    const ofAuth = ownMethods.filter((method) => audienceOf(method.parent.typeName) === 'auth');
+    const required = new Set(ofAuth.flatMap((method) => ruleOf(method)?.scopes ?? []));
+    expect([...required].sort()).to.deep.equal(OWN_SERVICE.scopes);
+  });
+
+  it('of the demo’s services require exactly the scopes of its policy', () => {
+    for (const { audience, scopes } of DEMO_POLICY.services) {
+      const required = ownMethods
+        .filter((method) => audienceOf(method.parent.typeName) === audience)
+        .flatMap((method) => ruleOf(method)?.scopes ?? [])
+        .filter((scope) => audienceOfScope(DEMO_POLICY, scope) === audience);
+      expect([...new Set(required)].sort(), audience).to.deep.equal(scopes);
     }
   });
 

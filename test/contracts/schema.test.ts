@@ -13,6 +13,9 @@ const REPEATABLE_VERBS =
 
 /** Methods with one bounded response instead of pages: a sync, a receipt, and a review. */
 const UNPAGED = [
+  // The differences of two policies, whose size is bounded.
+  '/auth.v1.PolicyService/ApplyPolicy',
+  '/auth.v1.PolicyService/RegisterService',
   '/auth.v1.SecurityService/ReviewSecurity',
   '/portcullis.revocation.v1.RevocationService/Sync',
   '/portcullis.revocation.v1.RevocationService/Revoke',

@@ -1,15 +1,21 @@
-/** The users and clients of the bootstrap file: created when absent, never changed. */
+/** The policy, users and clients of the bootstrap file: created when absent, never changed. */
 
 import { randomUUID } from 'node:crypto';
 import type { NewCredential } from '../clients/credentials.js';
 import { storedCredential } from '../clients/stored-credentials.js';
-import type { Role } from '../records/users.js';
+import { withBuiltIns } from '../policy/document.js';
+import type { PolicyDocument } from '../records/policy.js';
 import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
 import { skeletonOf } from './usernames.js';
 
+/** A user of the bootstrap file cannot be created, because the policy lacks a role of the user. */
+export class UnknownRoleError extends Error {}
+
 /** The content of the bootstrap file, with its secrets in plain text. */
 export interface Bootstrap {
+  /** The services and roles beside the built-in ones; undefined when the file has no policy. */
+  readonly policy?: PolicyDocument | undefined;
   readonly users: readonly BootstrapUser[];
   readonly clients: readonly BootstrapClient[];
 }
@@ -17,7 +23,7 @@ export interface Bootstrap {
 interface BootstrapUser {
   readonly username: string;
   readonly password: string;
-  readonly roles: readonly Role[];
+  readonly roles: readonly string[];
 }
 
 /** It has either a public key or a secret. */
@@ -34,6 +40,8 @@ interface BootstrapClient {
 
 /** What {@link applyBootstrap} has done. */
 interface BootstrapResult {
+  /** Whether the policy of the file replaced the built-in one. */
+  readonly policy: boolean;
   /** Number of created users. */
   readonly users: number;
   /** Number of created clients. */
@@ -49,17 +57,35 @@ interface BootstrapDeps {
 
 const BY_BOOTSTRAP = { actor: 'bootstrap', reason: 'named in the bootstrap file', network: '' } as const;
 
-/** Creates the users and clients that do not exist. Several replicas may do so at the same time. */
+/**
+ * Replaces the policy unless it was changed before, and creates the users and clients that do not exist. Several replicas
+ * may do so at the same time.
+ *
+ * @throws UnknownRoleError
+ */
 export async function applyBootstrap(bootstrap: Bootstrap, deps: BootstrapDeps): Promise<BootstrapResult> {
+  const policy = bootstrap.policy !== undefined && (await replacePolicy(deps, bootstrap.policy));
   let clients = 0;
   for (const client of bootstrap.clients) if (await createWhenAbsent(deps, client)) clients += 1;
   const outcomes: (readonly [username: string, outcome: UserOutcome])[] = [];
   for (const user of bootstrap.users) outcomes.push([user.username, await createUserWhenAbsent(deps, user)]);
   return {
+    policy,
     users: outcomes.filter(([, outcome]) => outcome === 'CREATED').length,
     clients,
     lookAlikes: outcomes.filter(([, outcome]) => outcome === 'LOOKS_ALIKE').map(([username]) => username),
   };
+}
+
+async function replacePolicy({ store }: BootstrapDeps, given: PolicyDocument): Promise<boolean> {
+  return await store.transaction(async (tx) => {
+    if ((await tx.policy.lock()).changed) return false;
+    const document = withBuiltIns(given);
+    await tx.policy.replace(document);
+    const details = { changes: ['policy of the bootstrap file'], count: 1 };
+    await tx.events.record({ ...BY_BOOTSTRAP, type: 'policy-changed', subject: {}, details });
+    return true;
+  });
 }
 
 async function createWhenAbsent(
@@ -97,6 +123,10 @@ async function createUserWhenAbsent(
   if (await store.transaction((tx) => tx.users.hasName(username))) return 'EXISTS';
   const passwordHash = await passwords.hash(password);
   const user = await store.transaction(async (tx) => {
+    const { scopesOfRole } = await tx.policy.current();
+    const unknown = roles.filter((role) => !scopesOfRole.has(role));
+    if (unknown.length > 0)
+      throw new UnknownRoleError(`${username} has roles that are not in the policy: ${unknown.join(', ')}`);
     const userId = randomUUID();
     const nameSkeleton = skeletonOf(username);
     const inserted = await tx.users.insert({ userId, username, nameSkeleton, passwordHash, roles });

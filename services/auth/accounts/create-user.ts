@@ -7,7 +7,7 @@ import { AuthError } from '../errors.js';
 import type { User } from '../records/users.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
 import { type Passwords, passwordFault } from './passwords.js';
-import { parseRoles } from './roles.js';
+import { parseRoles, requireKnownRoles } from './roles.js';
 import { parseUsername, skeletonOf, USERNAME_RULE } from './usernames.js';
 
 /** An administrator's request to create a user. */
@@ -38,6 +38,7 @@ export async function createUser(deps: CreateUserDeps, request: NewUser): Promis
   const idempotent = { subject: request.actor, method: 'CreateUser', requestId, payload };
   return await deps.store.transaction((tx) =>
     tx.once(idempotent, async () => {
+      requireKnownRoles(await tx.policy.current(), request.roles);
       const nameSkeleton = skeletonOf(username);
       const user = await tx.users.insert({
         userId: randomUUID(),

@@ -3,6 +3,7 @@
 import type { Subject } from '../records/security-events.js';
 import type { AuthTransaction } from '../transaction.js';
 import { createReset, type IssuedReset, type ResetPasswordDeps } from './reset-password.js';
+import { ADMIN_ROLE } from './roles.js';
 import { parseUsername } from './usernames.js';
 
 /** A user who is an administrator now, and the token with which the user sets a password. */
@@ -41,8 +42,8 @@ async function makeAdmin(tx: AuthTransaction, userId: string): Promise<void> {
     await tx.events.record({ ...BY_OPERATOR, type: 'account-enabled', subject, details: {} });
   }
   const former = user?.roles ?? [];
-  if (former.includes('admin')) return;
-  const roles = [...former, 'admin' as const].sort();
+  if (former.includes(ADMIN_ROLE)) return;
+  const roles = [...former, ADMIN_ROLE].sort();
   await tx.users.setRoles(userId, roles);
   await tx.events.record({ ...BY_OPERATOR, type: 'token-claims-change', subject, details: { roles } });
 }

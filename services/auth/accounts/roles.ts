@@ -1,59 +1,52 @@
-/** The scopes that each role grants, and the services that scopes reach. */
+/** What roles grant under the policy in force. */
 
 import { invalidField } from '@portcullis/guard/errors';
-import { LIST_LENGTH_MAX, parseWords, requireKnownWords } from '../../common/validation/words.js';
-import { ROLES, type Role } from '../records/users.js';
+import { LIST_LENGTH_MAX, requireKnownWords, WORD_LENGTH_MAX } from '../../common/validation/words.js';
+import type { Policy } from '../records/policy.js';
 
 /** The audience of this service; every user may reach it. */
 export const OWN_AUDIENCE = 'auth';
 
-const CUSTOMER_SCOPES = [
-  'auth.self',
-  'inventory.read',
-  'inventory.reserve',
-  'payment.read',
-  'payment.pay',
-] as const;
-
-const SCOPES_OF_ROLE: Readonly<Record<Role, readonly string[]>> = {
-  customer: CUSTOMER_SCOPES,
-  operator: [...CUSTOMER_SCOPES, 'inventory.manage', 'payment.manage'],
-  security: ['auth.self', 'auth.revoke', 'auth.security.read', 'auth.users.read'],
-  admin: [
-    'auth.self',
-    'auth.users.read',
-    'auth.users.write',
-    'auth.clients.write',
-    'auth.keys.write',
-    'auth.revoke',
-    'auth.security.read',
-  ],
-};
-
-/** Whether the text is a role. */
-export function isRole(text: string): text is Role {
-  return ROLES.some((role) => role === text);
-}
+/** The role that administers this service: the access rules of its methods name it. */
+export const ADMIN_ROLE = 'admin';
 
 /**
- * The roles of a request, without duplicates and sorted.
+ * The roles of a request, without duplicates and sorted. Whether they exist is known only inside a transaction
+ * ({@link requireKnownRoles}).
  *
  * @throws ServiceError FIELD_INVALID
  */
-export function parseRoles(texts: readonly string[]): readonly Role[] {
+export function parseRoles(texts: readonly string[]): readonly string[] {
   if (texts.length > LIST_LENGTH_MAX) {
     throw invalidField('roles', `must have at most ${LIST_LENGTH_MAX} members`);
   }
-  const roles = texts.map((text, index) => {
-    if (!isRole(text)) throw invalidField(`roles[${index}]`, `must be one of ${ROLES.join(', ')}`);
-    return text;
-  });
-  return [...new Set(roles)].sort();
+  for (const [index, text] of texts.entries()) {
+    if (text.length === 0 || text.length > WORD_LENGTH_MAX) {
+      throw invalidField(`roles[${index}]`, `must have 1 to ${WORD_LENGTH_MAX} characters`);
+    }
+  }
+  return [...new Set(texts)].sort();
+}
+
+/**
+ * Requires that the policy has every role.
+ *
+ * @param fieldOf - the field of the request that holds the role at this place
+ * @throws ServiceError FIELD_INVALID that names the roles there are
+ */
+export function requireKnownRoles(
+  { scopesOfRole }: Policy,
+  roles: readonly string[],
+  fieldOf = (index: number): string => `roles[${index}]`,
+): void {
+  const unknown = roles.findIndex((role) => !scopesOfRole.has(role));
+  if (unknown >= 0)
+    throw invalidField(fieldOf(unknown), `must be one of ${[...scopesOfRole.keys()].join(', ')}`);
 }
 
 /** Every scope that one of the roles grants, without duplicates and sorted. */
-export function scopesOfRoles(roles: readonly Role[]): readonly string[] {
-  return [...new Set(roles.flatMap((role) => SCOPES_OF_ROLE[role]))].sort();
+export function scopesOfRoles({ scopesOfRole }: Policy, roles: readonly string[]): readonly string[] {
+  return [...new Set(roles.flatMap((role) => scopesOfRole.get(role) ?? []))].sort();
 }
 
 /**
@@ -61,56 +54,61 @@ export function scopesOfRoles(roles: readonly Role[]): readonly string[] {
  * audiences, and at least one. Otherwise a narrowed token would do by its roles what its scopes no longer allow.
  */
 export function rolesWithin(
+  policy: Policy,
   roles: Iterable<string>,
   { scopes, audiences }: { readonly scopes: readonly string[]; readonly audiences: readonly string[] },
-): readonly Role[] {
-  return [...roles].filter(isRole).filter((role) => {
-    const needed = SCOPES_OF_ROLE[role].filter((scope) => audiences.includes(audienceOfScope(scope)));
+): readonly string[] {
+  return [...roles].filter((role) => {
+    const granted = policy.scopesOfRole.get(role) ?? [];
+    const needed = granted.filter((scope) => audiences.includes(audienceOfScope(policy, scope)));
     return needed.length > 0 && needed.every((scope) => scopes.includes(scope));
   });
 }
 
 /** Whether a role grants the scope. */
-export function isScopeOfRole(scope: string): boolean {
-  return SCOPES_OF_ALL_ROLES.has(scope);
+function isScopeOfRole({ roles }: Policy, scope: string): boolean {
+  return roles.some(({ scopes }) => scopes.includes(scope));
 }
 
 /** Whether the scopes of a role reach the service. */
-export function isAudienceOfRole(audience: string): boolean {
-  return AUDIENCES_OF_ALL_ROLES.has(audience);
+function isAudienceOfRole(policy: Policy, audience: string): boolean {
+  const scopes = policy.roles.flatMap((role) => role.scopes);
+  return audiencesOfScopes(policy, scopes).includes(audience);
 }
 
 /**
- * The scopes that a user asks for, each once.
+ * Requires that roles grant the scopes and reach the audiences that a user asks for.
  *
- * @throws ServiceError FIELD_INVALID for a scope that no role grants
+ * @throws ServiceError FIELD_INVALID
  */
-export function parseUserScopes(scopes: readonly string[]): readonly string[] {
-  const words = parseWords('scopes', scopes);
-  requireKnownWords('scopes', words, { kind: 'scope of users', isKnown: isScopeOfRole });
-  return words;
+export function requireUserRights(
+  policy: Policy,
+  { scopes, audiences }: { readonly scopes: readonly string[]; readonly audiences: readonly string[] },
+): void {
+  const isKnownAudience = (audience: string) => isAudienceOfRole(policy, audience);
+  requireKnownWords('audiences', audiences, { kind: 'audience of users', isKnown: isKnownAudience });
+  const isKnown = (scope: string) => isScopeOfRole(policy, scope);
+  requireKnownWords('scopes', scopes, { kind: 'scope of users', isKnown });
 }
 
-/**
- * The audiences that a user asks for, each once.
- *
- * @throws ServiceError FIELD_INVALID for an audience that no role reaches
- */
-export function parseUserAudiences(audiences: readonly string[]): readonly string[] {
-  const words = parseWords('audiences', audiences);
-  requireKnownWords('audiences', words, { kind: 'audience of users', isKnown: isAudienceOfRole });
-  return words;
+/** The service that a scope belongs to: the one that has registered it, and else the one that its first segment names. */
+export function audienceOfScope(policy: Pick<Policy, 'audienceOfScope'>, scope: string): string {
+  return policy.audienceOfScope.get(scope) ?? firstSegment(scope);
 }
 
-/** The service that a scope belongs to: its first segment. */
-export function audienceOfScope(scope: string): string {
+function firstSegment(scope: string): string {
   return scope.split('.', 1)[0] ?? '';
 }
 
 /** The services that a user with these scopes may reach. */
-export function audiencesOfScopes(scopes: readonly string[]): readonly string[] {
-  return [...new Set([OWN_AUDIENCE, ...scopes.map(audienceOfScope)])].sort();
+export function audiencesOfScopes(policy: Policy, scopes: readonly string[]): readonly string[] {
+  return [...new Set([OWN_AUDIENCE, ...scopes.map((scope) => audienceOfScope(policy, scope))])].sort();
 }
 
-const SCOPES_OF_ALL_ROLES: ReadonlySet<string> = new Set(scopesOfRoles(ROLES));
-const AUDIENCES_OF_ALL_ROLES: ReadonlySet<string> = new Set(audiencesOfScopes([...SCOPES_OF_ALL_ROLES]));
+/**
+ * Whether the client serves the audience: the policy names it for the service, or names no client and it has the same name.
+ */
+export function isServedBy({ services }: Policy, audience: string, clientId: string): boolean {
+  const clientIds = services.find((service) => service.audience === audience)?.clientIds ?? [];
+  return clientIds.length === 0 ? audience === clientId : clientIds.includes(clientId);
+}

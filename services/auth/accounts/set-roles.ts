@@ -1,6 +1,6 @@
 /** SetUserRoles: replaces a user's roles. */
 
-import { audiencesOfScopes, parseRoles, scopesOfRoles } from './roles.js';
+import { ADMIN_ROLE, audiencesOfScopes, parseRoles, requireKnownRoles, scopesOfRoles } from './roles.js';
 import { type ChangedUser, changeUser, type UserChangeDeps, type UserRequest } from './user-change.js';
 
 /**
@@ -18,9 +18,11 @@ export async function setRoles(
     method: 'SetUserRoles',
     reason,
     payload: [roles],
-    endsAdmin: !roles.includes('admin'),
+    endsAdmin: !roles.includes(ADMIN_ROLE),
     apply: async (tx, userId, generation) => {
-      const scopes = scopesOfRoles(roles);
+      const policy = await tx.policy.current();
+      requireKnownRoles(policy, request.roles);
+      const scopes = scopesOfRoles(policy, roles);
       await tx.users.setRoles(userId, roles);
       await tx.events.record({
         type: 'token-claims-change',
@@ -34,7 +36,7 @@ export async function setRoles(
         from: generation - 1n,
         to: generation,
         scopes,
-        audiences: audiencesOfScopes(scopes),
+        audiences: audiencesOfScopes(policy, scopes),
       });
     },
   });

@@ -3,13 +3,13 @@
 import type { Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import type { PageRequest } from '../records/page.js';
-import type { Role, User, UserCredentials, UserRows, UserState } from '../records/users.js';
+import type { User, UserCredentials, UserRows, UserState } from '../records/users.js';
 import { foldUsername } from './usernames.js';
 
 interface UserRow {
   readonly user_id: string;
   readonly username: string;
-  readonly roles: Role[];
+  readonly roles: string[];
   readonly create_time: Date;
   readonly disabled: boolean;
 }
@@ -105,7 +105,7 @@ async function insertUser(
   return { userId, username, roles, createTime: row.create_time, disabled: false };
 }
 
-async function insertRoles(sql: Sql, userId: string, roles: readonly Role[]): Promise<void> {
+async function insertRoles(sql: Sql, userId: string, roles: readonly string[]): Promise<void> {
   await sql.query('INSERT INTO user_roles (user_id, role) SELECT $1, unnest($2::text[])', [userId, roles]);
 }
 
@@ -149,7 +149,7 @@ async function lockShared(sql: Sql, userId: string): Promise<UserState | undefin
   const [row] = rows;
   if (row === undefined) return undefined;
   // A separate statement: the snapshot of one that waited for the lock was taken before the wait, with the old roles.
-  const roles = await sql.query<{ role: Role }>(
+  const roles = await sql.query<{ role: string }>(
     'SELECT role FROM user_roles WHERE user_id = $1 ORDER BY role',
     [userId],
   );

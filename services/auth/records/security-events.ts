@@ -1,7 +1,6 @@
 /** Security events: the closed list of types with their details, and their rows inside a transaction. */
 
 import type { ServiceReport } from './service-reports.js';
-import type { Role } from './users.js';
 
 /** Who initiated what an event describes (CAEP `initiating_entity`). */
 export type Initiator = 'admin' | 'user' | 'system';
@@ -18,7 +17,7 @@ interface EventDetails {
     readonly value?: string;
   };
   'credential-change': { readonly credential: 'password'; readonly change: 'update' };
-  'token-claims-change': { readonly roles: readonly Role[] };
+  'token-claims-change': { readonly roles: readonly string[] };
   // OpenID RISC 1.0.
   'account-disabled': Nothing;
   'account-enabled': Nothing;
@@ -26,7 +25,7 @@ interface EventDetails {
   'recovery-activated': Nothing;
   // Types of this project, which neither profile names.
   'account-unlocked': Nothing;
-  'account-created': { readonly roles: readonly Role[] };
+  'account-created': { readonly roles: readonly string[] };
   'login-failed': { readonly what: 'login' | 'change of password' };
   'login-limited': { readonly what: 'login' | 'change of password' };
   'token-refreshed': Nothing;
@@ -48,6 +47,8 @@ interface EventDetails {
     readonly credential: 'public-key' | 'secret';
     readonly revoked: boolean;
   };
+  /** What was added and removed, one text each, and how many in all; long lists are cut. */
+  'policy-changed': { readonly changes: readonly string[]; readonly count: number };
   'key-encryption-key-replaced': { readonly keys: number };
   // By how many seconds a time was missed.
   'client-authentication-failed': { readonly fault: string; readonly seconds?: number };

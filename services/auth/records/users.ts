@@ -2,16 +2,11 @@
 
 import type { PageRequest } from './page.js';
 
-export const ROLES = ['customer', 'operator', 'security', 'admin'] as const;
-
-/** A user's role; it determines the scopes that the user may have. */
-export type Role = (typeof ROLES)[number];
-
 /** A user, as administrators see it. */
 export interface User {
   readonly userId: string;
   readonly username: string;
-  readonly roles: readonly Role[];
+  readonly roles: readonly string[];
   readonly createTime: Date;
   /** A disabled user may not log in. */
   readonly disabled: boolean;
@@ -31,7 +26,7 @@ export interface UserState {
   readonly userId: string;
   readonly generation: bigint;
   readonly passwordVersion: bigint;
-  readonly roles: readonly Role[];
+  readonly roles: readonly string[];
   readonly disabled: boolean;
 }
 
@@ -43,7 +38,7 @@ export interface UserRows {
     username: string;
     nameSkeleton: string;
     passwordHash: string;
-    roles: readonly Role[];
+    roles: readonly string[];
   }): Promise<User | undefined>;
   find(userId: string): Promise<User | undefined>;
   list(page: PageRequest): Promise<{ users: User[]; nextPageToken: string }>;
@@ -75,7 +70,7 @@ export interface UserRows {
   /** Sets the password; false when there is no such user, or the user is disabled. The caller has locked the row. */
   setPassword(userId: string, passwordHash: string): Promise<boolean>;
   /** Replaces the user's roles. The caller has locked the user's row. */
-  setRoles(userId: string, roles: readonly Role[]): Promise<void>;
+  setRoles(userId: string, roles: readonly string[]): Promise<void>;
   /** Disables or enables; false when there is no such user. Locks the user's row. */
   setDisabled(userId: string, disabled: boolean): Promise<boolean>;
   /**

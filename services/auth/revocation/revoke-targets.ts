@@ -7,6 +7,7 @@ import { AuthError } from '../errors.js';
 import { revokeKey } from '../keys/revoke-key.js';
 import type { ClientRows } from '../records/clients.js';
 import type { KeyRows } from '../records/keys.js';
+import type { PolicyRows } from '../records/policy.js';
 import type { Revocation, RevocationRows, TimedRevocation } from '../records/revocations.js';
 import type { NewSecurityEvent, SecurityEventRows, Subject } from '../records/security-events.js';
 import type { Session, SessionEnd, SessionRows } from '../records/sessions.js';
@@ -64,6 +65,7 @@ export interface RevocationTransaction {
     'endAllOfUser' | 'lockEach' | 'existing' | 'endEach' | 'match' | 'countMatching'
   >;
   readonly clients: Pick<ClientRows, 'raiseGeneration'>;
+  readonly policy: Pick<PolicyRows, 'current'>;
   readonly keys: Pick<KeyRows, 'lockCreation' | 'retire' | 'promoteNext'>;
   readonly revocations: RevocationRows;
   readonly events: SecurityEventRows;

@@ -5,10 +5,10 @@ import type { Clock } from '@portcullis/guard/clock';
 import { invalidField } from '@portcullis/guard/errors';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { networkOf } from '@portcullis/guard/networks';
-import { isRole } from '../accounts/roles.js';
+import { requireKnownRoles } from '../accounts/roles.js';
 import { AuthError } from '../errors.js';
+import type { PolicyRows } from '../records/policy.js';
 import type { MatchedSession, SessionFilter, SessionRows } from '../records/sessions.js';
-import { ROLES } from '../records/users.js';
 import { createTurns } from './turns.js';
 
 /** How many matching sessions are returned at once. */
@@ -23,7 +23,10 @@ const WAITING_SEARCHES_PER_CALLER_MAX = 20;
 export interface SessionSearchDeps {
   readonly store: {
     transaction<T>(
-      work: (tx: { readonly sessions: Pick<SessionRows, 'match' | 'countMatching'> }) => Promise<T>,
+      work: (tx: {
+        readonly sessions: Pick<SessionRows, 'match' | 'countMatching'>;
+        readonly policy: Pick<PolicyRows, 'current'>;
+      }) => Promise<T>,
     ): Promise<T>;
   };
   readonly clock: Clock;
@@ -68,11 +71,15 @@ export function createSessionSearch({ store, clock }: SessionSearchDeps): Sessio
   });
   const step = async <T>(
     { actor, signal }: SearchCaller,
+    { role }: SessionFilter,
     work: (sessions: Pick<SessionRows, 'match' | 'countMatching'>) => Promise<T>,
   ): Promise<T> => {
     const endTurn = await turns.take(actor, signal);
     try {
-      return await store.transaction((tx) => work(tx.sessions));
+      return await store.transaction(async (tx) => {
+        if (role !== undefined) requireKnownRoles(await tx.policy.current(), [role], () => 'filter.role');
+        return await work(tx.sessions);
+      });
     } finally {
       endTurn();
     }
@@ -85,7 +92,7 @@ export function createSessionSearch({ store, clock }: SessionSearchDeps): Sessio
     let after: string | undefined;
     do {
       const page = { after, limit };
-      const { sessions, next } = await step(caller, (rows) => rows.match(filter, page));
+      const { sessions, next } = await step(caller, filter, (rows) => rows.match(filter, page));
       if (sessions.length > 0) yield sessions;
       after = next;
     } while (after !== undefined);
@@ -98,7 +105,7 @@ export function createSessionSearch({ store, clock }: SessionSearchDeps): Sessio
       let after: string | undefined;
       do {
         const from = after;
-        const { count, next } = await step(caller, (rows) => rows.countMatching(filter, from));
+        const { count, next } = await step(caller, filter, (rows) => rows.countMatching(filter, from));
         sessionCount += count;
         after = next;
       } while (after !== undefined);
@@ -113,8 +120,8 @@ export function createSessionSearch({ store, clock }: SessionSearchDeps): Sessio
 }
 
 /**
- * Checks a filter. A condition that no session can meet is rejected, because a revocation that ends nothing looks like
- * one that had nothing to end. So is a filter that every session meets: that is what OpenEpoch is for.
+ * Checks a filter, apart from its role. A condition that no session can meet is rejected, because a revocation that ends
+ * nothing looks like one that had nothing to end. So is a filter that every session meets: that is what OpenEpoch is for.
  *
  * @returns the filter with the network as events have it
  * @throws ServiceError FIELD_INVALID
@@ -123,10 +130,7 @@ function checkFilter(filter: SessionFilter, { wallMs }: Clock): SessionFilter {
   if (Object.values(filter).every((condition) => condition === undefined)) {
     throw invalidField('filter', 'must have a condition');
   }
-  const { role, loggedInBeforeTime, network } = filter;
-  if (role !== undefined && !isRole(role)) {
-    throw invalidField('filter.role', `must be one of ${ROLES.join(', ')}`);
-  }
+  const { loggedInBeforeTime, network } = filter;
   if (loggedInBeforeTime !== undefined) checkTime(loggedInBeforeTime, wallMs());
   return { ...filter, network: network === undefined ? undefined : checkNetwork(network) };
 }

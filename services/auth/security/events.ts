@@ -50,6 +50,7 @@ const TYPES: Readonly<Record<SecurityEventType, { readonly profile: string; read
   'client-deleted': { profile: OWN },
   'client-credential-added': { profile: OWN },
   'client-credential-removed': { profile: OWN },
+  'policy-changed': { profile: OWN },
   'key-encryption-key-replaced': { profile: OWN },
   'client-authentication-failed': { profile: OWN },
   'calls-refused': { profile: OWN, isRoutine: true },

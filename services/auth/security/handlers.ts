@@ -82,6 +82,7 @@ const TYPES: Readonly<Record<SecurityEventType, TypeMessage>> = {
   'client-deleted': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_DELETED,
   'client-credential-added': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_ADDED,
   'client-credential-removed': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED,
+  'policy-changed': TypeMessage.SECURITY_EVENT_TYPE_POLICY_CHANGED,
   'key-encryption-key-replaced': TypeMessage.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED,
   'client-authentication-failed': TypeMessage.SECURITY_EVENT_TYPE_CLIENT_AUTHENTICATION_FAILED,
   'calls-refused': TypeMessage.SECURITY_EVENT_TYPE_CALLS_REFUSED,

@@ -57,7 +57,7 @@ export function checkPasswords({
   users,
   settings: { bootstrapUsers },
 }: ReviewFacts): readonly ReviewFinding[] {
-  return users.flatMap(({ username, roles, hasFirstPassword, isGuessable }) => [
+  return users.flatMap(({ username, isPrivileged, hasFirstPassword, isGuessable }) => [
     ...found(isGuessable, 'PASSWORD_GUESSABLE', 'critical', {
       subject: username,
       fact: `${username} has one of the passwords that attackers try first`,
@@ -66,7 +66,7 @@ export function checkPasswords({
     ...found(
       hasFirstPassword && bootstrapUsers.includes(username),
       'PASSWORD_FROM_BOOTSTRAP',
-      roles.some((role) => role !== 'customer') ? 'weak' : 'note',
+      isPrivileged ? 'weak' : 'note',
       {
         subject: username,
         fact: `${username} still has the password from the bootstrap file`,

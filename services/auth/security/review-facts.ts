@@ -4,7 +4,6 @@ import type { Clock } from '@portcullis/guard/clock';
 import { checkPublicKey, type PublicKeySource } from '@portcullis/guard/keys';
 import { LRUCache } from 'lru-cache';
 import type { Passwords } from '../accounts/passwords.js';
-import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';
 import type { Instances } from '../revocation/instances.js';
 import type { KeyFacts, ReviewFacts, ReviewSettings } from './review-findings.js';
@@ -29,7 +28,8 @@ interface StoredPassword {
   readonly username: string;
   readonly passwordHash: string;
   readonly passwordVersion: bigint;
-  readonly roles: readonly Role[];
+  /** A role of the user grants more of auth than the user's own affairs. */
+  readonly isPrivileged: boolean;
 }
 
 /** The part of a key's facts that the check of public keys finds. */
@@ -49,7 +49,7 @@ export interface ReviewStore {
       readonly hasSecret: boolean;
     }[]
   >;
-  /** The enabled users with these names, and at most `privileged` users with more roles than customer. */
+  /** The enabled users with these names, and at most `privileged` users that are privileged. */
   users(which: { names: readonly string[]; privileged: number }): Promise<readonly StoredPassword[]>;
   /** The names of the enabled administrators: all if there are fewer than two, else two of them. */
   admins(): Promise<readonly string[]>;
@@ -88,12 +88,11 @@ export function createReviewFacts(deps: ReviewFactsDeps): () => Promise<ReviewFa
     const stored = await store.users({ names, privileged: TRIED_USERS_MAX });
     const users: ReviewFacts['users'][number][] = [];
     for (const user of stored) {
-      const isPrivileged = user.roles.some((role) => role !== 'customer');
       users.push({
         username: user.username,
-        roles: user.roles,
+        isPrivileged: user.isPrivileged,
         hasFirstPassword: user.passwordVersion === 1n,
-        isGuessable: isPrivileged && (await isGuessable(user)),
+        isGuessable: user.isPrivileged && (await isGuessable(user)),
       });
     }
     return users;

@@ -2,7 +2,6 @@
 
 import type { SigningAlgorithm } from '../keys/new-keys.js';
 import type { KeyPurpose, KeyState } from '../records/keys.js';
-import type { Role } from '../records/users.js';
 import type { ListedInstance } from '../revocation/instance-records.js';
 import type { ThrottleLimits } from './throttle.js';
 
@@ -78,7 +77,8 @@ export interface ReviewFacts {
   readonly clients: readonly { readonly clientId: string; readonly proof: KeyFacts | 'secret' | 'none' }[];
   readonly users: readonly {
     readonly username: string;
-    readonly roles: readonly Role[];
+    /** A role of the user grants more of auth than the user's own affairs. */
+    readonly isPrivileged: boolean;
     /** The password was never changed. */
     readonly hasFirstPassword: boolean;
     /** The password is among those that attackers try first. */

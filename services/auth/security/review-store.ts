@@ -2,7 +2,6 @@
 
 import type { Database } from '../../common/database/database.js';
 import type { KeyPurpose, KeyState } from '../records/keys.js';
-import type { Role } from '../records/users.js';
 import { REPORT_KEPT_HOURS } from './events.js';
 import type { ReviewStore } from './review-facts.js';
 
@@ -11,6 +10,10 @@ const REVIEW_ROWS_MAX = 500;
 
 /** Oldest report that the review reads, in minutes. */
 const REVIEW_REPORT_MINUTES = 10;
+
+/** A condition on a row of user_roles: the role grants more of auth than a user's own affairs. */
+const IS_PRIVILEGED = `role IN (
+  SELECT role FROM role_scopes JOIN service_scopes USING (scope) WHERE audience = 'auth' AND scope <> 'auth.self')`;
 
 /** Creates the reader of this database. */
 export function createReviewStore(database: Database): ReviewStore {
@@ -60,13 +63,13 @@ export function createReviewStore(database: Database): ReviewStore {
         username: string;
         password_hash: string;
         password_version: bigint;
-        roles: Role[];
+        privileged: boolean;
       }>(
         `SELECT user_id, username, password_hash, password_version,
-                ARRAY(SELECT role FROM user_roles r WHERE r.user_id = u.user_id ORDER BY role) AS roles
+                user_id IN (SELECT user_id FROM user_roles WHERE ${IS_PRIVILEGED}) AS privileged
          FROM users u
          WHERE disable_time IS NULL AND (username = ANY($1) OR user_id IN (
-           SELECT user_id FROM user_roles WHERE role <> 'customer' ORDER BY user_id LIMIT $2))
+           SELECT user_id FROM user_roles WHERE ${IS_PRIVILEGED} ORDER BY user_id LIMIT $2))
          ORDER BY username LIMIT $3`,
         [names, privileged, REVIEW_ROWS_MAX],
       );
@@ -75,7 +78,7 @@ export function createReviewStore(database: Database): ReviewStore {
         username: row.username,
         passwordHash: row.password_hash,
         passwordVersion: row.password_version,
-        roles: row.roles,
+        isPrivileged: row.privileged,
       }));
     },
     admins: async () => {

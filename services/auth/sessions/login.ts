@@ -2,15 +2,18 @@
 
 import { randomUUID } from 'node:crypto';
 import { invalidField, type ServiceError } from '@portcullis/guard/errors';
+import { CLAIM_LIST_LENGTH_MAX } from '@portcullis/guard/limits';
 import { networkOfPeer } from '@portcullis/guard/networks';
+import { parseWords } from '../../common/validation/words.js';
 import type { Passwords } from '../accounts/passwords.js';
-import { audiencesOfScopes, parseUserAudiences, parseUserScopes, scopesOfRoles } from '../accounts/roles.js';
+import { audiencesOfScopes, requireUserRights, scopesOfRoles } from '../accounts/roles.js';
 import { parseUsername } from '../accounts/usernames.js';
 import { DIRECT_CLIENT } from '../clients/client-ids.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
+import type { Policy } from '../records/policy.js';
 import type { Session } from '../records/sessions.js';
-import type { Role, UserCredentials, UserState } from '../records/users.js';
+import type { UserCredentials, UserState } from '../records/users.js';
 import type { Attempt, Throttle } from '../security/throttle.js';
 import type { Tokens } from '../tokens/tokens.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
@@ -24,6 +27,9 @@ export const SESSION_SECONDS_MAX = 30 * 24 * 3600;
 
 /** Maximum length of a device's name, in characters. */
 const DEVICE_NAME_CHARACTERS_MAX = 100;
+
+/** Maximum length of the scopes of one token, and of its audiences, in characters: a token must stay below 8192. */
+const GRANT_CHARACTERS_MAX = 2048;
 
 /**
  * Whether a login binds its session to the client certificate of the connection: never, when there is a certificate,
@@ -115,10 +121,12 @@ async function openSessionWith(
   deps: LoginDeps,
   { request, username, wanted, attempt, network, importance }: CountedLogin,
 ): Promise<LoginResult | { readonly failedUserId: string | undefined }> {
+  const place = { importance, caller: `login ${network}` };
+  if (wanted.scopes.length + wanted.audiences.length > 0) {
+    requireUserRights(await deps.store.reads.policy.current(place), wanted);
+  }
   const credentials =
-    username === undefined
-      ? undefined
-      : await deps.store.reads.users.credentialsByName(username, { importance, caller: `login ${network}` });
+    username === undefined ? undefined : await deps.store.reads.users.credentialsByName(username, place);
   const { networkKey } = attempt;
   const caller = deps.turns.callerOf(attempt, network);
   const matches = await deps.passwords.verify(
@@ -144,8 +152,8 @@ interface WantedSession {
 
 function parseWanted({ loginBinding }: LoginDeps, request: LoginRequest): WantedSession {
   return {
-    audiences: parseUserAudiences(request.audiences),
-    scopes: parseUserScopes(request.scopes),
+    audiences: parseWords('audiences', request.audiences),
+    scopes: parseWords('scopes', request.scopes),
     deviceName: parseDeviceName(request.deviceName),
     certificateThumbprint: bindingThumbprint(loginBinding, request.certificateThumbprint),
   };
@@ -189,13 +197,14 @@ async function openSessionFor(
       const changed =
         user?.generation !== credentials.generation || user.passwordVersion !== credentials.passwordVersion;
       if (changed || user.disabled) return undefined;
-      const [client, now] = await Promise.all([
+      const [client, policy, now] = await Promise.all([
         tx.clients.lockShared(DIRECT_CLIENT),
+        tx.policy.current(),
         tx.databaseTime(),
         networkKey && tx.loginNetworks.remember({ key: networkKey, userId: user.userId }),
       ]);
       if (client === undefined || client.disabled) return undefined;
-      return await openSession(deps, tx, { user, client, now, network, wanted });
+      return await openSession(deps, tx, { user, client, policy, now, network, wanted });
     },
     { caller: credentials.userId },
   );
@@ -204,7 +213,14 @@ async function openSessionFor(
 async function openSession(
   deps: LoginDeps,
   tx: AuthTransaction,
-  login: { user: UserState; client: Client; now: Date; network: string; wanted: WantedSession },
+  login: {
+    user: UserState;
+    client: Client;
+    policy: Policy;
+    now: Date;
+    network: string;
+    wanted: WantedSession;
+  },
 ): Promise<LoginResult> {
   const { user, now, network } = login;
   const session = newSession(login);
@@ -221,11 +237,13 @@ async function openSession(
 function newSession({
   user,
   client,
+  policy,
   now,
   wanted,
 }: {
   user: UserState;
   client: Client;
+  policy: Policy;
   now: Date;
   wanted: WantedSession;
 }): Session {
@@ -236,7 +254,7 @@ function newSession({
     generation: user.generation,
     clientGeneration: client.generation,
     deviceName: wanted.deviceName,
-    ...grantOf(user.roles, wanted),
+    ...grantOf(policy, user.roles, wanted),
     amr: ['pwd'],
     certificateThumbprint: wanted.certificateThumbprint,
     createTime: now,
@@ -248,11 +266,12 @@ function newSession({
 
 /** The requested audiences and scopes that the roles grant; all that the roles grant when none are requested. */
 function grantOf(
-  roles: readonly Role[],
+  policy: Policy,
+  roles: readonly string[],
   wanted: { readonly audiences: readonly string[]; readonly scopes: readonly string[] },
 ): { audiences: readonly string[]; scopes: readonly string[] } {
-  const granted = scopesOfRoles(roles);
-  const reachable = audiencesOfScopes(granted);
+  const granted = scopesOfRoles(policy, roles);
+  const reachable = audiencesOfScopes(policy, granted);
   const scopes =
     wanted.scopes.length === 0 ? granted : granted.filter((scope) => wanted.scopes.includes(scope));
   const audiences =
@@ -264,7 +283,15 @@ function grantOf(
   if (scopes.length === 0) {
     throw invalidField('scopes', 'must name a scope that the roles of the user grant');
   }
+  requireFitting('audiences', audiences);
+  requireFitting('scopes', scopes);
   return { audiences, scopes };
+}
+
+/** Services reject tokens that are too long, so a user whose roles grant more has to choose. Throws FIELD_INVALID. */
+function requireFitting(field: string, words: readonly string[]): void {
+  if (words.length <= CLAIM_LIST_LENGTH_MAX && words.join(' ').length <= GRANT_CHARACTERS_MAX) return;
+  throw invalidField(field, 'must name a part: the roles of the user grant more than fits into a token');
 }
 
 async function recordLogin(

@@ -187,7 +187,12 @@ async function lockForRefresh(
   // A peer without the session's certificate does not use up the token: otherwise a thief could end the session.
   const bound = session.certificateThumbprint;
   if (bound !== undefined && bound !== certificateThumbprint) return undefined;
-  const [client, now] = await Promise.all([tx.clients.lockShared(session.clientId), tx.databaseTime()]);
+  // The policy is only locked here, in its turn; minting reads it.
+  const [client, , now] = await Promise.all([
+    tx.clients.lockShared(session.clientId),
+    tx.policy.current(),
+    tx.databaseTime(),
+  ]);
   // A session that began before its user or client was revoked gets no token of the present generation.
   if (session.generation !== user.generation || session.clientGeneration !== client?.generation) {
     return undefined;

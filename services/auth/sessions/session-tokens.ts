@@ -14,26 +14,27 @@ export interface TokenPair {
 }
 
 /**
- * Mints an access token for a session whose user, session and client rows are locked. The user's roles may have been
- * reduced since the login, so the token gets only those of the session's scopes that the roles still grant, and only the
- * roles of which it has all scopes.
+ * Mints an access token for a session whose user, session and client rows are locked. The user's roles, and what they grant,
+ * may have been reduced since the login, so the token gets only those of the session's scopes that the roles still grant,
+ * and only the roles of which it has all scopes.
  */
-export function mintSessionToken(
+export async function mintSessionToken(
   tokens: Tokens,
   tx: AuthTransaction,
   session: Session,
   user: UserState,
 ): Promise<MintedToken> {
-  const granted = scopesOfRoles(user.roles);
-  const reachable = audiencesOfScopes(granted);
+  const policy = await tx.policy.current();
+  const granted = scopesOfRoles(policy, user.roles);
+  const reachable = audiencesOfScopes(policy, granted);
   const audiences = session.audiences.filter((audience) => reachable.includes(audience));
   const scopes = session.scopes.filter((scope) => granted.includes(scope));
-  return tokens.mint(tx, {
+  return await tokens.mint(tx, {
     subject: user.userId,
     clientId: session.clientId,
     audiences,
     scopes,
-    roles: rolesWithin(user.roles, { scopes, audiences }),
+    roles: rolesWithin(policy, user.roles, { scopes, audiences }),
     clients: [[session.clientId, session.clientGeneration]],
     session: { ...session, authTime: session.createTime },
     notAfter: session.expireTime,

@@ -3,10 +3,11 @@
 import type { ServiceError } from '@portcullis/guard/errors';
 import { ACTOR_CHAIN_LENGTH_MAX, TOKEN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { parseWords } from '../../common/validation/words.js';
-import { audienceOfScope, OWN_AUDIENCE, rolesWithin } from '../accounts/roles.js';
+import { audienceOfScope, isServedBy, OWN_AUDIENCE, rolesWithin } from '../accounts/roles.js';
 import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
+import type { Policy } from '../records/policy.js';
 import type { AuthTransaction } from '../transaction.js';
 import { type IntrospectDeps, type Introspection, identify, introspect, turnOf } from './introspect.js';
 import { requireKnownRights } from './known-words.js';
@@ -68,20 +69,30 @@ async function exchangeToken(deps: ExchangeDeps, request: ExchangeRequest): Prom
     const caller = await verify(callerToken, OWN_AUDIENCE);
     if (caller === undefined) throw callerRevoked();
     const { clientId } = caller;
-    const own = await verify(subjectToken, clientId);
+    const own = await verify(subjectToken, undefined);
     // Users and sessions are locked before clients, everywhere, so the subject comes first.
-    const [subject, isCallerLive, client] = await Promise.all([
-      foreign === undefined ? ownSubject(tx, own) : foreignSubject(tx, foreign, clientId),
+    const [subject, isCallerLive, client, policy] = await Promise.all([
+      foreign === undefined ? ownSubject(tx, own) : foreignSubject(tx, foreign),
       isLive(tx, caller),
       tx.clients.lockShared(clientId),
+      tx.policy.current(),
     ]);
-    if (subject === undefined) throw subjectTokenInvalid();
+    // A service may use only tokens that it was called with. Others would let it act at services that it does not serve.
+    const isForCaller = subject?.audiences.some((served) => isServedBy(policy, served, clientId)) === true;
+    if (subject === undefined || !isForCaller) throw subjectTokenInvalid();
     // A live caller's client is neither disabled nor of another generation: it is in the token's own chain.
     if (!isCallerLive || client === undefined) throw callerRevoked();
     // Otherwise a token that works on one machine alone could be turned into one that works on any.
     const mustBind = subject.certificateThumbprint !== undefined;
     const certificateThumbprint = certificateBindingOf(client, request.certificateThumbprint, mustBind);
-    return await mintDelegated(deps, tx, { subject, client, audience, scopes, certificateThumbprint });
+    return await mintDelegated(deps, tx, {
+      subject,
+      client,
+      policy,
+      audience,
+      scopes,
+      certificateThumbprint,
+    });
   }, turnOf(request.callerId));
 }
 
@@ -92,6 +103,7 @@ type Subject = Pick<
   | 'sessionId'
   | 'scopes'
   | 'roles'
+  | 'audiences'
   | 'clients'
   | 'actors'
   | 'ancestors'
@@ -119,9 +131,8 @@ async function ownSubject(
 async function foreignSubject(
   tx: AuthTransaction,
   token: ForeignToken | 'INVALID',
-  clientId: string,
 ): Promise<Subject | undefined> {
-  if (token === 'INVALID' || token.kind !== 'USER' || !token.audiences.includes(clientId)) return undefined;
+  if (token === 'INVALID' || token.kind !== 'USER') return undefined;
   const [isRevoked, now] = await Promise.all([tx.tokens.foreignRevoked(token), tx.databaseTime()]);
   if (isRevoked || token.expiresAtSeconds * 1000 <= now.getTime()) return undefined;
   const { issuer, subject, sessionId, tokenId, issuedAtSeconds, revocable } = token;
@@ -140,6 +151,7 @@ interface Delegation {
   readonly subject: Subject;
   /** The service that is going to act. */
   readonly client: Client;
+  readonly policy: Policy;
   readonly audience: string;
   readonly scopes: readonly string[];
   readonly certificateThumbprint: string | undefined;
@@ -150,7 +162,7 @@ async function mintDelegated(
   tx: AuthTransaction,
   delegation: Delegation,
 ): Promise<MintedToken> {
-  const { subject, client, audience, certificateThumbprint } = delegation;
+  const { subject, client, policy, audience, certificateThumbprint } = delegation;
   await requireKnownRights(tx, { scopes: delegation.scopes, audiences: [audience] }, 'audience');
   requireAudience(delegation);
   const scopes = narrowScopes(delegation);
@@ -162,7 +174,7 @@ async function mintDelegated(
     clientId: client.clientId,
     audiences: [audience],
     scopes,
-    roles: rolesWithin(subject.roles, { scopes, audiences: [audience] }),
+    roles: rolesWithin(policy, subject.roles, { scopes, audiences: [audience] }),
     clients: [...subject.clients, [client.clientId, client.generation]],
     session: session ? { ...session, authTime: session.createTime } : undefined,
     origin: subject.origin,
@@ -190,7 +202,13 @@ function requireAudience({ subject, client, audience }: Delegation): void {
  * the subject token's scopes for the audience alone: scopes of other services are passed on only on request, by a client
  * that knows that the chain continues.
  */
-function narrowScopes({ subject, client, audience, scopes: requested }: Delegation): readonly string[] {
+function narrowScopes({
+  subject,
+  client,
+  policy,
+  audience,
+  scopes: requested,
+}: Delegation): readonly string[] {
   const mayHave = (scope: string): boolean => client.exchangeScopes?.includes(scope) ?? true;
   for (const scope of requested) {
     if (!subject.scopes.has(scope)) {
@@ -201,7 +219,9 @@ function narrowScopes({ subject, client, audience, scopes: requested }: Delegati
     }
   }
   if (requested.length > 0) return requested;
-  const scopes = [...subject.scopes].filter((scope) => audienceOfScope(scope) === audience && mayHave(scope));
+  const scopes = [...subject.scopes].filter(
+    (scope) => audienceOfScope(policy, scope) === audience && mayHave(scope),
+  );
   if (scopes.length === 0) {
     throw new AuthError(
       'SCOPE_MISSING',

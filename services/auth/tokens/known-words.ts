@@ -1,12 +1,10 @@
 /** Which scopes and audiences exist, for requests of clients. */
 
 import { requireKnownWords } from '../../common/validation/words.js';
-import { isAudienceOfRole, isScopeOfRole } from '../accounts/roles.js';
 import type { AuthTransaction } from '../transaction.js';
 
 /**
- * Requires that every requested scope and audience exists: a role grants or reaches it, or a client's configuration
- * names it. The caller has authenticated, so the error reveals nothing to strangers.
+ * Requires that every requested scope and audience exists: the policy has it, or a client's configuration names it. The caller has authenticated, so the error reveals nothing to strangers.
  *
  * @param audienceField - the name of the field that holds the audiences
  * @throws ServiceError FIELD_INVALID with the unknown words
@@ -16,8 +14,11 @@ export async function requireKnownRights(
   requested: { readonly scopes: readonly string[]; readonly audiences: readonly string[] },
   audienceField = 'audiences',
 ): Promise<void> {
-  const scopes = requested.scopes.filter((scope) => !isScopeOfRole(scope));
-  const audiences = requested.audiences.filter((audience) => !isAudienceOfRole(audience));
+  const policy = await tx.policy.current();
+  const scopes = requested.scopes.filter((scope) => !policy.audienceOfScope.has(scope));
+  const audiences = requested.audiences.filter(
+    (audience) => !policy.services.some((service) => service.audience === audience),
+  );
   if (scopes.length === 0 && audiences.length === 0) return;
   const known = await tx.clients.knownWords({ scopes, audiences });
   requireKnownWords(audienceField, audiences, {

@@ -8,6 +8,11 @@ export const WORD_LENGTH_MAX = 100;
 
 const WORD = /^[a-z0-9][a-z0-9._-]*$/;
 
+/** Whether a text can be a scope, an audience or a role. */
+export function isWord(text: string): boolean {
+  return text.length <= WORD_LENGTH_MAX && WORD.test(text);
+}
+
 /**
  * The words of a list, each once.
  *
@@ -18,7 +23,7 @@ export function parseWords(field: string, words: readonly string[]): readonly st
     throw invalidField(field, `must have at most ${LIST_LENGTH_MAX} members`);
   }
   for (const [index, word] of words.entries()) {
-    if (word.length > WORD_LENGTH_MAX || !WORD.test(word)) {
+    if (!isWord(word)) {
       const description = 'must be lower-case letters, digits, dots, underscores and hyphens';
       throw invalidField(`${field}[${index}]`, description);
     }

@@ -9,6 +9,7 @@ import { createRevocationStore } from '../../../services/auth/revocation/store.j
 import { createAuthStore } from '../../../services/auth/store.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
+import { installDemoPolicy } from '../../services/auth/demo-policy.js';
 import { freshDatabase } from '../../support/postgres.js';
 import type { AuthStoreUnderTest } from './store-under-test.js';
 
@@ -21,6 +22,7 @@ export async function openPostgres(): Promise<AuthStoreUnderTest> {
     log: createLog({ service: 'test', level: 'silent' }),
   });
   await database.ready(AbortSignal.timeout(45_000));
+  await installDemoPolicy(database);
   const passedOn: LogBatch[] = [];
   const store = createAuthStore({ database, onRevoked: (batch) => passedOn.push(batch) });
   return {

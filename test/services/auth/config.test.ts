@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { infinityPem, pemOf, weakKeys } from '../../../proofs/attack/weak-keys.js';
 import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
+import { OWN_SERVICE } from '../../../services/auth/policy/document.js';
 import { ConfigurationError } from '../../../services/common/config/env.js';
 import { makeFolder, type TestFolder } from '../../support/folders.js';
 
@@ -151,7 +152,7 @@ describe('the configuration of auth', () => {
     const secret = 'hunter2';
     const contents = {
       users: [
-        { username: 'a b', password: secret, roles: ['root'] },
+        { username: 'a b', password: secret, roles: ['Root'] },
         { username: 'alice', password: 'long enough', roles: [], extra: 1 },
       ],
       clients: [
@@ -184,6 +185,38 @@ describe('the configuration of auth', () => {
     expect(faultsOf({ ...GOOD, PORTCULLIS_BOOTSTRAP_FILE: fileOf('{') })).to.deep.equal([
       'PORTCULLIS_BOOTSTRAP_FILE',
     ]);
+  });
+
+  it('reads the policy of the bootstrap file, and completes it with what is built in', () => {
+    const greeter = { audience: 'greeter', scopes: ['greeter.hello'] };
+    const policy = {
+      services: [greeter],
+      roles: [{ role: 'guest', scopes: ['auth.self', 'greeter.hello'] }],
+    };
+    const users = [{ username: 'alice', password: 'long enough', roles: ['guest', 'admin'] }];
+    const parsed = parseBootstrap(JSON.stringify({ policy, users }));
+    if ('faults' in parsed) throw new Error(parsed.faults.join('\n'));
+    expect(parsed.policy?.services).to.deep.equal([
+      { ...greeter, description: '', clientIds: [] },
+      OWN_SERVICE,
+    ]);
+    expect(parsed.policy?.roles.map(({ role }) => role)).to.deep.equal(['guest', 'admin', 'security']);
+  });
+
+  it('reports the faults of the policy, and roles of users that it lacks', () => {
+    const service = { audience: 'greeter', scopes: ['greeter.hello', 'auth.revoke'] };
+    const user = { username: 'alice', password: 'long enough', roles: ['guest', 'security'] };
+    const faultsIn = (contents: object) => {
+      const parsed = parseBootstrap(JSON.stringify(contents));
+      return 'faults' in parsed ? parsed.faults : [];
+    };
+    expect(faultsIn({ policy: { services: [service], roles: [] } })).to.deep.equal([
+      'has a fault at policy: services[0].scopes[1] must not be auth or begin with auth., which is reserved',
+    ]);
+    expect(faultsIn({ policy: { services: [], roles: [] }, users: [user] })).to.deep.equal([
+      'has a fault at users.0.roles.0: must be one of admin, security',
+    ]);
+    expect(faultsIn({ policy: { services: [], roles: [], more: 1 } })).to.have.length(1);
   });
 
   it('rejects client keys that are weak, private or of an unsupported type', function () {

@@ -18,6 +18,7 @@ import { createLog } from '../../../services/common/host/log.js';
 import { codeOf, codeOrOk, serviceErrorOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
 import { until } from '../../support/waiting.js';
+import { installDemoPolicy } from './demo-policy.js';
 import { MIGRATIONS } from './revocation/revocation-support.js';
 
 const PASSWORD = 'correct horse battery';
@@ -54,6 +55,7 @@ describe('the work of auth', () => {
     closer.add('database', database.close);
     parts = createParts(config, { database, log, closer, onRevoked: () => {} });
     await database.ready(AbortSignal.timeout(45_000));
+    await installDemoPolicy(database);
     await parts.keys.open();
     await parts.secrets.open();
   });
@@ -136,6 +138,8 @@ describe('the work of auth', () => {
         keySetVersion: Buffer.alloc(0),
         seen: [],
         fences: [],
+        heldTo: 0n,
+        heldDigest: Buffer.alloc(0),
       };
       expect(await parts.revocations.sync(question)).to.include({ pull: true });
       const pulled: string[] = [];

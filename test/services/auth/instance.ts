@@ -22,8 +22,13 @@ import { createKeys, type Keys } from '../../../services/auth/keys/keys.js';
 import type { SigningAlgorithm } from '../../../services/auth/keys/new-keys.js';
 import { createPublicKeys, type PublicKeys } from '../../../services/auth/keys/published-keys.js';
 import { readPublishedKeys } from '../../../services/auth/keys/store.js';
+import { createNarrowings, type Narrowings } from '../../../services/auth/policy/narrowings.js';
+import {
+  createPolicyAdministration,
+  type PolicyAdministration,
+} from '../../../services/auth/policy/policy-administration.js';
 import type { LogBatch } from '../../../services/auth/records/revocations.js';
-import type { Role, User } from '../../../services/auth/records/users.js';
+import type { User } from '../../../services/auth/records/users.js';
 import { createEpochs, type Epochs } from '../../../services/auth/revocation/epochs.js';
 import { createFenceStore } from '../../../services/auth/revocation/fence-store.js';
 import { createFences } from '../../../services/auth/revocation/fences.js';
@@ -61,6 +66,7 @@ import { createTokens, type Tokens } from '../../../services/auth/tokens/tokens.
 import type { AuthStore } from '../../../services/auth/transaction.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
+import { installDemoPolicy } from './demo-policy.js';
 import { migratedDatabase } from './migrated-database.js';
 
 export const ISSUER = 'https://auth.example';
@@ -82,6 +88,8 @@ export interface AuthInstance {
   readonly tokens: Tokens;
   readonly users: Users;
   readonly clients: Clients;
+  readonly policy: PolicyAdministration;
+  readonly narrowings: Narrowings;
   readonly sessions: Sessions;
   readonly accountChanges: AccountChanges;
   /** The throttle of the logins. */
@@ -127,6 +135,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
   const migrations = new URL('../../../services/auth/migrations/', import.meta.url);
   const database = openDatabase({ url, migrations, log });
   await database.ready(AbortSignal.timeout(45_000));
+  await installDemoPolicy(database);
   const broadcast: LogBatch[] = [];
   const onRevoked = (batch: LogBatch): void => {
     broadcast.push(batch);
@@ -174,6 +183,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     log,
   });
   const exchange = createExchange({ store, tokens, foreignTokens });
+  const narrowings = createNarrowings({ store, clock });
   const instances = createInstances({ store: createInstanceStore(database), clock });
   return {
     database,
@@ -194,6 +204,8 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
+    policy: createPolicyAdministration({ store, narrowings }),
+    narrowings,
     accountChanges: createAccountChanges({
       store,
       passwords,
@@ -280,7 +292,10 @@ export interface TestUser extends User {
 }
 
 /** Creates a user with a unique name. */
-export async function addUser(auth: AuthInstance, roles: readonly Role[] = ['customer']): Promise<TestUser> {
+export async function addUser(
+  auth: AuthInstance,
+  roles: readonly string[] = ['customer'],
+): Promise<TestUser> {
   const password = `password-${randomUUID()}`;
   const username = `user-${randomUUID()}`;
   const user = await auth.users.create({ actor: 'test', username, password, roles, requestId: randomUUID() });

@@ -1,7 +1,7 @@
 /** Tests of auth as a process: its services over real sockets, and its failures to start. */
 
 import { generateKeyPairSync, type KeyObject, randomBytes, randomUUID } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Client, credentials, status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
@@ -9,6 +9,7 @@ import { expect } from 'chai';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import pg from 'pg';
 import { AuthServiceClient } from '../../../proto/gen/auth/v1/auth_service.js';
+import { PolicyChangeKind, PolicyServiceClient } from '../../../proto/gen/auth/v1/policy_service.js';
 import { UserServiceClient, UserState } from '../../../proto/gen/auth/v1/user_service.js';
 import { Caller } from '../../../proto/gen/portcullis/access/v1/access.js';
 import {
@@ -16,6 +17,7 @@ import {
   RevokeWait,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../scripts/system/calls.js';
+import { readDemoPolicy } from '../../../scripts/system/demo-policy.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { outcomeOf, refusalOf } from '../../support/outcomes.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
@@ -43,6 +45,7 @@ describe('auth main', function () {
       return { client_id: clientId, public_key_pem: publicKeyPem, audiences: ['auth'], ...rest };
     };
     const bootstrap = {
+      policy: readDemoPolicy(),
       users: [{ username: 'olga', password: PASSWORD, roles: ['customer', 'security', 'admin'] }],
       clients: [
         clientOf('payment', { scopes: ['auth.sync', 'auth.exchange'], exchange_audiences: ['inventory'] }),
@@ -89,6 +92,7 @@ describe('auth main', function () {
     let auth: AuthServiceClient;
     let users: UserServiceClient;
     let revocations: RevocationServiceClient;
+    let policies: PolicyServiceClient;
 
     before(async () => {
       running = start();
@@ -98,7 +102,8 @@ describe('auth main', function () {
       auth = new AuthServiceClient(addresses.address, insecure);
       users = new UserServiceClient(addresses.address, insecure);
       revocations = new RevocationServiceClient(addresses.address, insecure);
-      clients.push(auth, users, revocations);
+      policies = new PolicyServiceClient(addresses.address, insecure);
+      clients.push(auth, users, revocations, policies);
     });
     after(async () => {
       for (const client of clients) client.close();
@@ -252,6 +257,66 @@ describe('auth main', function () {
       const enabled = await ask(users.enableUser.bind(users), account, { token });
       expect(enabled.user?.state).to.equal(UserState.USER_STATE_ACTIVE);
       await logIn({ username, password: 'longer than enough' });
+    });
+
+    it('the policy: read, planned, applied, and a service from its descriptor set', async () => {
+      const { accessToken: token } = await logIn();
+      const { policy } = await ask(policies.getPolicy.bind(policies), {}, { token });
+      if (policy === undefined) throw new Error('there is no policy');
+      expect(policy.services.map(({ audience }) => audience)).to.deep.equal(['auth', 'inventory', 'payment']);
+      expect(policy.roles.map(({ role }) => role)).to.deep.equal([
+        'admin',
+        'customer',
+        'operator',
+        'security',
+      ]);
+      const guest = { role: 'guest', description: 'A guest', scopes: ['inventory.read'] };
+      const wanted = {
+        policy: { ...policy, roles: [...policy.roles, guest] },
+        dryRun: true,
+        requestId: '',
+        reason: '',
+      };
+      const planned = await ask(policies.applyPolicy.bind(policies), wanted, { token });
+      const added = {
+        kind: PolicyChangeKind.POLICY_CHANGE_KIND_ADDED,
+        audience: '',
+        role: 'guest',
+        clientId: '',
+      };
+      expect(planned.changes).to.deep.equal([
+        { ...added, scope: '' },
+        { ...added, scope: 'inventory.read' },
+      ]);
+      const request = { ...wanted, dryRun: false, requestId: randomUUID() };
+      const applied = await ask(policies.applyPolicy.bind(policies), request, { token });
+      expect(applied.policy?.etag).to.not.equal(policy.etag);
+      expect(applied).to.deep.include({ narrowedUsers: 0n, sequence: 0n, enforcedEverywhereBy: undefined });
+      const stale = { ...request, requestId: randomUUID() };
+      const refused = await refusalOf(ask(policies.applyPolicy.bind(policies), stale, { token }));
+      expect([refused.code, refused.reason]).to.deep.equal([status.ABORTED, 'ETAG_MISMATCH']);
+      const image = readFileSync(new URL('../../../proto/gen/image.binpb', import.meta.url));
+      const registration = {
+        audience: 'greeter',
+        description: '',
+        clientIds: [],
+        descriptorSet: image,
+        roles: [],
+        etag: '',
+        dryRun: true,
+        requestId: '',
+        reason: '',
+      };
+      const { code, violations } = await refusalOf(
+        ask(policies.registerService.bind(policies), registration, { token }),
+      );
+      expect(code).to.equal(status.INVALID_ARGUMENT);
+      expect(violations.map(({ field }) => field)).to.include('descriptor_set');
+      const customer = await logIn({ username: 'new.user', password: 'long enough' });
+      const missing = await refusalOf(
+        ask(policies.getPolicy.bind(policies), {}, { token: customer.accessToken }),
+      );
+      expect([missing.code, missing.reason]).to.deep.equal([status.PERMISSION_DENIED, 'SCOPE_MISSING']);
     });
 
     it('the end of a session by its refresh token alone, and of all other sessions', async () => {

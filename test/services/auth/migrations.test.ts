@@ -8,11 +8,14 @@ import { expect } from 'chai';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../../scripts/system/temporary-folder.js';
 import { skeletonOf } from '../../../services/auth/accounts/usernames.js';
 import { createClientRows } from '../../../services/auth/clients/store.js';
+import { OWN_ROLES, OWN_SERVICE } from '../../../services/auth/policy/document.js';
+import { readPolicy } from '../../../services/auth/policy/store.js';
 import type { StoredCredential } from '../../../services/auth/records/clients.js';
 import { createSecurityStore } from '../../../services/auth/security/store.js';
 import { type Database, openDatabase } from '../../../services/common/database/database.js';
 import { createLog } from '../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../support/postgres.js';
+import { DEMO_POLICY } from './demo-policy.js';
 
 const MIGRATIONS = fileURLToPath(new URL('../../../services/auth/migrations', import.meta.url));
 
@@ -164,5 +167,42 @@ describe('migrating auth', () => {
     );
     expect(BigInt(events.length)).to.equal(expected[0]?.count);
     await after.close();
+  });
+
+  it('keeps the services and roles of a database in use, which were in the source', async () => {
+    const before = await openAt('0021');
+    const userId = randomUUID();
+    await before.query(
+      "INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, 'olga', 'olga', 'x')",
+      [userId],
+    );
+    await before.query("INSERT INTO user_roles VALUES ($1, 'operator'), ($1, 'admin')", [userId]);
+    await before.close();
+    const after = await openAt('9999');
+    const { services, roles, changed } = await readPolicy(after, { policy: undefined });
+    await after.close();
+    expect({ services, roles, changed }).to.deep.equal({
+      services: DEMO_POLICY.services,
+      roles: DEMO_POLICY.roles,
+      changed: true,
+    });
+  });
+
+  it('gives a new database the built-in policy, and lets no user have a role that it lacks', async () => {
+    const database = await openAt('9999');
+    const { services, roles, changed } = await readPolicy(database, { policy: undefined });
+    expect(services).to.deep.equal([OWN_SERVICE]);
+    expect(roles).to.deep.equal(OWN_ROLES);
+    expect(changed).to.equal(false);
+    const userId = randomUUID();
+    await database.query(
+      "INSERT INTO users (user_id, username, name_skeleton, password_hash) VALUES ($1, 'olga', 'olga', 'x')",
+      [userId],
+    );
+    const failed = await database
+      .query("INSERT INTO user_roles VALUES ($1, 'customer')", [userId])
+      .catch((error: unknown) => error);
+    expect(failed).to.have.property('code', '23503');
+    await database.close();
   });
 });

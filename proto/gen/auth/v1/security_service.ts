@@ -108,6 +108,8 @@ export const SecurityEventType = {
    * key: how many.
    */
   SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED: 33,
+  /** SECURITY_EVENT_TYPE_POLICY_CHANGED - The policy was changed. */
+  SECURITY_EVENT_TYPE_POLICY_CHANGED: 34,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -155,6 +157,7 @@ export namespace SecurityEventType {
     typeof SecurityEventType.SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED;
   export type SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED =
     typeof SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
+  export type SECURITY_EVENT_TYPE_POLICY_CHANGED = typeof SecurityEventType.SECURITY_EVENT_TYPE_POLICY_CHANGED;
   export type UNRECOGNIZED = typeof SecurityEventType.UNRECOGNIZED;
 }
 
@@ -262,6 +265,9 @@ export function securityEventTypeFromJSON(object: any): SecurityEventType {
     case 33:
     case "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED":
       return SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED;
+    case 34:
+    case "SECURITY_EVENT_TYPE_POLICY_CHANGED":
+      return SecurityEventType.SECURITY_EVENT_TYPE_POLICY_CHANGED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -339,6 +345,8 @@ export function securityEventTypeToJSON(object: SecurityEventType): string {
       return "SECURITY_EVENT_TYPE_CLIENT_CREDENTIAL_REMOVED";
     case SecurityEventType.SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED:
       return "SECURITY_EVENT_TYPE_KEY_ENCRYPTION_KEY_REPLACED";
+    case SecurityEventType.SECURITY_EVENT_TYPE_POLICY_CHANGED:
+      return "SECURITY_EVENT_TYPE_POLICY_CHANGED";
     case SecurityEventType.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -1,9 +1,18 @@
 /** Tests of the bootstrap, against PostgreSQL. */
 
 import { expect } from 'chai';
-import { applyBootstrap, type Bootstrap } from '../../../../services/auth/accounts/bootstrap.js';
+import {
+  applyBootstrap,
+  type Bootstrap,
+  UnknownRoleError,
+} from '../../../../services/auth/accounts/bootstrap.js';
+import { createAuthStore } from '../../../../services/auth/store.js';
+import { openDatabase } from '../../../../services/common/database/database.js';
+import { createLog } from '../../../../services/common/host/log.js';
 import { codeOf } from '../../../support/outcomes.js';
 import { attemptOf, claimsOf, type FreshAuth, openAuth, openFreshAuth } from '../instance.js';
+import { migratedDatabase } from '../migrated-database.js';
+import { MIGRATIONS } from '../revocation/revocation-support.js';
 
 const BOOTSTRAP: Bootstrap = {
   users: [{ username: 'olga', password: 'first password', roles: ['admin', 'security'] }],
@@ -43,6 +52,38 @@ describe('bootstrap', () => {
     await Promise.all(replicas.map((replica) => replica.close()));
   });
 
+  it('sets the policy of a new database once, and creates no user with a role that it lacks', async () => {
+    const fresh = await migratedDatabase();
+    const log = createLog({ service: 'auth', level: 'silent' });
+    const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log });
+    await database.ready(AbortSignal.timeout(45_000));
+    const deps = {
+      store: createAuthStore({ database, onRevoked: () => undefined }),
+      passwords: auth.passwords,
+    };
+    const guest = { username: 'gina', password: 'first password', roles: ['guest'] };
+    const withRole = (role: string): Bootstrap => ({
+      policy: { services: [], roles: [{ role, description: '', scopes: ['auth.self'] }] },
+      users: [guest],
+      clients: [],
+    });
+    const unknown = await applyBootstrap({ ...withRole('visitor'), policy: undefined }, deps).catch(
+      (error: unknown) => error,
+    );
+    expect(unknown).to.be.instanceOf(UnknownRoleError);
+    expect(String(unknown)).to.contain('gina has roles that are not in the policy: guest');
+    const results = await Promise.all([
+      applyBootstrap(withRole('guest'), deps),
+      applyBootstrap(withRole('guest'), deps),
+    ]);
+    expect(results.map(({ policy }) => policy).sort()).to.deep.equal([false, true]);
+    expect((await applyBootstrap(withRole('other'), deps)).policy).to.equal(false);
+    const policy = await deps.store.reads.policy.current();
+    expect(policy.roles.map(({ role }) => role)).to.deep.equal(['admin', 'guest', 'security']);
+    await database.close();
+    await fresh.drop();
+  });
+
   it('never changes existing users and clients', async () => {
     await applyBootstrap(BOOTSTRAP, auth);
     const [user] = BOOTSTRAP.users;
@@ -52,9 +93,19 @@ describe('bootstrap', () => {
       users: [{ ...user, password: 'second password', roles: ['operator'] }],
       clients: [{ ...client, scopes: ['auth.introspect'] }],
     };
-    expect(await applyBootstrap(changed, auth)).to.deep.equal({ users: 0, clients: 0, lookAlikes: [] });
+    expect(await applyBootstrap(changed, auth)).to.deep.equal({
+      policy: false,
+      users: 0,
+      clients: 0,
+      lookAlikes: [],
+    });
     const twin = { ...changed, users: [{ ...user, username: '0lga' }] };
-    expect(await applyBootstrap(twin, auth)).to.deep.equal({ users: 0, clients: 0, lookAlikes: ['0lga'] });
+    expect(await applyBootstrap(twin, auth)).to.deep.equal({
+      policy: false,
+      users: 0,
+      clients: 0,
+      lookAlikes: ['0lga'],
+    });
     await auth.sessions.login(attemptOf('olga', 'first password'));
     expect(await codeOf(auth.sessions.login(attemptOf('olga', 'second password')))).to.equal('LOGIN_FAILED');
     const found = await auth.store.transaction((tx) => tx.clients.find('legacy'));

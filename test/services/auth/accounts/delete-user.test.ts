@@ -3,7 +3,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { applyBootstrap } from '../../../../services/auth/accounts/bootstrap.js';
-import type { Role } from '../../../../services/auth/records/users.js';
 import { codeOf, codeOrOk } from '../../../support/outcomes.js';
 import {
   type AuthInstance,
@@ -91,7 +90,7 @@ describe('administering users', () => {
         });
         expect(await codeOf(created), username).to.be.oneOf(['ALREADY_EXISTS', 'FIELD_INVALID']);
       }
-      const named = { username: user.username, password: user.password, roles: ['admin'] as Role[] };
+      const named = { username: user.username, password: user.password, roles: ['admin'] };
       const outcome = await applyBootstrap({ users: [named], clients: [] }, auth);
       expect(outcome).to.deep.include({ users: 0, lookAlikes: [] });
       expect(await codeOf(logIn(auth, user))).to.equal('LOGIN_FAILED');

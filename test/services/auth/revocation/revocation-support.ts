@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { systemClock } from '@portcullis/guard/clock';
 import { createClientRows } from '../../../../services/auth/clients/store.js';
 import { createKeyRows } from '../../../../services/auth/keys/store.js';
+import { createPolicyRows } from '../../../../services/auth/policy/store.js';
 import type { PublishedKeys } from '../../../../services/auth/records/keys.js';
 import type { LogBatch, Receipt } from '../../../../services/auth/records/revocations.js';
 import { createFenceStore } from '../../../../services/auth/revocation/fence-store.js';
@@ -31,6 +32,7 @@ import {
 } from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { type FreshDatabase, freshDatabase } from '../../../support/postgres.js';
+import { installDemoPolicy } from '../demo-policy.js';
 
 export const MIGRATIONS = new URL('../../../../services/auth/migrations/', import.meta.url);
 
@@ -71,8 +73,24 @@ export function question(over: Partial<SyncPosition> = {}): SyncPosition {
     keySetVersion: Buffer.alloc(0),
     seen: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
     ...over,
   };
+}
+
+/** The XOR of the ids of the entries after a sequence up to another one. */
+export function digestOf(
+  entries: readonly { readonly sequence: bigint; readonly entryId: Buffer }[],
+  after: bigint,
+  upTo: bigint,
+): Buffer {
+  const sum = Buffer.alloc(16);
+  for (const { sequence, entryId } of entries) {
+    if (sequence <= after || sequence > upTo) continue;
+    for (let at = 0; at < sum.length; at += 1) sum[at] = (sum[at] ?? 0) ^ (entryId[at] ?? 0);
+  }
+  return sum;
 }
 
 /** The question of an instance that has taken an answer. */
@@ -107,6 +125,7 @@ export async function openTestLog(options: SupportOptions = {}): Promise<TestLog
   const fresh = await freshDatabase();
   const database = openDatabase({ url: fresh.url, migrations: MIGRATIONS, log: quietLog, limits: LIMITS });
   await database.ready(AbortSignal.timeout(45_000));
+  await installDemoPolicy(database);
   const log = compose({ fresh, database, options });
   await log.store.setTokenSeconds(TOKEN_SECONDS);
   return log;
@@ -193,6 +212,7 @@ function accountRows(sql: Sql): Omit<RevocationTransaction, 'revocations'> {
   return {
     clients: createClientRows(sql),
     events: { record: () => Promise.resolve(), recordAll: () => Promise.resolve() },
+    policy: createPolicyRows(sql, { policy: undefined }),
     keys: createKeyRows(sql),
     users: {
       raiseGeneration: async (userId) => {

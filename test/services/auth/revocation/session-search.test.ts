@@ -9,6 +9,7 @@ import {
 } from '../../../../services/auth/revocation/session-search.js';
 import { SEARCHED_MAX } from '../../../../services/auth/sessions/search-store.js';
 import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
+import { DEMO_POLICY } from '../demo-policy.js';
 import { openTestLog, type TestLog } from './revocation-support.js';
 
 const ANY: SessionFilter = {
@@ -155,7 +156,13 @@ describe('the steps of searches', () => {
               match: () => Promise.resolve({ sessions: [], next: 'more' }),
               countMatching: () => Promise.resolve({ count: 1, next: 'more' }),
             };
-            running.push(() => void work({ sessions: rows }).then(resolve, reject));
+            running.push(
+              () =>
+                void work({ sessions: rows, policy: { current: () => Promise.resolve(DEMO_POLICY) } }).then(
+                  resolve,
+                  reject,
+                ),
+            );
           }),
       },
       clock: systemClock,

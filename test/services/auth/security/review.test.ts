@@ -69,7 +69,7 @@ const GOOD: ReviewFacts = {
     { clientId: 'direct', proof: 'none' },
     { clientId: 'payment', proof: { algorithm: 'other', rsaBits: undefined, fault: undefined } },
   ],
-  users: [{ username: 'olga', roles: ['admin'], hasFirstPassword: false, isGuessable: false }],
+  users: [{ username: 'olga', isPrivileged: true, hasFirstPassword: false, isGuessable: false }],
   admins: ['olga', 'otto'],
   instances: [
     {
@@ -194,7 +194,7 @@ describe('the review', () => {
         ['critical KEY_UNSAFE c'],
       ],
       [
-        { users: [{ username: 'olga', roles: ['admin'], hasFirstPassword: true, isGuessable: true }] },
+        { users: [{ username: 'olga', isPrivileged: true, hasFirstPassword: true, isGuessable: true }] },
         ['critical PASSWORD_GUESSABLE olga', 'weak PASSWORD_FROM_BOOTSTRAP olga'],
       ],
       [{ admins: ['olga'] }, ['note ADMIN_SINGLE olga']],
@@ -322,6 +322,7 @@ describe('the review', () => {
         {
           ...{ service: 'inventory', instance: Buffer.alloc(16, 3), epoch: Buffer.alloc(16, 9), applied: 0n },
           ...{ entryIdAtApplied: Buffer.alloc(0), keySetVersion: Buffer.alloc(0), seen: [], fences: [] },
+          ...{ heldTo: 0n, heldDigest: Buffer.alloc(0) },
         },
         systemClock.monotonicMs(),
         {

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import { scopesOfRoles } from '../../../../services/auth/accounts/roles.js';
 import type { TokenPair } from '../../../../services/auth/sessions/session-tokens.js';
+import { DEMO_POLICY } from '../demo-policy.js';
 import { addUser, claimsOf, type FreshAuth, logIn, openFreshAuth } from '../instance.js';
 
 describe('the access token of a session', () => {
@@ -34,7 +35,7 @@ describe('the access token of a session', () => {
     const rolesOf = ({ access }: { access: { token: string } }) => claimsOf(access.token)['roles'];
     const wide = await logIn(auth, user);
     const narrow = await logIn(auth, user, { scopes: ['inventory.read'] });
-    const withoutOne = await logIn(auth, user, { scopes: scopesOfRoles(['customer']) });
+    const withoutOne = await logIn(auth, user, { scopes: scopesOfRoles(DEMO_POLICY, ['customer']) });
     const elsewhere = await logIn(auth, user, { audiences: ['inventory'], scopes: ['inventory.read'] });
     expect([wide, narrow, withoutOne, elsewhere].map(rolesOf)).to.deep.equal([
       ['customer', 'operator'],

@@ -1,0 +1,128 @@
+/**
+ * Races of a change that takes a scope from a role with everything that mints tokens, on two replicas. `RACE_ROUNDS` sets the
+ * number of rounds.
+ */
+
+import { randomInt, randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '@portcullis/guard/errors';
+import { expect } from 'chai';
+import type { PolicyDocument } from '../../../../services/auth/records/policy.js';
+import { DEMO_DOCUMENT } from '../demo-policy.js';
+import {
+  type AuthInstance,
+  addClient,
+  addUser,
+  claimsOf,
+  type FreshAuth,
+  logIn,
+  newKeyEncryptionKey,
+  openAuth,
+  openFreshAuth,
+  serviceToken,
+  type TestUser,
+} from '../instance.js';
+
+const ROUNDS = Number(process.env['RACE_ROUNDS'] ?? 20);
+
+/** Period in which a round's calls begin, in milliseconds: about the time that a login hashes. */
+const START_WITHIN_MS = 60;
+
+const LOST = 'payment.pay';
+
+const WITHOUT: PolicyDocument = {
+  ...DEMO_DOCUMENT,
+  roles: DEMO_DOCUMENT.roles.map((role) => ({
+    ...role,
+    scopes: role.scopes.filter((scope) => scope !== LOST),
+  })),
+};
+
+describe(`races of a narrowed role, ${ROUNDS} rounds`, function () {
+  this.timeout(60_000 + ROUNDS * 3000);
+  const keyEncryptionKey = newKeyEncryptionKey();
+  let auth: FreshAuth;
+  let replica: AuthInstance;
+  let callerToken: string;
+  let user: TestUser;
+
+  before(async () => {
+    auth = await openFreshAuth({ keyEncryptionKey, accessTokenSeconds: 3600 });
+    replica = await openAuth(auth.url, { keyEncryptionKey, accessTokenSeconds: 3600 });
+    const inventory = await addClient(auth, { clientId: 'inventory', exchangeAudiences: ['payment'] });
+    callerToken = await serviceToken(auth, inventory);
+    user = await addUser(auth);
+  });
+  after(async () => {
+    await replica.close();
+    await auth.close();
+  });
+
+  const either = (): AuthInstance => (randomInt(2) === 0 ? auth : replica);
+  const apply = (document: PolicyDocument) =>
+    either().policy.apply({
+      actor: 'olga',
+      etag: '',
+      dryRun: false,
+      requestId: randomUUID(),
+      reason: '',
+      network: '',
+      document,
+    });
+  /** What a racing call returns; a call that lost the race, or what it asked for, returns nothing. */
+  const orNothing = async <T>(call: Promise<T>): Promise<T | undefined> => {
+    try {
+      return await call;
+    } catch (error) {
+      if (error instanceof ServiceError) return undefined;
+      throw error;
+    }
+  };
+  const soon = () => sleep(randomInt(START_WITHIN_MS));
+  const exchange = async (subjectToken: string) =>
+    await orNothing(
+      either().exchange.exchange({ callerToken, subjectToken, audience: 'payment', scopes: [] }),
+    );
+
+  it('no token with the lost scope is valid after the change has returned', async () => {
+    let raced = 0;
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const opened = await Promise.all([logIn(auth, user), logIn(auth, user)]);
+      const tokens = opened.map(({ access }) => access.token);
+      const refreshes = opened.map(async ({ refreshToken }) => {
+        await soon();
+        const pair = await orNothing(either().sessions.refresh({ refreshToken, requestId: randomUUID() }));
+        if (pair === undefined) return;
+        tokens.push(pair.access.token);
+        const exchanged = await exchange(pair.access.token);
+        if (exchanged !== undefined) tokens.push(exchanged.token);
+      });
+      const logins = [0, 1].map(async () => {
+        const pair = await orNothing(logIn(either(), user));
+        if (pair !== undefined) tokens.push(pair.access.token);
+      });
+      const exchanges = opened.map(async ({ access }) => {
+        await soon();
+        const exchanged = await exchange(access.token);
+        if (exchanged !== undefined) tokens.push(exchanged.token);
+      });
+      const change = (async () => {
+        await soon();
+        return await apply(WITHOUT);
+      })();
+      await Promise.all([...refreshes, ...logins, ...exchanges, change]);
+      const wide = tokens.filter((token) => String(claimsOf(token)['scope']).split(' ').includes(LOST));
+      raced += wide.length;
+      const active = await Promise.all(wide.map((token) => auth.exchange.introspect(token)));
+      expect(active.filter((token) => token !== undefined)).to.deep.equal([]);
+      const { rows } = await auth.database.query<{ count: bigint }>(
+        'SELECT count(*) FROM sessions WHERE end_time IS NULL AND $1 = ANY(scopes)',
+        [LOST],
+      );
+      expect(rows[0]?.count).to.equal(0n);
+      await apply(DEMO_DOCUMENT);
+    }
+    // Otherwise the test shows nothing.
+    expect(raced).to.be.greaterThan(2 * ROUNDS);
+  });
+});
