@@ -1,5 +1,5 @@
 /**
- * The door to the library's inner parts, for auth, which feeds its own list and issues tokens, and for the proofs. Not
+ * The door to the library's inner parts, for auth, which feeds its own list and issues tokens, for the proofs and for tests. Not
  * public: it changes without notice.
  */
 
@@ -36,6 +36,7 @@ export type { Admission, Admissions, Caller } from './server/admission.js';
 export { attachState } from './server/call-state.js';
 export { Enforcement } from './server/enforcement.js';
 export { methodsOfDescriptorSet, readRules } from './server/rule-sources.js';
+export { answerPull, answerSync, type LogState, nextEntry } from './testing/issuer-log.js';
 export { readClaims } from './token/claims.js';
 export { type CompactToken, parseCompactToken } from './token/compact.js';
 export { KeyRing, type VerificationKeys } from './token/key-ring.js';

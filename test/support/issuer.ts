@@ -1,15 +1,14 @@
 /** An issuer in memory, for tests of the library: real keys, real signatures, a log that answers syncs. */
 
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import type { RevocationSource } from '@portcullis/guard';
+import { answerPull, answerSync, type LogState, nextEntry } from '@portcullis/guard/internal';
 import { CompactSign, type CryptoKey, exportJWK, generateKeyPair } from 'jose';
 import {
   Broadcast,
-  Entry,
+  type Entry,
   EntryKind,
   type PullResponse,
-  type SyncRequest,
-  type SyncResponse,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 
@@ -109,16 +108,8 @@ export class TestIssuer {
 
   /** Writes an entry to the log. */
   revoke(kind: EntryKind, key: Uint8Array | string, minGeneration = 0n): Entry {
-    const entry: Entry = {
-      ...Entry.fromPartial({}),
-      entryId: randomBytes(16),
-      sequence: BigInt(this.log.length + 1),
-      kind,
-      key: Buffer.from(key),
-      minGeneration,
-      keepUntil: new Date(Date.now() + 3_665_000),
-      acknowledge: false,
-    };
+    const revoked = { kind, key: Buffer.from(key), minGeneration };
+    const entry = nextEntry(this.#state, revoked, Date.now());
     this.log.push(entry);
     return entry;
   }
@@ -143,45 +134,21 @@ export class TestIssuer {
     sync: async (request, signal) => {
       this.asked += 1;
       if (!this.answers) await hang(signal);
-      return this.#answer(request);
+      return answerSync(this.#state, request);
     },
     pull: () => this.#pull(),
   };
 
-  #answer(request: SyncRequest): SyncResponse {
-    const isOtherEpoch = Buffer.compare(request.epoch, this.epoch) !== 0;
-    const head = this.log[this.log.length - 1];
-    const keys = this.keys.map((key) => key.published);
-    const version = createHash('sha256').update(JSON.stringify(keys)).digest();
-    return {
-      epoch: this.epoch,
-      head: BigInt(this.log.length),
-      entryIdAtHead: head?.entryId ?? Buffer.alloc(0),
-      entries: isOtherEpoch ? [] : this.log.slice(Number(request.applied)),
-      pull: isOtherEpoch,
-      keySet: Buffer.compare(request.keySetVersion, version) === 0 ? undefined : { version, keys },
-      broadcastKeys: [this.broadcastKey.published],
-      horizon: new Date(0),
-      epochNumber: this.epochNumber,
-      fenceWanted: this.fenceWanted,
-      leaseLength: { seconds: 0n, nanos: this.leaseMs * 1_000_000 },
-    };
+  get #state(): LogState {
+    const { epoch, epochNumber, fenceWanted, leaseMs, log: entries } = this;
+    const keys = this.keys.map(({ published }) => published);
+    const broadcastKeys = [this.broadcastKey.published];
+    return { epoch, epochNumber, fenceWanted, leaseMs, entries, keys, broadcastKeys };
   }
 
   async *#pull(): AsyncGenerator<PullResponse> {
     if (!this.answers) throw new Error('the issuer is silent');
-    const head = this.log[this.log.length - 1];
-    yield { part: { $case: 'entries', value: { entries: [...this.log] } } };
-    yield {
-      part: {
-        $case: 'end',
-        value: {
-          epoch: this.epoch,
-          sequence: BigInt(this.log.length),
-          entryId: head?.entryId ?? Buffer.alloc(0),
-        },
-      },
-    };
+    yield* answerPull(this.#state);
   }
 }
 

@@ -7,6 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { ServerOptions } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
 import { createGuard, type Guard, ServerGuard } from '../server/guard.js';
+import type { GuardLimits } from '../server/guard-limits.js';
 import type { GuardOptions } from '../server/options.js';
 import { accessRulesOf } from '../server/rule-sources.js';
 import { Accounts } from './accounts.js';
@@ -25,7 +26,10 @@ import { type Served, type Setup, serveGuarded } from './serve.js';
 import { signingKeys } from './signing.js';
 import { TestClock } from './test-clock.js';
 
-/** The options of a guard that a test may set; issuer, clock and revocation log are those of the kit. Default log: none. */
+/**
+ * The options of a guard that a test may set; issuer, clock and revocation log are those of the kit. Defaults that differ:
+ * no log, and no limits in time, because calls do not hurry when the clock is set forward.
+ */
 export type TestGuardOptions = Omit<GuardOptions, 'issuer' | 'auth' | 'clock' | 'nats'>;
 
 /** Options of {@link createTestKit}: those of its guard, and of its issuer. */
@@ -113,6 +117,15 @@ const DEFAULT_LEASE_MS = 5000;
 /** Syncs while the clock is set forward begin when this part of the lease is left. */
 const RENEW_PART = 0.2;
 
+/** Calls take no less time when the clock is set forward, so that a limit in time would end them. */
+const NO_TIME_LIMITS: Partial<GuardLimits> = {
+  requestMs: Number.POSITIVE_INFINITY,
+  publicIdleMs: Number.POSITIVE_INFINITY,
+  responseMs: Number.POSITIVE_INFINITY,
+  connectionSetupMs: Number.POSITIVE_INFINITY,
+  firstRequestMs: Number.POSITIVE_INFINITY,
+};
+
 /** How long the guards may take to follow a change, in milliseconds; they take less than one. */
 const WAIT_MAX_MS = 5000;
 
@@ -126,7 +139,7 @@ export async function createTestKit(options: TestKitOptions): Promise<TestKit> {
   if (!(leaseMs > 0)) throw new TypeError(`expected leaseMs above 0, got ${leaseMs}`);
   const clock = new TestClock();
   const { issuer: key } = signingKeys();
-  const log = new IssuerLog({ key, leaseMs, clock });
+  const log = new IssuerLog({ key: key.published, leaseMs, clock });
   const accounts = new Accounts({ issuer, audience: options.audience, clock, key, log });
   const guards = new Map<ServerGuard, Reported>();
   const guard = await startGuard({ guards, log, clock, issuer }, guardOptions);
@@ -152,7 +165,10 @@ async function startGuard(
 ): Promise<ServerGuard> {
   const onClosed = (): void => void guards.delete(guard);
   const source = log.createSource(onClosed);
-  const guard = inner(await createGuard({ log: 'silent', ...options, issuer, clock, auth: { source } }));
+  const limits = { ...NO_TIME_LIMITS, ...options.limits };
+  const guard = inner(
+    await createGuard({ log: 'silent', ...options, limits, issuer, clock, auth: { source } }),
+  );
   guards.set(guard, { isCurrent: false });
   guard.onStateChange(() => {
     if (guards.has(guard)) guards.set(guard, { isCurrent: guard.state().current });
