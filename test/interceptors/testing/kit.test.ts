@@ -254,6 +254,8 @@ describe('the kit for tests', () => {
       expect(trace.ended).to.equal(0);
       // The difference between clocks that a guard tolerates is added.
       await kit.advance(6_500);
+      await turn();
+      expect(trace.ended).to.equal(1);
       expect(kit.guard.state().current).to.equal(true);
       expect(await ended).to.equal('TOKEN_EXPIRED');
       expect(await outcomeOf(client)).to.equal('TOKEN_EXPIRED');
