@@ -36,16 +36,19 @@ bit hasBackup, revoked; byte age;  /* T is revoked, and for how many ticks; L st
 
 /* The instance. `installed` is the key set that verifies tokens, `keys` the one that its requests name. */
 byte epoch, applied, appliedId, keys, installed, leaseAge; bit hasVictim, hasLease;
+byte held[IDS];       /* the ids of broadcast entries after `applied`, by sequence; 0 is none */
 typedef Pull { bit open; bit victim; byte epoch; byte head; byte headId };
 Pull pull;
-/* Open requests. `latest`: no response to a later request was applied. `ofList`: it describes the present list. */
+/* Open requests. `latest`: no response to a later request was applied. `ofList`: it describes the present list.
+   `digest`: the XOR of the held ids up to `heldTo`, where each id is a bit of its own. */
 typedef Request {
   bit open; bit latest; bit ofList; byte age; byte epoch; byte applied; byte appliedId; byte keys;
+  byte heldTo; byte digest;
   bit answered; byte toEpoch; byte head; byte headId; byte toKeys; bit pull; bit victim
 };
 Request q[2];
 bit newer;
-hidden byte k, flag;
+hidden byte k, flag, digest;
 
 #ifdef FOREIGN /* T is a token of another issuer: no key set and no epoch of ours ends it */
 #define VERIFIES true
@@ -90,11 +93,18 @@ inline openEpoch() {
 inline clear(i) {
   q[i].open = 0; q[i].latest = 0; q[i].ofList = 0; q[i].age = 0; q[i].epoch = 0; q[i].applied = 0; q[i].appliedId = 0;
   q[i].keys = 0; q[i].answered = 0; q[i].toEpoch = 0; q[i].head = 0; q[i].headId = 0; q[i].toKeys = 0;
-  q[i].pull = 0; q[i].victim = 0
+  q[i].pull = 0; q[i].victim = 0; q[i].heldTo = 0; q[i].digest = 0
 }
 inline ask(i) {
-  q[i].open = 1; q[i].latest = 1; q[i].ofList = 1; newer = i;
-  q[i].epoch = epoch; q[i].applied = applied; q[i].appliedId = appliedId; q[i].keys = keys
+  q[i].open = 1; q[i].latest = 1; q[i].ofList = 1;
+  q[i].epoch = epoch; q[i].applied = applied; q[i].appliedId = appliedId; q[i].keys = keys; q[i].heldTo = applied;
+  for (k : 1 .. IDS - 1) {
+    if
+    :: k == q[i].heldTo + 1 && held[k] != 0 -> q[i].heldTo = k; q[i].digest = q[i].digest ^ (1 << held[k])
+    :: else
+    fi
+  }
+  newer = i
 }
 /* The table of the issuer. After LOG_CHANGED nothing is left of the request. */
 inline answer(i, from) {
@@ -104,14 +114,25 @@ inline answer(i, from) {
   :: q[i].epoch < from.epoch -> q[i].pull = 1
   :: q[i].epoch > from.epoch || (q[i].epoch == from.epoch && q[i].applied > from.head) -> clear(i)
   :: q[i].epoch == from.epoch && q[i].applied <= from.head ->
-    q[i].victim = (from.victim > q[i].applied);
+    digest = 0;
+    for (k : 1 .. IDS - 1) {
+      if :: k > q[i].applied && k <= q[i].heldTo -> digest = digest ^ (1 << from.id[k]) :: else fi
+    }
+#ifdef WITHOUT_DIGEST
+    digest = q[i].digest;
+#endif
+    q[i].victim = (from.victim > (digest == q[i].digest -> q[i].heldTo : q[i].applied));
 #ifndef WITHOUT_ENTRY_ID
     if :: from.id[q[i].applied] != q[i].appliedId -> clear(i) :: else fi
 #endif
-  fi
+  fi;
+  q[i].heldTo = 0; q[i].digest = 0
 }
 
-inline advance(to, toId) { appliedId = (to > applied -> toId : appliedId); applied = (to > applied -> to : applied) }
+inline advance(to, toId) {
+  for (k : 1 .. IDS - 1) { held[k] = (k <= to -> 0 : held[k]) }
+  appliedId = (to > applied -> toId : appliedId); applied = (to > applied -> to : applied)
+}
 inline endPull() { pull.open = 0; pull.victim = 0; pull.epoch = 0; pull.head = 0; pull.headId = 0 }
 /* The table of the instance: a response arrives. */
 inline apply(i) {
@@ -121,7 +142,8 @@ inline apply(i) {
 #ifndef WITHOUT_EPOCH_ENDS_LEASE
     hasLease = 0; leaseAge = 0;
 #endif
-    applied = 0; appliedId = 0
+    applied = 0; appliedId = 0;
+    for (k : 1 .. IDS - 1) { held[k] = 0 }
   :: else
   fi;
   if
@@ -150,7 +172,9 @@ inline apply(i) {
 }
 inline broadcast(sent) {
   hasVictim = hasVictim || sentVictim[sent];
+  held[sentSequence[sent]] = (sentSequence[sent] > applied -> sent : 0)
 #ifdef WITHOUT_APPLIED
+  ;
   advance(sentSequence[sent], sent)
 #endif
 }

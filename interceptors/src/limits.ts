@@ -55,5 +55,11 @@ export const ID_BYTES = 16;
 /** Maximum number of acknowledgements in one sync request (`SyncRequest.seen`). */
 export const ACKNOWLEDGEMENTS_MAX = 1000;
 
+/**
+ * Maximum number of entries after its position of which an instance compares the ids with the log (`SyncRequest.held_to`).
+ * At 10,000 entries a second, this is six seconds without a sync.
+ */
+export const HELD_ENTRIES_MAX = 65_536;
+
 /** Maximum length of a signed broadcast, in bytes. */
 export const BROADCAST_BYTES_MAX = 1024 * 1024;

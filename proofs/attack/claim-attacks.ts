@@ -21,6 +21,9 @@ const NUMBER = 4711;
 /** The difference between two clocks that is tolerated, in seconds: a token may seem to come from the future. */
 const SKEW_SECONDS = 5;
 
+/** Longest time until the revocations are enforced everywhere, in milliseconds. */
+const REVOKED_WITHIN_MS = 30_000;
+
 const CLASS = 'revoked claims of another issuer in other forms';
 
 /** Members of a payload, as text: a text can have what an object cannot, such as a member twice. */
@@ -137,7 +140,10 @@ async function revokeAll({ system, olga }: Environment): Promise<void> {
     fences: [],
   };
   try {
-    const { results } = await ask(client.revoke.bind(client), request, { token: olga.accessToken });
+    const { results } = await ask(client.revoke.bind(client), request, {
+      token: olga.accessToken,
+      timeoutMs: REVOKED_WITHIN_MS,
+    });
     const [failed] = results.filter(({ errorReason }) => errorReason !== '');
     if (failed !== undefined) throw new Error(`the claims cannot be revoked: ${failed.errorMessage}`);
   } finally {

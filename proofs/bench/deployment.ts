@@ -33,6 +33,8 @@ const KEEP_SECONDS = 365;
 /** How long an instance holds an entry beyond that: half the span of a table, and until auth drops it. */
 const HELD_LONGER_SECONDS = 20;
 const SYNC_ENTRIES_MAX = 1_000;
+/** Maximum number of entries between two syncs whose ids are compared. */
+const HELD_ENTRIES_MAX = 65_536;
 const LIST_ENTRIES_MAX = 20e6;
 /** Revocations that share a transaction, and entries that share a broadcast. */
 const GROUP_MAX = 500;
@@ -65,8 +67,10 @@ interface Costs {
   readonly revokeCpuSeconds: number;
   /** Processor time of an instance for one broadcast, without its entries, in seconds. */
   readonly broadcastCpuSeconds: number;
-  /** Processor time of an instance for one entry, by broadcast and once more by a sync, in seconds. */
+  /** Processor time of an instance for one entry, in seconds. */
   readonly entryCpuSeconds: number;
+  /** The entries of this time are in a response, because their broadcasts had not arrived; in seconds. */
+  readonly unheldSeconds: number;
   readonly listBytes: number;
 }
 
@@ -115,6 +119,7 @@ function compute(context: BenchContext): Findings {
           row('auth, cores for revocations', ({ revokeCores }) => formatNumber(revokeCores)),
           row('sync waits for its read, p99 ms', ({ syncWaitP99Ms }) => formatNumber(syncWaitP99Ms)),
           row('entries between two syncs', ({ entriesPerSync }) => formatNumber(entriesPerSync)),
+          row('of these in a response', ({ listed }) => formatNumber(listed)),
           row('transactions that append/s', ({ groups }) => formatNumber(groups)),
           row('log lock busy, %', ({ lockBusy }) => formatNumber(lockBusy * 100)),
           row('revoker waits for the commit, p99 ms', ({ commitP99Ms }) => formatNumber(commitP99Ms)),
@@ -137,13 +142,13 @@ function needsOf(
   const groups = simulateGroups(revocationsPerSecond, costs.commitSeconds);
   const syncs = instances / (intervalSeconds * 0.95);
   const entriesPerSync = revocationsPerSecond * intervalSeconds;
-  const listed = Math.min(entriesPerSync, SYNC_ENTRIES_MAX);
+  const listed = Math.min(revocationsPerSecond * costs.unheldSeconds, entriesPerSync);
   const syncCpu =
     costs.syncCpuSeconds + ((costs.fullSyncCpuSeconds - costs.syncCpuSeconds) * listed) / SYNC_ENTRIES_MAX;
   const perEntry = groups.perGroup < 2 ? entryBytes.single : entryBytes.batched;
   const stops: string[] = [];
   if (entries > LIST_ENTRIES_MAX) stops.push('list bound');
-  if (entriesPerSync > SYNC_ENTRIES_MAX) stops.push('sync responses');
+  if (listed > SYNC_ENTRIES_MAX || entriesPerSync > HELD_ENTRIES_MAX) stops.push('sync responses');
   if (revocationsPerSecond * costs.revokeCpuSeconds > 1) stops.push('one auth that revokes');
   if (revocationsPerSecond >= GROUP_MAX / costs.commitSeconds) stops.push('log lock');
   return {
@@ -156,6 +161,7 @@ function needsOf(
     applyCpu: groups.perSecond * costs.broadcastCpuSeconds + revocationsPerSecond * costs.entryCpuSeconds,
     syncs,
     entriesPerSync,
+    listed,
     syncMegabytes: (syncs * listed * entryBytes.plain) / 1e6,
     syncCores: syncs * syncCpu,
     revokeCores: revocationsPerSecond * costs.revokeCpuSeconds,
@@ -248,6 +254,7 @@ function costsOf(earlier: Readonly<Record<string, unknown>>): Costs {
   const entrySeconds =
     (busy('instance_cores') - busy('idle_instance_cores') - busy('broadcasts_per_second') * VERIFY_SECONDS) /
     busy('entries_per_second');
+  const unheldSeconds = busy('lag_mean') / busy('entries_per_second');
   return {
     commitSeconds,
     readSeconds: commitSeconds,
@@ -255,6 +262,7 @@ function costsOf(earlier: Readonly<Record<string, unknown>>): Costs {
     fullSyncCpuSeconds: sync('1,000 entries behind', 350),
     revokeCpuSeconds: number(100, 'throughput', '500', 'grouped', 'cpu_us') / 1e6,
     broadcastCpuSeconds: VERIFY_SECONDS,
+    unheldSeconds: Number.isFinite(unheldSeconds) ? unheldSeconds : 0.02,
     entryCpuSeconds: Number.isFinite(entrySeconds) ? entrySeconds : 6 / 1e6,
     listBytes: number(23, 'list', '10000000', 'bytes_per_entry'),
   };

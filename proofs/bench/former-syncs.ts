@@ -59,7 +59,7 @@ function readFor(log: RevocationStore, questions: readonly SyncPosition[]): Prom
       places.length === 0 ? new Map<bigint, Buffer>() : reader.entryIdsAt(places),
       others.length === 0 ? new Map<string, EpochStanding>() : reader.standingOf(others),
     ]);
-    return { state, keys, entries, entryIds, otherEpochs: known };
+    return { state, keys, entries, entryIds, digests: new Map(), otherEpochs: known };
   });
 }
 

@@ -16,7 +16,7 @@ const PAUSE_MS_MAX = 10;
 /** 36 million revocations of sessions an hour, with the default lifetime of tokens, until the first tables are dropped. */
 const TURNOVER: Turnover = { perSecond: 10_000, keptSeconds: 365, purgeSeconds: 5, seconds: 900 };
 const TURNOVER_SHORT: Turnover = { ...TURNOVER, perSecond: 1000, keptSeconds: 65, seconds: 200 };
-const RESIDENT_MEGABYTES_MAX = 120;
+const RESIDENT_MEGABYTES_MAX = 100;
 
 export const list: Section = {
   name: 'list',

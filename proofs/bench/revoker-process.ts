@@ -99,6 +99,8 @@ async function syncUntil(port: number, signal: AbortSignal): Promise<number[]> {
     kinds: [],
     claimIds: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
   };
   while (!signal.aborted) {
     const calledMs = performance.now();

@@ -139,6 +139,8 @@ function requestAt(place: Place): SyncRequest {
     kinds: [],
     claimIds: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
     ...place,
   };
 }

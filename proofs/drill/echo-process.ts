@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { bidi, clientStream, createGuard, serverStream, signalOf, unary } from '@portcullis/guard';
+import { bidi, clientStream, createGuard, native, serverStream, signalOf, unary } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import { nowMs } from '../shared/waiting.js';
 import { ECHO, ECHO_AUDIENCE, ECHO_CLIENT, ECHO_SCHEMA, ECHO_TICK_MS } from './echo-service.js';
@@ -42,7 +42,7 @@ const guard = await createGuard({
 });
 const witnesses = new Map<string, number>();
 const server = new Server({ interceptors: [guard.interceptor] });
-guard.addService(server, ECHO, ECHO_SCHEMA, {
+const handlers = native({
   Unary: unary<Buffer, Buffer>((request) => request),
   ClientStream: clientStream<Buffer, Buffer>(async (requests) => {
     let name: string | undefined;
@@ -93,6 +93,7 @@ guard.addService(server, ECHO, ECHO_SCHEMA, {
     return Buffer.from(JSON.stringify({ fromMs, toMs: nowMs() }));
   }),
 });
+guard.addService(server, ECHO, ECHO_SCHEMA, handlers);
 await new Promise<void>((resolve, reject) => {
   server.bindAsync(variable('DRILL_LISTEN'), ServerCredentials.createInsecure(), (error) =>
     error === null ? resolve() : reject(error),

@@ -13,7 +13,8 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { ECHO_CLIENT } from './echo-service.js';
 import { type Link, openLink } from './link.js';
 
-const OPS_OFFSET = 1_000;
+/** Distance of a process's ops port from its port. */
+export const OPS_OFFSET = 1_000;
 const PORT_ATTEMPTS_MAX = 50;
 const PASSWORD_BYTES = 12;
 
@@ -62,14 +63,16 @@ export interface EnvironmentOptions {
   readonly onProgress: (progress: Progress) => void;
 }
 
-/** Another issuer, which revocations name and which issues nothing. */
+/** Another issuer. Its tokens are only exchanged, so that the drill needs no calls of its users. */
 export const OTHER_ISSUER = 'https://issuer.invalid';
+export const OTHER_ISSUER_SECRET = randomBytes(32).toString('base64url');
 
 const TRUSTED_ISSUER = {
   issuer: OTHER_ISSUER,
-  legacy_secret: randomBytes(32).toString('base64url'),
+  legacy_secret: OTHER_ISSUER_SECRET,
   types: ['JWT'],
-  scopes: {},
+  scopes: { read: 'inventory.read' },
+  revocable: ['tenant'],
 };
 
 /** Builds the environment in a temporary folder; stopping it removes the folder. */

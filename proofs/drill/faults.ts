@@ -16,6 +16,9 @@ const POLL_MS = 2;
 const FROZEN_WITHIN_MS = 1_000;
 const PULSE_MS = 200;
 const SLEEPS = 3;
+/** Several times as many entries between two syncs as a sync response lists, in calls of as many as one may have. */
+const MANY_CALLS = 4;
+const MANY_TARGETS = 1_000;
 const PULSES_MAX = 100;
 /** Longer than any fault lasts, so it never comes. */
 const NEVER_MS = 600_000;
@@ -36,6 +39,8 @@ interface Striking {
   readonly targets: readonly Target[];
   /** Revokes the next token, once; resolves as soon as any response arrives. */
   revokeOne(): Promise<void>;
+  /** Revokes tokens that were never issued. */
+  revokeOthers(count: number): Promise<void>;
 }
 
 /** A fault. */
@@ -147,6 +152,22 @@ export const FAULTS: readonly Fault[] = [
     async strike(striking) {
       const heal = setLinks(striking, 'broker', { kind: 'mute' });
       return async () => heal();
+    },
+  },
+  {
+    name: 'thousands of revocations at once',
+    mayLoseService: false,
+    lasts: [0.5, 1],
+    async strike(striking) {
+      const { environment, random, turn } = striking;
+      // Instances that receive the broadcasts need no list from auth. Every second time some must pull it.
+      const all = [...environment.links.broker.values()];
+      const muted = turn % 2 === 0 ? [] : random.shuffle(all).slice(0, Math.ceil(all.length / 2));
+      for (const link of muted) link.set({ kind: 'mute' });
+      for (let call = 0; call < MANY_CALLS; call += 1) await striking.revokeOthers(MANY_TARGETS);
+      return async () => {
+        for (const link of muted) link.set({ kind: 'pass' });
+      };
     },
   },
   {

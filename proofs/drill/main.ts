@@ -7,12 +7,14 @@ import { randomSeed, SEED_MAX } from '../shared/random.js';
 import { writeFigures } from '../shared/reporting.js';
 import { drillCheckout } from './checkout-drill.js';
 import { drillFence } from './fence-drill.js';
+import { raceFence } from './fence-races.js';
 import { drillMoney } from './money-drill.js';
 import { type DrillOptions, drillRevocation } from './revocation-drill.js';
 import { drillStock } from './stock-drill.js';
 
 const ROUNDS_DEFAULT = 16;
 const ROUNDS_MAX = 10_000;
+const RACES_MAX = 100_000_000;
 /** Tokens live for five minutes; every round uses new ones. */
 const FAULT_SECONDS_MAX = 120;
 
@@ -28,12 +30,18 @@ const DRILLS: Readonly<Record<string, (options: DrillOptions) => Promise<Figures
   checkout: drillCheckout,
   stock: drillStock,
   money: drillMoney,
-  fence: drillFence,
+  fence: (options) =>
+    options.races === undefined ? drillFence(options) : raceFence({ ...options, races: options.races }),
 };
 
 const program = new Command('npm run drill --')
   .description('Breaks a private system in every way we know, and proves that its promises hold.')
   .option('--rounds <n>', 'how often something is broken', integerBetween(1, ROUNDS_MAX), ROUNDS_DEFAULT)
+  .option(
+    '--races <n>',
+    'the drill of the fence: so many races of one transaction each, in the place of rounds',
+    integerBetween(1, RACES_MAX),
+  )
   .addOption(
     new Option('--only <drill>', 'one drill alone')
       .choices(Object.keys(DRILLS))
@@ -50,6 +58,7 @@ const program = new Command('npm run drill --')
   .parse();
 const flags = program.opts<{
   rounds: number;
+  races?: number;
   only?: string;
   faults: string;
   faultSeconds?: number;
@@ -75,6 +84,7 @@ async function main(): Promise<number> {
     console.log(`${name}: ${flags.rounds} rounds, seed ${seed}`);
     const figures = await drill({
       rounds: flags.rounds,
+      races: flags.races,
       seed,
       faults: flags.faults,
       faultSeconds: flags.faultSeconds,

@@ -1,6 +1,6 @@
 /** The participants of a round: tokens that stay good, tokens that are revoked, and how. */
 
-import { randomUUID } from 'node:crypto';
+import { createHmac, randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
@@ -10,7 +10,13 @@ import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import type { Clients } from './calls.js';
-import { type Customer, type Environment, OTHER_ISSUER, VICTIM_CLIENT } from './environment.js';
+import {
+  type Customer,
+  type Environment,
+  OTHER_ISSUER,
+  OTHER_ISSUER_SECRET,
+  VICTIM_CLIENT,
+} from './environment.js';
 import type { Player } from './load.js';
 import type { RevocationOracle } from './revocation-oracle.js';
 
@@ -76,6 +82,14 @@ export async function gatherParticipants(options: {
     serviceToken(environment, clients, `service of round ${round}`),
   ]);
   const tokenDelegate = await delegateOf(environment, clients, byToken, `delegate of ${byToken.player.name}`);
+  const tenant = `tenant ${randomUUID()}`;
+  const [tenantDelegate, otherTenantDelegate] = await Promise.all(
+    [tenant, 'another'].map((name) => {
+      const player = { token: foreignToken(name) };
+      return delegateOf(environment, clients, { player }, `delegate of a user of ${name} in round ${round}`);
+    }),
+  );
+  if (tenantDelegate === undefined || otherTenantDelegate === undefined) throw new TypeError('no delegates');
   const revocations: Revocation[] = [
     {
       name: 'token',
@@ -106,12 +120,25 @@ export async function gatherParticipants(options: {
       },
       hits: [],
     },
+    {
+      name: 'tenant',
+      target: {
+        $case: 'foreign',
+        value: {
+          issuer: OTHER_ISSUER,
+          what: { $case: 'claim', value: { claim: '/tenant', value: tenant } },
+        },
+      },
+      hits: [tenantDelegate],
+    },
   ];
   const players = [
     ...[byToken, byTokenId, bySession, byUser, byUserToo, good, alsoGood].map(({ player }) => player),
     delegate,
     tokenDelegate,
     goodDelegate,
+    tenantDelegate,
+    otherTenantDelegate,
     service,
   ];
   return {
@@ -177,6 +204,20 @@ export class Revoker {
     return true;
   }
 
+  /** Revokes tokens that were never issued, once; never rejects. */
+  async revokeOthers(count: number): Promise<void> {
+    const { revocation } = this.#clients;
+    const targets = Array.from({ length: count }, () => ({
+      target: { $case: 'tokenId', value: randomUUID() } as const,
+    }));
+    const wait = RevokeWait.REVOKE_WAIT_NONE;
+    const request = { target: undefined, reason: 'the drill', wait, targets, fences: [], dryRun: false };
+    const token = await this.token();
+    await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS }).catch(
+      () => undefined,
+    );
+  }
+
   /** Revokes the next key: the key set changes, and every token stays valid. Never rejects. */
   async revokeNextKey(): Promise<void> {
     const { auth } = this.#clients;
@@ -234,11 +275,24 @@ export async function logInAs(
   };
 }
 
+/** A token of a user of another issuer, with the longest lifetime. */
+function foreignToken(tenant: string): string {
+  const nowSeconds = Math.floor(Date.now() / 1000);
+  const claims = {
+    ...{ iss: OTHER_ISSUER, sub: 'mallory', aud: ['payment'], client_id: 'web', jti: randomUUID(), tenant },
+    ...{ sid: randomUUID(), scope: 'read', iat: nowSeconds, exp: nowSeconds + 3600 },
+  };
+  const text = [{ alg: 'HS256', typ: 'JWT' }, claims]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.');
+  return `${text}.${createHmac('sha256', OTHER_ISSUER_SECRET).update(text).digest('base64url')}`;
+}
+
 /** A token with which payment may act for a user at inventory. */
 async function delegateOf(
   { processes, system }: Environment,
   { auth }: Clients,
-  subject: LoggedIn,
+  subject: { readonly player: Pick<Player, 'token'> },
   name: string,
 ): Promise<Player> {
   const source = createServiceTokenSource({

@@ -31,6 +31,8 @@ const STARVED_MS = LEASE_MS / 2;
 /** Options of the drill. */
 export interface DrillOptions {
   readonly rounds: number;
+  /** For the drill of the fence: how many races of single transactions; rounds when undefined. */
+  readonly races: number | undefined;
   readonly seed: number;
   /** Only faults whose names contain this text. */
   readonly faults: string;

@@ -153,6 +153,7 @@ async function strike(acting: {
       if (next === undefined) return;
       if (!(await revoker.once(next))) done.push(insist(next));
     },
+    revokeOthers: (count) => revoker.revokeOthers(count),
   });
   const [min, max] = fault.lasts;
   const lastsMs = rounds.faultMs ?? leaseMs * (min + random.next() * (max - min));

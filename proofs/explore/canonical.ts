@@ -12,6 +12,7 @@ import type { World } from './world.js';
 /** Brings a state into its canonical form. */
 export function canonical(state: State, world: World): void {
   rerank(state);
+  dropWhatWasRead(state);
   dropWhatIsOver(state, world);
   if (world.keep !== undefined) unifyHorizons(state);
   if ((world.forward ?? 0) + (world.back ?? 0) + (world.sleeps ?? 0) > 0) mergeClocks(state, world);
@@ -49,6 +50,15 @@ function isRanked(questions: readonly Question[], lastRank: number): boolean {
     if (rank !== place) return false;
   }
   return isFound || lastRank === place + 1;
+}
+
+/** What the instance holds is in the request for auth alone, which reads it once. */
+function dropWhatWasRead(state: State): void {
+  const isRead = ({ answer, heldTo }: Question): boolean => answer !== undefined && heldTo > 0;
+  if (!state.questions.some(isRead)) return;
+  state.questions = state.questions.map((question) =>
+    isRead(question) ? { ...question, heldTo: 0, digest: 0 } : question,
+  );
 }
 
 function dropWhatIsOver(state: State, world: World): void {

@@ -1,11 +1,12 @@
 /** Compares what the feed does in a state with the tables of the specification. */
 
+import { ID_BYTES } from '@portcullis/guard/limits';
 import { Checker } from '../spec/checker.js';
 import { hexOf, requestStep, type Watcher, watchFeeds } from '../spec/feed-steps.js';
 import { ReferenceList } from '../spec/list.js';
 import { ReferenceInstance } from '../spec/reference.js';
 import type { StateStep } from '../spec/steps.js';
-import type { ExposedFeed, Protocol } from './protocol.js';
+import type { ExposedFeed, ExposedHeld, Protocol } from './protocol.js';
 import type { World } from './world.js';
 
 /** One of so many feeds is compared: a world has millions of states. */
@@ -60,7 +61,7 @@ function watcherOf(feed: ExposedFeed): Watcher {
 
 /** A reference instance in the state of the feed, with an empty list. */
 function referenceOf(feed: ExposedFeed): ReferenceInstance {
-  const { _lease: lease, _rises: rises, _staged: staged } = feed;
+  const { _lease: lease, _rises: rises, _staged: staged, _held: held } = feed;
   return new ReferenceInstance({
     from: {
       epoch: hexOf(feed._epoch),
@@ -77,6 +78,7 @@ function referenceOf(feed: ExposedFeed): ReferenceInstance {
       },
       hydrated: feed._hydrated,
       unacknowledged: [...feed._unacknowledged.keys()],
+      held: heldIn(held),
       staged: staged && new ReferenceList(EVERYTHING, Number.POSITIVE_INFINITY),
       endedRisesMs: rises._endedMs,
       segment: Number.isFinite(rises._lowestMs)
@@ -84,6 +86,15 @@ function referenceOf(feed: ExposedFeed): ReferenceInstance {
         : undefined,
     },
   });
+}
+
+function heldIn({ _position: position, _sequences: sequences, _ids: ids }: ExposedHeld): Map<number, string> {
+  const held = new Map<number, string>();
+  for (const [slot, sequence] of sequences.entries()) {
+    if (sequence <= position) continue;
+    held.set(sequence, hexOf(ids.subarray(slot * ID_BYTES, (slot + 1) * ID_BYTES)));
+  }
+  return held;
 }
 
 function stateOf(feed: ExposedFeed): Partial<StateStep> {
@@ -97,6 +108,8 @@ function stateOf(feed: ExposedFeed): Partial<StateStep> {
     horizon_ms: feed._horizonMs,
     lease_ms: feed._lease?.lengthMs ?? 0,
     highest: Number(feed._highestSeen),
+    held_to: Number(feed._held.heldTo),
+    held_digest: hexOf(feed._held.digest),
   };
 }
 

@@ -174,18 +174,21 @@ export class DatabaseModel {
       epochNumber: BigInt(database.epoch + 1),
       fenceWanted: 0n,
     };
-    const { entriesNeededAfter, sequencesToCompare, otherEpochs } = this.#protocol.log;
-    const after = entriesNeededAfter(logState, [question]);
+    const { entriesNeededAfter, rangesToCompare, sequencesToCompare, otherEpochs } = this.#protocol.log;
+    const wanted = {
+      after: entriesNeededAfter(logState, [question]),
+      ranges: rangesToCompare(logState, [question]),
+    };
     const places = sequencesToCompare(logState, [question]);
     const rows = this.#rowsOf(state, database, present);
     const reader = {
       state: logState,
       entriesAfter: (start: bigint) => rows.filter(({ sequence }) => sequence > start),
+      idsAfter: (start: bigint) => rows.filter(({ sequence }) => sequence > start),
     };
-    let entries: readonly LogEntry[] = [];
-    if (after !== undefined) {
-      entries = from.usesTail ? this.#readTail(state, reader, after, present) : reader.entriesAfter(after);
-    }
+    const { entries, digests } = from.usesTail
+      ? this.#readTail(state, reader, wanted, present)
+      : new this.#protocol.LogTail().read(reader, wanted);
     const entryIds = new Map<bigint, Buffer>();
     // What is remembered comes first, as in the code.
     for (const { sequence, entryId } of [...rows, ...entries]) {
@@ -199,25 +202,31 @@ export class DatabaseModel {
       else if ((database.epochRows & (1 << index)) !== 0) known.set(epoch.toString('hex'), 'OVER');
     }
     const keys = { keySet: { version: keysIdOf(database.keys + 1), keys: [] }, broadcastKeys: [] };
-    return { state: logState, keys, entries, entryIds, otherEpochs: known };
+    return { state: logState, keys, entries, entryIds, digests, otherEpochs: known };
   }
 
   #readTail(
     state: State,
-    reader: Parameters<ExposedTail['entriesAfter']>[0],
-    after: bigint,
+    reader: Parameters<ExposedTail['read']>[0],
+    wanted: Parameters<ExposedTail['read']>[1],
     present: Present,
-  ): readonly LogEntry[] {
-    const tail = new this.#protocol.LogTail();
-    const from = state.tail ?? { epoch: 0, entries: 0 };
-    tail._epoch = epochIdOf(from.epoch);
-    tail._entries = this.#entriesIn(state, from.entries, present);
-    const entries = tail.entriesAfter(reader, after);
+  ): ReturnType<ExposedTail['read']> {
+    const { LogTail, IdDigests } = this.#protocol;
+    const tail = new LogTail();
+    const known = state.tail ?? { epoch: 0, from: 0, entries: 0 };
+    tail._epoch = epochIdOf(known.epoch);
+    tail._from = BigInt(known.from);
+    tail._entries = this.#entriesIn(state, known.entries, present);
+    tail._ids = new IdDigests(tail._from);
+    tail._ids.append(tail._entries);
+    const reading = tail.read(reader, wanted);
+    if (tail._ids._length !== tail._entries.length) throw new RangeError('the tail has ids of other entries');
     state.tail = {
       epoch: epochIndexOf(tail._epoch),
+      from: Number(tail._from),
       entries: bitsOf(tail._entries.map(({ entryId }) => entryIndexOf(entryId) - 1)),
     };
-    return entries;
+    return reading;
   }
 
   /** Everything that a pull returns. */

@@ -1,9 +1,12 @@
 /** The real feed from a state, and back. */
 
 import type { Moment, RevocationList, SyncTicket } from '@portcullis/guard/internal';
+import { ID_BYTES } from '@portcullis/guard/limits';
 import type { Entries } from './entries.js';
 import { checkFields } from './fields.js';
 import {
+  digestOf,
+  entriesInDigest,
   entryIdOf,
   entryIndexOf,
   epochIdOf,
@@ -16,8 +19,8 @@ import {
   TICK_MS,
   wordOf,
 } from './identifiers.js';
-import type { ExposedFeed, ExposedList, Protocol } from './protocol.js';
-import { indexesIn, type Lease, type List, type Question, type State } from './state.js';
+import type { ExposedFeed, ExposedHeld, ExposedList, Protocol } from './protocol.js';
+import { type Held, indexesIn, type Lease, type List, type Question, type State } from './state.js';
 import type { World } from './world.js';
 
 /** The sum of ended segments in a feed made from a state; only its difference to other sums matters. */
@@ -98,6 +101,7 @@ export class FeedMirror {
       risesMs: ENDED_MS + rises._riseMs - from.lease.rises * TICK_MS,
       lengthMs: from.lease.length * TICK_MS,
     };
+    feed._held = this.#restoreHeld(from.held, state);
     feed._hydrated = from.hydrated;
     feed._unacknowledged = new Map();
     for (const index of indexesIn(from.unacknowledged)) {
@@ -109,7 +113,7 @@ export class FeedMirror {
 
   /** Writes the feed into the state. */
   save(feed: ExposedFeed, state: State, present: Present): void {
-    const { _lease: lease, _rises: rises } = feed;
+    const { _lease: lease, _rises: rises, _held: held } = feed;
     const differenceMs = present.wallMs - present.monotonicMs;
     const sumMs = rises._endedMs + rises._riseMs;
     let unacknowledged = 0;
@@ -135,6 +139,12 @@ export class FeedMirror {
         : undefined,
       hydrated: feed._hydrated,
       unacknowledged,
+      held: {
+        position: held._position,
+        heldTo: held._heldTo,
+        entries: entriesIn(held),
+        digest: entriesInDigest(held._digest),
+      },
       list: this.#saveList(feed._list, state, present),
       staged: feed._staged && this.#saveList(feed._staged, state, present),
     };
@@ -163,6 +173,8 @@ export class FeedMirror {
         kinds: [],
         claimIds: [],
         fences: [],
+        heldTo: BigInt(question.heldTo),
+        heldDigest: digestOf(question.digest),
       },
     };
   }
@@ -183,6 +195,20 @@ export class FeedMirror {
       monotonic: Math.min(this.#monotonicMax, ticks(present.monotonicMs - sentAt.monotonicMs)),
       wall: Math.min(this.#wallMax, ticks(present.wallMs - sentAt.wallMs)),
     };
+  }
+
+  #restoreHeld(from: Held, state: State): ExposedHeld {
+    const held = new this.#protocol.HeldEntries();
+    held._position = from.position;
+    held._heldTo = from.heldTo;
+    held._digest.fill(from.digest);
+    for (const index of indexesIn(from.entries)) {
+      const sequence = state.entries[index]?.sequence ?? 0;
+      const slot = sequence % held._sequences.length;
+      held._sequences[slot] = sequence;
+      held._ids.set(entryIdOf(index + 1), slot * ID_BYTES);
+    }
+    return held;
   }
 
   #restoreList(from: List, state: State, present: Present): ExposedList {
@@ -248,6 +274,15 @@ export class FeedMirror {
       floorKeep: floor === undefined ? 0 : this.#entries.entryOfHorizon(state, floor.keepUntilMs, present),
     };
   }
+}
+
+/** The entries whose ids are remembered. What was remembered of those up to the position is over. */
+function entriesIn(held: ExposedHeld): number {
+  let bits = 0;
+  for (const [slot, sequence] of held._sequences.entries()) {
+    if (sequence > held._position) bits |= held._ids[slot * ID_BYTES] ?? 0;
+  }
+  return bits;
 }
 
 /** Any use of a list that is no longer the feed's would be a dependency that the state does not contain. */

@@ -27,6 +27,7 @@ const FIELDS = {
     lastAppliedMonotonicMs: 'state: its place among the open requests, with which alone it is compared',
     lease: 'state',
     rises: 'state',
+    held: 'state',
     hydrated: 'state',
     unacknowledged: 'state; the order only decides which one beyond a hundred is dropped',
   },
@@ -42,6 +43,13 @@ const FIELDS = {
     packed: 'the number of tokens',
     max: 'constant',
   },
+  HeldEntries: {
+    position: 'state',
+    heldTo: 'state',
+    digest: 'state',
+    sequences: 'state: those after the position',
+    ids: 'state: those of the entries after the position',
+  },
   ClaimCutOffs: { issuers: 'state', size: 'the number of values' },
   ClockRises: {
     endedMs: 'state: its difference to the sums in requests and lease',
@@ -49,7 +57,14 @@ const FIELDS = {
     highestMs: 'state',
     riseMs: 'state',
   },
-  LogTail: { epoch: 'state', entries: 'state' },
+  LogTail: { epoch: 'state', from: 'state', entries: 'state', ids: 'the entries, which are few here' },
+  IdDigests: {
+    length: 'that of the entries',
+    sequences: 'the entries',
+    sums: 'the entries',
+    before: 'nothing is dropped here',
+    after: 'that of the tail',
+  },
   Enforcement: {
     feed: 'replaced by that of the state',
     admissions: 'below',
@@ -76,7 +91,12 @@ const FIELDS = {
     foreignVerifications: 'the verification of a token is one event here',
     keys: 'state',
   },
-  IdTable: { directory: 'the tokens', depth: 'the tokens', size: 'the tokens' },
+  IdTable: {
+    directory: 'the tokens',
+    depth: 'the tokens',
+    size: 'the tokens',
+    compactNext: 'decides nothing but how much memory the tokens take',
+  },
 } as const;
 
 /**
@@ -85,7 +105,17 @@ const FIELDS = {
  * @throws Error naming the fields that are missing on either side
  */
 export function checkFields(protocol: Protocol): void {
-  const { Feed, RevocationList, ClaimCutOffs, ClockRises, IdTable, LogTail, Enforcement } = protocol;
+  const {
+    Feed,
+    RevocationList,
+    ClaimCutOffs,
+    HeldEntries,
+    ClockRises,
+    IdTable,
+    IdDigests,
+    LogTail,
+    Enforcement,
+  } = protocol;
   const nothing = (): void => {};
   const listener = { entryAdded: nothing, listFilled: nothing, epochChanged: nothing };
   const feed = new Feed({ service: SERVICE, instance: INSTANCE, listener });
@@ -101,6 +131,8 @@ export function checkFields(protocol: Protocol): void {
   const samples = {
     Feed: feed,
     LogTail: new LogTail(),
+    IdDigests: new IdDigests(0n),
+    HeldEntries: new HeldEntries(),
     Enforcement: enforcement,
     Admissions: enforcement.admissions,
     RevocationList: new RevocationList(),

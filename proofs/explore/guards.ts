@@ -411,15 +411,58 @@ export const GUARDS: readonly Guard[] = [
         'if (same?.sequence !== last.sequence || !same.entryId.equals(last.entryId))',
         'if (false)',
       ),
-      edit('log-tail', 'return last.entryId.equals(state.headEntryId) ? known : undefined;', 'return known;'),
+      edit(
+        'log-tail',
+        'return last.entryId.equals(state.headEntryId) ? this.#readingOf(known, ranges) : undefined;',
+        'return this.#readingOf(known, ranges);',
+      ),
     ],
     worlds: ['tail'],
   },
   {
     name: 'remembered-prefix',
     about: 'what a replica remembers of the log must begin where the instance ends',
-    edits: [edit('log-tail', 'if (first.sequence > after + 1n)', 'if (false)')],
+    edits: [edit('log-tail', 'if (this.#from > from)', 'if (false)')],
     worlds: ['tail'],
+  },
+  {
+    name: 'digest',
+    about: 'auth compares the ids of the entries that an instance holds by broadcasts with the log',
+    edits: [edit('log', 'digest?.equals(question.heldDigest) ?', 'digest !== undefined ?')],
+    worlds: ['held'],
+  },
+  {
+    name: 'digest-all-ids',
+    about: 'the ids of all these entries are compared, not only that of the last one',
+    edits: [
+      edit(
+        'held-entries',
+        'Buffer.from(this.#heldTo > this.#position ? this.#digest : [])',
+        'Buffer.from(this.#heldTo > this.#position ? this.#ids.subarray(this.#slotOf(this.#heldTo) * ID_BYTES).subarray(0, ID_BYTES) : [])',
+      ),
+      edit('id-digests', 'this.#indexAfter(Number(after))', 'this.#indexAfter(Number(upTo) - 1)'),
+    ],
+    worlds: ['held'],
+  },
+  {
+    name: 'digest-added',
+    about: 'an entry counts as held only after it was added to the list',
+    edits: [
+      edit(
+        'feed',
+        'this.#list.add(entry);',
+        'this.#held.add(entry.sequence, entry.entryId);\n this.#list.add(entry);',
+      ),
+    ],
+    worlds: ['full'],
+  },
+  {
+    name: 'digest-epoch',
+    about: 'a new epoch begins without held entries',
+    edits: [edit('feed', 'this.#held.clear();', '')],
+    worlds: ['epoch-one'],
+    outside:
+      'ids that a log of another epoch has again: here, as in the database, every entry has its own. Until the position is beyond the former ones, no digest would be that of the log, so entries would be sent again',
   },
 ];
 

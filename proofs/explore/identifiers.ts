@@ -27,20 +27,35 @@ export interface Present {
   readonly wallMs: number;
 }
 
-/** Identifiers are a byte, repeated. */
+/** Identifiers of epochs and key sets are a byte, repeated. */
 const IDS = Array.from({ length: 256 }, (_, byte) =>
   byte === 0 ? Buffer.alloc(0) : Buffer.alloc(ID_BYTES, byte),
 );
 const EPOCH_BYTE = 0x80;
+/** Maximum number of entries in a world. */
+const ENTRIES_MAX = 8;
+/** Each has a bit of its own, so that the XOR of some is never that of others, as with random ids. */
+const ENTRY_IDS = Array.from({ length: ENTRIES_MAX }, (_, index) => Buffer.alloc(ID_BYTES, 1 << index));
 const EMPTY = Buffer.alloc(0);
 
 /** @param number - the index plus one; 0 for none */
 export function entryIdOf(number: number): Buffer {
-  return IDS[number] ?? EMPTY;
+  return ENTRY_IDS[number - 1] ?? EMPTY;
 }
 
+/** @returns the index plus one; 0 for none */
 export function entryIndexOf(id: Uint8Array): number {
-  return id[0] ?? 0;
+  return 32 - Math.clz32(id[0] ?? 0);
+}
+
+/** The XOR of the ids of entries, one bit each; empty for none. */
+export function digestOf(entries: number): Buffer {
+  return entries === 0 ? EMPTY : Buffer.alloc(ID_BYTES, entries);
+}
+
+/** @returns the entries whose ids are in a digest, one bit each */
+export function entriesInDigest(digest: Uint8Array): number {
+  return digest[0] ?? 0;
 }
 
 export function epochIdOf(number: number): Buffer {
@@ -61,5 +76,5 @@ export function keysIndexOf(id: Uint8Array): number {
 
 /** A fourth of the identifier of the token that an entry revokes. */
 export function wordOf(index: number): number {
-  return (0x01010101 * (index + 1)) >>> 0;
+  return (0x01010101 * (1 << index)) >>> 0;
 }

@@ -8,6 +8,7 @@ import type { Entries } from './entries.js';
 import { FeedMirror } from './feed-mirror.js';
 import type { Environment } from './guards.js';
 import {
+  entriesInDigest,
   entryIdOf,
   entryIndexOf,
   epochIdOf,
@@ -30,7 +31,7 @@ import {
   type Question,
   type State,
 } from './state.js';
-import { answerText, entryName, positionText } from './wording.js';
+import { answerText, entryName, heldText, positionText } from './wording.js';
 import type { World } from './world.js';
 
 /** Objects that live on between events, instead of being made from each state. */
@@ -229,12 +230,14 @@ export class InstanceModel {
         },
         keys: keysIndexOf(request.keySetVersion),
         seen: bitsOf(request.seen.map((id) => entryIndexOf(id) - 1)),
+        heldTo: Number(request.heldTo),
+        digest: entriesInDigest(request.heldDigest),
         arrival: undefined,
         answer: undefined,
       };
       state.questions = [...state.questions, question];
       this.live?.tickets.set(question.at, ticket);
-      return `the instance asks: ${positionText(question.at)}`;
+      return `the instance asks: ${positionText(question.at)}${heldText(question)}`;
     });
   }
 

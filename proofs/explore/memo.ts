@@ -292,8 +292,8 @@ function withAgesOnly({ rank, monotonic, wall, rises, ofList }: Question): Quest
 }
 
 /** What a request says, and where it has arrived. */
-function withoutAges({ at, keys, seen, arrival, answer }: Question): Question {
-  return { ...NO_QUESTION, at, keys, seen, arrival, answer };
+function withoutAges({ at, keys, seen, heldTo, digest, arrival, answer }: Question): Question {
+  return { ...NO_QUESTION, at, keys, seen, heldTo, digest, arrival, answer };
 }
 
 /** A request with what it has in common with the feed now; one that was not there before is new. */
@@ -317,6 +317,8 @@ const NO_QUESTION: Question = {
   at: { epoch: 0, sequence: 0, entry: 0 },
   keys: 0,
   seen: 0,
+  heldTo: 0,
+  digest: 0,
   arrival: undefined,
   answer: undefined,
 };

@@ -6,6 +6,7 @@ import { Entries } from './entries.js';
 import { type EventCode, type EventKind, eventOf, PAST_MAX, possibleEvents } from './events.js';
 import type { Environment } from './guards.js';
 import {
+  digestOf,
   entryIdOf,
   entryIndexOf,
   epochIdOf,
@@ -88,7 +89,7 @@ export class Model {
       forwardLeft: world.forward ?? 0,
       backLeft: world.back ?? 0,
       sleepsLeft: world.sleeps ?? 0,
-      tail: world.tail === true ? { epoch: 0, entries: 0 } : undefined,
+      tail: world.tail === true ? { epoch: 0, from: 0, entries: 0 } : undefined,
       cached: 0,
       flagged: 0,
       faults: 0,
@@ -180,7 +181,7 @@ export class Model {
       case 'verify':
         return this.instance.verify(state, number);
       case 'restart-auth':
-        if (state.tail !== undefined) state.tail = { epoch: 0, entries: 0 };
+        if (state.tail !== undefined) state.tail = { epoch: 0, from: 0, entries: 0 };
         return 'auth starts again';
       case 'read-old':
         return this.#read(state, Math.floor(number / PAST_MAX), { old: number % PAST_MAX, notes: false });
@@ -283,6 +284,8 @@ export class Model {
       kinds: [],
       claimIds: [],
       fences: [],
+      heldTo: BigInt(question.heldTo),
+      heldDigest: digestOf(question.digest),
     });
     const reading = this.database.read(state, { database, usesTail: how.tail === true }, asked, present);
     const from =

@@ -66,7 +66,7 @@ function getList(from: Cursor): List {
 }
 
 /** Length of a packed feed, in bytes. */
-export const FEED_BYTES = 25;
+export const FEED_BYTES = 29;
 
 export function putFeed(to: Cursor, feed: FeedState): void {
   putPosition(to, feed);
@@ -80,6 +80,10 @@ export function putFeed(to: Cursor, feed: FeedState): void {
       (feed.staged === undefined ? 0 : 8),
   );
   to.put(feed.unacknowledged);
+  to.put(feed.held.position);
+  to.put(feed.held.heldTo);
+  to.put(feed.held.entries);
+  to.put(feed.held.digest);
   if (feed.lease !== undefined) {
     to.put(feed.lease.monotonic);
     to.put(feed.lease.wall + BIAS);
@@ -102,6 +106,7 @@ export function getFeed(from: Cursor): FeedState {
   const lastRank = from.get();
   const flags = from.get();
   const unacknowledged = from.get();
+  const held = { position: from.get(), heldTo: from.get(), entries: from.get(), digest: from.get() };
   const lease: Lease | undefined =
     (flags & 2) === 0
       ? undefined
@@ -125,13 +130,14 @@ export function getFeed(from: Cursor): FeedState {
     clocks,
     hydrated,
     unacknowledged,
+    held,
     list,
     staged,
   };
 }
 
 /** Length of a packed request, in bytes. */
-export const QUESTION_BYTES = 21;
+export const QUESTION_BYTES = 23;
 
 /** Length of the receipts, in bytes. */
 export const RECEIPTS_BYTES = 2 * 2 * 5 + 6;
@@ -147,6 +153,8 @@ export function putQuestion(to: Cursor, question: Question): void {
   putPosition(to, question.at);
   to.put(question.keys);
   to.put(question.seen);
+  to.put(question.heldTo);
+  to.put(question.digest);
   putArrival(to, question.arrival);
   if (answer !== undefined) {
     putPosition(to, answer);
@@ -169,6 +177,7 @@ export function getQuestion(from: Cursor): Question {
   const at = getPosition(from);
   const keys = from.get();
   const seen = from.get();
+  const [heldTo, digest] = [from.get(), from.get()];
   const arrival = getArrival(from);
   let answer: Answer | undefined;
   if ((flags & 2) !== 0) {
@@ -185,7 +194,8 @@ export function getQuestion(from: Cursor): Question {
     };
   }
   from.at = end;
-  return { rank, monotonic, wall, rises, ofList: (flags & 1) !== 0, at, keys, seen, arrival, answer };
+  const ofList = (flags & 1) !== 0;
+  return { rank, monotonic, wall, rises, ofList, at, keys, seen, heldTo, digest, arrival, answer };
 }
 
 function putArrival(to: Cursor, arrival: Arrival | undefined): void {

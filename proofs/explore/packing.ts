@@ -271,14 +271,15 @@ const RECEIPTS: Section = {
 };
 
 const TAIL: Section = {
-  bytes: 2,
+  bytes: 3,
   isSame: (left, right) => left.tail === right.tail,
   put: (to, { tail }) => {
     to.put(tail?.epoch ?? 0);
+    to.put(tail?.from ?? 0);
     to.put(tail?.entries ?? 0);
   },
   get: (from, state) => {
-    state.tail = { epoch: from.get(), entries: from.get() };
+    state.tail = { epoch: from.get(), from: from.get(), entries: from.get() };
   },
 };
 

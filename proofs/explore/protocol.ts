@@ -13,6 +13,7 @@ import type * as Watch from '../../services/auth/revocation/enforcement-watch.js
 import type * as FenceWatch from '../../services/auth/revocation/fence-watch.js';
 import type * as Records from '../../services/auth/revocation/instance-records.js';
 import type * as AuthLog from '../../services/auth/revocation/log.js';
+import type { LogTail, TailReading } from '../../services/auth/revocation/log-tail.js';
 
 /** The modules that are loaded with changes, each after those that it imports. */
 const MODULES = {
@@ -20,11 +21,13 @@ const MODULES = {
   'clock-rises': 'interceptors/dist/src/revocation/clock-rises.js',
   'claim-cut-offs': 'interceptors/dist/src/revocation/claim-cut-offs.js',
   list: 'interceptors/dist/src/revocation/list.js',
+  'held-entries': 'interceptors/dist/src/revocation/held-entries.js',
   fence: 'interceptors/dist/src/revocation/fence.js',
   feed: 'interceptors/dist/src/revocation/feed.js',
   admission: 'interceptors/dist/src/server/admission.js',
   enforcement: 'interceptors/dist/src/server/enforcement.js',
   log: 'dist/services/auth/revocation/log.js',
+  'id-digests': 'dist/services/auth/revocation/id-digests.js',
   'log-tail': 'dist/services/auth/revocation/log-tail.js',
   'fence-watch': 'dist/services/auth/revocation/fence-watch.js',
   watch: 'dist/services/auth/revocation/enforcement-watch.js',
@@ -64,6 +67,7 @@ export type ExposedFeed = Feed & {
   _lastAppliedMonotonicMs: number;
   _lease: { sentAt: Moment; risesMs: number; lengthMs: number } | undefined;
   _rises: ExposedRises;
+  _held: ExposedHeld;
   _hydrated: boolean;
   _unacknowledged: Map<string, Uint8Array>;
 };
@@ -104,6 +108,17 @@ interface ExposedRises {
   _riseMs: number;
 }
 
+/** The entries that the feed notes as held, with their fields. */
+export interface ExposedHeld {
+  readonly heldTo: bigint;
+  readonly digest: Buffer;
+  _position: number;
+  _heldTo: number;
+  readonly _digest: Buffer;
+  readonly _sequences: Float64Array;
+  readonly _ids: Uint8Array;
+}
+
 /** The admission of calls, with its fields. */
 export type ExposedAdmissions = Enforcement['admissions'] & {
   _feed: Feed;
@@ -120,11 +135,21 @@ export type ExposedEnforcement = Omit<Enforcement, 'feed' | 'admissions'> & {
 /** The end of the log in memory of auth, with its fields; it is loaded without waiting. */
 export interface ExposedTail {
   _epoch: Buffer;
+  _from: bigint;
   _entries: readonly LogEntry[];
-  entriesAfter(
-    reader: { state: LogState; entriesAfter(sequence: bigint): readonly LogEntry[] },
-    after: bigint,
-  ): readonly LogEntry[];
+  _ids: ExposedDigests;
+  read(
+    reader: { readonly [M in 'entriesAfter' | 'idsAfter']: (sequence: bigint) => readonly LogEntry[] } & {
+      readonly state: LogState;
+    },
+    wanted: Parameters<LogTail['read']>[1],
+  ): TailReading;
+}
+
+/** The digests of the log in memory of auth. */
+interface ExposedDigests {
+  readonly _length: number;
+  append(entries: readonly LogEntry[]): void;
 }
 
 /** The statements of a fence; they are loaded without waiting. */
@@ -143,6 +168,8 @@ export interface Protocol {
   readonly RevocationList: new (max?: number) => ExposedList;
   readonly ClaimCutOffs: new () => ExposedClaims;
   readonly ClockRises: new () => ExposedRises;
+  readonly HeldEntries: new () => ExposedHeld;
+  readonly IdDigests: new (after: bigint) => ExposedDigests;
   readonly IdTable: new () => ExposedTable;
   readonly ListFullError: new (max: number) => Error;
   readonly foreignKey: (kind: 1, issuer: string, text: string) => string;
@@ -180,9 +207,11 @@ export async function loadProtocol(edits: readonly Edit[] = []): Promise<Protoco
     ...loaded['clock-rises'],
     ...loaded['claim-cut-offs'],
     ...loaded['list'],
+    ...loaded['held-entries'],
     ...loaded['feed'],
     ...loaded['admission'],
     ...loaded['enforcement'],
+    ...loaded['id-digests'],
     ...loaded['log-tail'],
     fence: loaded['fence'],
     fenceWatch: loaded['fence-watch'],

@@ -5,6 +5,7 @@ import type { InstanceRecord } from '../../services/auth/revocation/instance-rec
 import type { SyncPosition, SyncResult } from '../../services/auth/revocation/log.js';
 import type { Environment } from './guards.js';
 import {
+  digestOf,
   entryIdOf,
   entryIndexOf,
   epochIdOf,
@@ -67,6 +68,8 @@ export class ReceiptsModel {
       keySetVersion: Buffer.alloc(0),
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
       fences: [],
+      heldTo: BigInt(question.heldTo),
+      heldDigest: digestOf(question.digest),
     };
     this.#withWatch(state, (real, nowMs) => {
       this.#protocol.watch.noteRequest(real, asked, nowMs);

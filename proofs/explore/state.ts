@@ -116,6 +116,17 @@ interface Clocks {
   readonly rise: number;
 }
 
+/** The entries that the feed notes as held. */
+export interface Held {
+  /** Where they begin, and up to where they have no gap. */
+  readonly position: number;
+  readonly heldTo: number;
+  /** The entries whose ids it remembers, one bit each. */
+  readonly entries: number;
+  /** The entries whose ids are in the digest, one bit each. */
+  readonly digest: number;
+}
+
 /** The feed of the instance. */
 export interface FeedState extends Position {
   /** Version of the key set, plus one. */
@@ -128,6 +139,7 @@ export interface FeedState extends Position {
   readonly hydrated: boolean;
   /** Entries to be acknowledged, one bit each. */
   readonly unacknowledged: number;
+  readonly held: Held;
   readonly list: List;
   readonly staged: List | undefined;
 }
@@ -156,6 +168,9 @@ export interface Question {
   readonly at: Position;
   readonly keys: number;
   readonly seen: number;
+  /** What it says of the entries that the instance holds; as in {@link Held}. */
+  readonly heldTo: number;
+  readonly digest: number;
   /** With receipts: where and when it has arrived at auth; undefined before. */
   readonly arrival: Arrival | undefined;
   /** Undefined until auth has read the log for it. */
@@ -219,6 +234,8 @@ interface KnownState {
 interface Tail {
   /** Plus one; 0 before the first read. */
   readonly epoch: number;
+  /** Every entry after this sequence was read. */
+  readonly from: number;
   /** The entries, one bit each. */
   readonly entries: number;
 }
@@ -288,6 +305,7 @@ export function newFeed(): FeedState {
     clocks: undefined,
     hydrated: false,
     unacknowledged: 0,
+    held: { position: 0, heldTo: 0, entries: 0, digest: 0 },
     list: emptyList(),
     staged: undefined,
   };

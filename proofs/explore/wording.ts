@@ -27,6 +27,11 @@ export function entriesText(bits: number): string {
   return bits === 0 ? 'no entries' : `entries ${indexesIn(bits).map(entryName).join(' ')}`;
 }
 
+/** What a request says of the entries that the instance holds. */
+export function heldText({ heldTo, digest }: { heldTo: number; digest: number }): string {
+  return heldTo === 0 ? '' : `, held up to ${heldTo} (${entriesText(digest)})`;
+}
+
 export function answerText(answer: Answer): string {
   const keys = answer.keys === 0 ? '' : `, key set ${answer.keys - 1}`;
   return `${positionText(answer)}, ${answer.pull ? 'pull' : entriesText(answer.entries)}${keys}`;

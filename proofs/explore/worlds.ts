@@ -21,7 +21,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN, TOKEN],
     crashes: true,
-    states: 93_859,
+    states: 134_688,
     short: true,
   },
   {
@@ -31,7 +31,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     crashes: true,
-    states: 2078,
+    states: 2438,
     short: true,
   },
   {
@@ -41,7 +41,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     epochs: 1,
-    states: 118_444,
+    states: 146_129,
     short: true,
   },
   {
@@ -51,7 +51,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     epochs: 1,
-    states: 286_631,
+    states: 372_621,
     short: true,
   },
   {
@@ -63,7 +63,7 @@ export const WORLDS: readonly World[] = [
     back: 1,
     forward: 1,
     sleeps: 2,
-    states: 175_669,
+    states: 204_445,
     short: true,
   },
   {
@@ -73,7 +73,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     keep: 6,
-    states: 113_386,
+    states: 146_942,
     short: true,
   },
   {
@@ -82,7 +82,7 @@ export const WORLDS: readonly World[] = [
     lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN, TOKEN],
-    states: 223_786,
+    states: 370_641,
     short: true,
   },
   {
@@ -92,7 +92,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     epochs: 1,
-    states: 204_589,
+    states: 252_063,
     short: true,
   },
   {
@@ -113,7 +113,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     keyChanges: 1,
-    states: 57_581,
+    states: 71_485,
     short: true,
   },
   {
@@ -143,7 +143,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     oldStates: true,
-    states: 13_880,
+    states: 17_274,
     short: true,
   },
   {
@@ -153,7 +153,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     back: 2,
-    states: 52_259,
+    states: 60_743,
     short: true,
   },
   {
@@ -174,7 +174,7 @@ export const WORLDS: readonly World[] = [
     entries: ['USER', 'USER'],
     epochs: 1,
     restores: 1,
-    states: 51_609,
+    states: 73_068,
     short: true,
   },
   {
@@ -184,7 +184,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     keyChanges: 1,
-    states: 225_555,
+    states: 319_882,
     short: true,
   },
   {
@@ -194,7 +194,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['FOREIGN', TOKEN],
     epochs: 1,
-    states: 119_274,
+    states: 146_609,
     short: true,
   },
   {
@@ -204,7 +204,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['CLAIM', TOKEN],
     epochs: 1,
-    states: 45_460,
+    states: 56_095,
     short: true,
   },
   {
@@ -227,7 +227,7 @@ export const WORLDS: readonly World[] = [
     entries: ['CLAIM'],
     crashes: true,
     unread: true,
-    states: 2078,
+    states: 2438,
     short: true,
   },
   {
@@ -238,7 +238,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keep: 4,
     back: 2,
-    states: 122_863,
+    states: 143_145,
     short: true,
   },
   {
@@ -249,7 +249,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     listMax: 1,
     keep: 6,
-    states: 77_069,
+    states: 93_096,
     short: true,
   },
   {
@@ -261,7 +261,7 @@ export const WORLDS: readonly World[] = [
     epochs: 1,
     stale: true,
     crashes: true,
-    states: 192_665,
+    states: 240_212,
     short: true,
   },
   {
@@ -271,7 +271,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     shorterLease: 1,
-    states: 255_788,
+    states: 338_230,
     short: true,
   },
   {
@@ -335,7 +335,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     cached: true,
-    states: 55_990,
+    states: 74_286,
     short: true,
   },
   {
@@ -346,7 +346,7 @@ export const WORLDS: readonly World[] = [
     entries: ['FOREIGN'],
     epochs: 1,
     cached: true,
-    states: 28_304,
+    states: 31_924,
     short: true,
   },
   {
@@ -356,7 +356,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     cached: true,
-    states: 131_604,
+    states: 185_468,
     short: true,
   },
   {
@@ -367,6 +367,28 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keyChanges: 1,
     restores: 1,
+    states: 0,
+  },
+  {
+    name: 'held',
+    about: 'entries that the instance has by broadcasts, and a database that loses entries',
+    lease: ONE_TICK,
+    questions: 1,
+    entries: [TOKEN, TOKEN, TOKEN],
+    restores: 1,
+    withoutPulls: true,
+    states: 8549,
+    short: true,
+  },
+  {
+    name: 'held-requests',
+    about:
+      'entries that the instance has by broadcasts while two requests are open, and a database that loses entries',
+    lease: ONE_TICK,
+    questions: 2,
+    entries: [TOKEN, TOKEN, TOKEN],
+    restores: 1,
+    withoutPulls: true,
     states: 0,
   },
   {

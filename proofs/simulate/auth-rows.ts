@@ -761,6 +761,7 @@ function readerOf(world: World, { state, entries, keys, standings }: LogView): L
   return {
     state,
     entriesAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
+    idsAfter: async (sequence) => entries.filter((entry) => entry.sequence > sequence),
     entryIdsAt: async (sequences) => {
       const ids = new Map<bigint, Buffer>();
       for (const { sequence, entryId } of entries)

@@ -165,6 +165,8 @@ export function requestStep(request: SyncRequest): RequestStep {
     entry_id_at_applied: hexOf(request.entryIdAtApplied),
     key_set_version: hexOf(request.keySetVersion),
     seen: request.seen.map(hexOf),
+    held_to: Number(request.heldTo),
+    held_digest: hexOf(request.heldDigest),
   };
 }
 

@@ -7,6 +7,9 @@ import { SPECIFICATION_FOLDER } from './vectors.js';
 /** Maximum number of entries in one response. */
 const ENTRIES_MAX = 1000;
 
+/** Digits of an id. */
+const ID_DIGITS = 32;
+
 /** What an issuer knows when it answers. */
 export interface LogStep {
   readonly epoch: string;
@@ -22,6 +25,9 @@ export interface PositionStep {
   readonly epoch: string;
   readonly applied: number;
   readonly entry_id_at_applied: string;
+  /** Missing when the instance holds no entries beyond `applied`. */
+  readonly held_to?: number;
+  readonly held_digest?: string;
 }
 
 /** The answer: the sequences of its entries, from one to another; none when the first is larger. */
@@ -39,12 +45,26 @@ export interface IssuerVector {
 
 interface Row {
   readonly id: string;
-  readonly when: (log: LogStep, request: PositionStep) => boolean;
-  readonly answer: (log: LogStep, request: PositionStep) => AnswerStep;
+  readonly when: (log: LogStep, request: PositionStep, from: number) => boolean;
+  readonly answer: (log: LogStep, request: PositionStep, from: number) => AnswerStep;
 }
 
 const pull = (): AnswerStep => 'pull';
 const changed = (): AnswerStep => 'LOG_CHANGED';
+
+/** I0 says from where on the instance lacks entries. */
+export const LACKING = 'I0';
+
+/** The sequence after which the instance lacks entries. */
+function fromOf(log: LogStep, request: PositionStep): number {
+  const { applied, held_to = 0, held_digest = '' } = request;
+  if (held_to <= applied || held_to > log.head) return applied;
+  let digest = 0n;
+  for (let sequence = applied + 1; sequence <= held_to; sequence += 1) {
+    digest ^= BigInt(`0x${log.entry_ids[sequence] ?? 0}`);
+  }
+  return digest.toString(16).padStart(ID_DIGITS, '0') === held_digest ? held_to : applied;
+}
 
 /** The rows, of which the first whose condition holds decides. */
 export const ISSUER_ROWS: readonly Row[] = [
@@ -67,13 +87,15 @@ export const ISSUER_ROWS: readonly Row[] = [
       applied > 0 && log.entry_ids[applied] !== entry_id_at_applied,
     answer: changed,
   },
-  { id: 'I7', when: (log, { applied }) => log.head - applied > ENTRIES_MAX, answer: pull },
-  { id: 'I8', when: () => true, answer: (log, { applied }) => ({ entries: [applied + 1, log.head] }) },
+  { id: 'I7', when: (log, _, from) => log.head - from > ENTRIES_MAX, answer: pull },
+  { id: 'I8', when: () => true, answer: (log, _, from) => ({ entries: [from + 1, log.head] }) },
 ];
 
 /** The answer of the table. @param without - a row that is left out */
 export function issuerAnswer(log: LogStep, request: PositionStep, without?: string): AnswerStep | undefined {
-  return ISSUER_ROWS.find(({ id, when }) => id !== without && when(log, request))?.answer(log, request);
+  const from = without === LACKING ? request.applied : fromOf(log, request);
+  const row = ISSUER_ROWS.find(({ id, when }) => id !== without && when(log, request, from));
+  return row?.answer(log, request, from);
 }
 
 /** The vectors of an issuer. @throws Error when the file is of another version */

@@ -42,6 +42,7 @@ export const SEARCHES: readonly { readonly world: World; readonly without: strin
   { world: FOREIGN, without: 'EPOCH_ENDS_LEASE' },
   { world: RESTORE, without: 'APPLIED' },
   { world: RESTORE, without: 'ENTRY_ID' },
+  { world: RESTORE, without: 'DIGEST' },
   { world: RESTORE, without: 'FENCE' },
 ];
 

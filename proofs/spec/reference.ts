@@ -20,7 +20,10 @@ import {
   CLOCK_ROWS,
   decide,
   ENTRY_FLAGS,
+  ENTRY_HELD,
   EPOCH_ROWS,
+  HELD,
+  heldBy,
   type InstanceState,
   LATEST,
   LEASE_ROWS,
@@ -31,11 +34,14 @@ import {
   type Ticket,
 } from './table.js';
 
+const NOTHING_HELD = { held_to: 0, held_digest: '' };
+
 /** Maximum number of entries in a list. */
 const LIST_MAX = 20_000_000;
 
 /** The numbers of all rows, in the order of the page. */
 export const ROWS: readonly string[] = [
+  HELD,
   LATEST,
   ...RESPONSE_ROWS.map(({ id }) => id),
   ...EPOCH_ROWS.map(({ id }) => id),
@@ -49,6 +55,7 @@ export const ROWS: readonly string[] = [
   ...PACKED_FAULTS.map(({ id }) => id),
   FULL,
   ENTRY_FLAGS,
+  ENTRY_HELD,
   ...CLOCK_ROWS.map(({ id }) => id),
   ...LEASE_ROWS.map(({ id }) => id),
   ...TOKEN_ROWS.map(({ id }) => id),
@@ -85,6 +92,7 @@ export class ReferenceInstance {
       lease: undefined,
       hydrated: false,
       unacknowledged: [],
+      held: new Map(),
       staged: undefined,
       endedRisesMs: 0,
       segment: undefined,
@@ -177,6 +185,7 @@ export class ReferenceInstance {
       entry_id_at_applied: entryIdAtApplied,
       key_set_version: keySetVersion,
       seen: [...unacknowledged],
+      ...(this.#without.has(HELD) ? NOTHING_HELD : heldBy(this.state)),
     };
   }
 

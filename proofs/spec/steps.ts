@@ -30,6 +30,10 @@ export interface RequestStep {
   readonly entry_id_at_applied: string;
   readonly key_set_version: string;
   readonly seen: readonly string[];
+  /** 0 when there is none. */
+  readonly held_to: number;
+  /** Empty when there is none. */
+  readonly held_digest: string;
 }
 
 /** A Sync response. */

@@ -18,6 +18,9 @@ import type {
 /** Maximum number of unacknowledged entry ids. */
 const ACKNOWLEDGEMENTS_MAX = 1000;
 
+/** Digits of an id. */
+const ID_DIGITS = 32;
+
 /** A larger fall of (wall − monotonic) ends a segment, in milliseconds. */
 export const CLOCK_JITTER_MS = 10;
 
@@ -46,6 +49,8 @@ export interface InstanceState {
   hydrated: boolean;
   /** In order of arrival. */
   unacknowledged: string[];
+  /** The ids of added entries beyond `applied`, by sequence. */
+  held: Map<number, string>;
   /** The parts of a pull in progress. */
   staged: ReferenceList | undefined;
   /** The sum of the rises of ended segments, and the present segment. */
@@ -99,6 +104,7 @@ function advance(state: InstanceState, sequence: number, entryId: string): void 
   state.applied = sequence;
   state.entryIdAtApplied = entryId;
   state.highest = Math.max(state.highest, sequence);
+  for (const held of state.held.keys()) if (held <= sequence) state.held.delete(held);
 }
 
 /** Every verified token that the list revokes is no longer valid. */
@@ -108,6 +114,9 @@ function checkVerified(state: InstanceState, revokes: (token: TokenStep) => bool
 
 /** V1 says that an entry counts for verified tokens as well, even if it does not fit into the list. */
 export const ENTRY_FLAGS = 'V1';
+
+/** V2 says that an entry counts as held once it is in the list. */
+export const ENTRY_HELD = 'V2';
 
 /** Adds an entry. @throws UnusableEntry */
 function add(state: InstanceState, entry: EntryStep, without: ReadonlySet<string>): void {
@@ -121,6 +130,23 @@ function add(state: InstanceState, entry: EntryStep, without: ReadonlySet<string
     checkVerified(state, (token) => alone.revokes(token));
   }
   state.list.add(entry);
+  if (!without.has(ENTRY_HELD) && entry.sequence > state.applied) {
+    state.held.set(entry.sequence, entry.entry_id);
+  }
+}
+
+/** Q1 says which entries a request names as held: those that follow `applied` without a gap. */
+export const HELD = 'Q1';
+
+/** The last entry that a request names as held, and the XOR of the ids up to there. */
+export function heldBy({ applied, held }: InstanceState): Pick<RequestStep, 'held_to' | 'held_digest'> {
+  let [to, digest] = [applied, 0n];
+  for (let id = held.get(to + 1); id !== undefined; id = held.get(to + 1)) {
+    digest ^= BigInt(`0x${id}`);
+    to += 1;
+  }
+  if (to === applied) return { held_to: 0, held_digest: '' };
+  return { held_to: to, held_digest: digest.toString(16).padStart(ID_DIGITS, '0') };
 }
 
 /** What happens when an epoch begins. */
@@ -187,6 +213,13 @@ export const EPOCH_ROWS: readonly Row<ResponseEvent, never>[] = [
     when: always,
     act: effect((state) => {
       checkVerified(state, ({ iss }) => iss === undefined);
+    }),
+  },
+  {
+    id: 'E10',
+    when: always,
+    act: effect((state) => {
+      state.held = new Map();
     }),
   },
 ];

@@ -14,6 +14,7 @@ import type {
 import { ACKNOWLEDGEMENTS_MAX } from '../limits.js';
 import { ClockRises } from './clock-rises.js';
 import type { LogPlace } from './fence.js';
+import { HeldEntries } from './held-entries.js';
 import { KINDS, RevocationList } from './list.js';
 
 /** A reading of both clocks. */
@@ -83,6 +84,7 @@ export class Feed {
   #lastAppliedMonotonicMs = Number.NEGATIVE_INFINITY;
   #lease: { readonly sentAt: Moment; readonly risesMs: number; readonly lengthMs: number } | undefined;
   readonly #rises = new ClockRises();
+  readonly #held = new HeldEntries();
   #hydrated = false;
   // Entry ids by their hexadecimal text, in order of arrival.
   readonly #unacknowledged = new Map<string, Uint8Array>();
@@ -178,6 +180,8 @@ export class Feed {
         keySetVersion: Buffer.from(this.#keySetVersion),
         seen: Array.from(this.#unacknowledged.values(), (id) => Buffer.from(id)),
         fences,
+        heldTo: this.#held.heldTo,
+        heldDigest: this.#held.digest,
         kinds: [...KINDS],
         claimIds: this.#claimIds.map((id) => Buffer.from(id)),
       },
@@ -214,8 +218,8 @@ export class Feed {
       this.#keySetVersion = Uint8Array.from(response.keySet.version);
     }
     this.#acknowledged(ticket.request.seen);
-    // The entries continue the list that the request described. Comparing epochs is not enough: a new list is empty, even
-    // if its epoch is one that was followed before.
+    // The entries continue the list that the request described, with the entries that it held. Comparing epochs is not
+    // enough: a new list is empty, even if its epoch is one that was followed before.
     if (response.pull || ticket.list !== this.#list) return 'pull';
     if (!this.#hasKeySetOf(ticket, response)) return 'outdated';
     this.#advance(response.head, response.entryIdAtHead);
@@ -234,7 +238,8 @@ export class Feed {
 
   /**
    * Applies a broadcast whose signature is valid. Its entries count at once, but never move `applied`: the broker may have
-   * lost the entries before them.
+   * lost the entries before them. The next request names those that follow `applied` without a gap, and only its response
+   * moves `applied` beyond them.
    */
   applyBroadcast(broadcast: Broadcast): BroadcastOutcome {
     if (this.#epoch.length === 0 || !sameBytes(broadcast.epoch, this.#epoch)) {
@@ -307,6 +312,7 @@ export class Feed {
     this.#keySetVersion = new Uint8Array(0);
     this.#unacknowledged.clear();
     this.#staged = undefined;
+    this.#held.clear();
     this.#list = new RevocationList(this.#listEntriesMax);
     this.#listener.epochChanged();
   }
@@ -315,6 +321,7 @@ export class Feed {
     if (sequence <= this.#applied) return;
     this.#applied = sequence;
     this.#entryIdAtApplied = Uint8Array.from(entryId);
+    this.#held.advance(sequence);
     if (sequence > this.#highestSeen) this.#highestSeen = sequence;
   }
 
@@ -329,6 +336,8 @@ export class Feed {
     // First, so that an entry flags verified tokens even when the list is full.
     this.#listener.entryAdded(entry);
     this.#list.add(entry);
+    // Last, because an entry that does not fit into the list must not count as held.
+    this.#held.add(entry.sequence, entry.entryId);
   }
 
   #acknowledged(sent: readonly Uint8Array[]): void {

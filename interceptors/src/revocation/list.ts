@@ -33,6 +33,9 @@ export const SHORT_TABLES_MAX = 16;
 /** The number of spans of a table when there are many tables. */
 export const LONG_SPANS = 10;
 
+/** How many new identifiers there are for each leaf that is compacted, so that adding never takes long. */
+const COMPACT_EVERY = 256;
+
 /** A revocation by generation: every token below the minimum is revoked. */
 interface GenerationFloor {
   minGeneration: bigint;
@@ -146,6 +149,7 @@ export class RevocationList {
     const span = Math.ceil(keepUntilMs / TABLE_SPAN_MS);
     if (!Number.isSafeInteger(span)) throw new RangeError('expected revoked identifiers with keep_until');
     const table = tableFor(this.#tablesOf(kind), span);
+    const before = this.#packed;
     for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
       const isNew = table.add(
         wordAt(ids, at),
@@ -154,6 +158,14 @@ export class RevocationList {
         wordAt(ids, at + 12),
       );
       if (isNew) this.#packed += 1;
+    }
+    if (Math.trunc(before / COMPACT_EVERY) < Math.trunc(this.#packed / COMPACT_EVERY)) this.#compact();
+  }
+
+  /** Compacts one leaf of a table to which nothing is being added. */
+  #compact(): void {
+    for (const tables of [this.#tokens, this.#sessions]) {
+      for (const table of tables.values()) if (table.compact()) return;
     }
   }
 

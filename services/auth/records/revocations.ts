@@ -51,6 +51,9 @@ export interface LogEntry extends Revocation {
   readonly acknowledge: boolean;
 }
 
+/** The place and the id of an entry. */
+export type LogId = Pick<LogEntry, 'sequence' | 'entryId'>;
+
 /** The end of the log at one moment. */
 export interface LogHead {
   readonly epoch: Buffer;

@@ -6,6 +6,7 @@ import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   ACKNOWLEDGEMENTS_MAX,
   CLOCK_SKEW_SECONDS,
+  HELD_ENTRIES_MAX,
   ID_BYTES,
   REVOCABLE_CLAIMS_MAX,
   TRUSTED_ISSUERS_MAX,
@@ -37,7 +38,7 @@ export const KEEP_MARGIN_SECONDS = CLOCK_SKEW_SECONDS + DATABASE_CLOCK_STEP_SECO
 /** How long an entry is kept that may revoke any token, in seconds. */
 export const KEEP_SECONDS_MAX = ACCESS_TOKEN_LIFETIME_MAX_SECONDS + KEEP_MARGIN_SECONDS;
 
-/** Maximum number of entries in one sync response; an instance that lags further must pull. */
+/** Maximum number of entries in one sync response; an instance that lacks more must pull. */
 export const SYNC_ENTRIES_MAX = 1000;
 
 /** Maximum number of identifiers in one packed part of a Pull (128 KiB). */
@@ -66,6 +67,10 @@ export interface SyncPosition {
   readonly seen: readonly Buffer[];
   /** The fences of the service's databases. */
   readonly fences: readonly FencePosition[];
+  /** The instance has every entry after `applied` up to here by broadcasts; 0 when there is none. */
+  readonly heldTo: bigint;
+  /** The XOR of the ids of these entries; empty when there is none. */
+  readonly heldDigest: Buffer;
   /** What the instance has stated of itself. */
   readonly abilities?: Abilities | undefined;
 }
@@ -78,6 +83,9 @@ export interface Abilities {
   readonly claimIds: readonly Buffer[];
 }
 
+/** The entries that an instance holds beyond its place: those after `applied` up to `heldTo`. */
+export type HeldRange = Pick<SyncPosition, 'applied' | 'heldTo'>;
+
 /** One read of the log, which answers every sync request that arrived before it began. */
 export interface LogReading {
   readonly state: LogState;
@@ -87,6 +95,8 @@ export interface LogReading {
   readonly entries: readonly LogEntry[];
   /** The ids of the entries that the requests name as applied; entries that were dropped are missing. */
   readonly entryIds: ReadonlyMap<bigint, Buffer>;
+  /** The digests of the ranges that the requests name, by {@link rangeName}; those that are not known are missing. */
+  readonly digests: ReadonlyMap<string, Buffer>;
   /** What is known of other epochs in the requests, by their hexadecimal text; unknown epochs are missing. */
   readonly otherEpochs: ReadonlyMap<string, EpochStanding>;
 }
@@ -250,6 +260,12 @@ export function checkQuestion(question: SyncPosition): void {
   if (question.seen.length > ACKNOWLEDGEMENTS_MAX || question.seen.some((id) => id.length !== ID_BYTES)) {
     throw invalidField('seen', `must hold at most ${ACKNOWLEDGEMENTS_MAX} entry ids of ${ID_BYTES} bytes`);
   }
+  if (question.heldTo < 0n || question.heldTo > SEQUENCE_MAX) {
+    throw invalidField('held_to', 'must be a position of the log');
+  }
+  if (question.heldDigest.length !== 0 && question.heldDigest.length !== ID_BYTES) {
+    throw invalidField('held_digest', `must be empty or of ${ID_BYTES} bytes`);
+  }
   checkFences(question.fences);
   const { claimIds = [] } = question.abilities ?? {};
   if (claimIds.length > CLAIM_IDS_MAX || claimIds.some((id) => id.length !== ID_BYTES)) {
@@ -281,13 +297,42 @@ export function checkServiceName(service: string): void {
  * The sequence after which the requests need all entries; undefined when no request needs any.
  */
 export function entriesNeededAfter(state: LogHead, questions: readonly SyncPosition[]): bigint | undefined {
-  const reach = state.head - BigInt(SYNC_ENTRIES_MAX);
   let after: bigint | undefined;
-  for (const { epoch, applied } of questions) {
-    if (!epoch.equals(state.epoch) || applied >= state.head || applied < reach) continue;
-    if (after === undefined || applied < after) after = applied;
+  for (const question of questions) {
+    const { epoch, applied, heldTo } = question;
+    if (!epoch.equals(state.epoch) || applied >= state.head) continue;
+    const from = isInReach(state, applied) || !isComparable(state, question) ? applied : heldTo;
+    if (!isInReach(state, from)) continue;
+    if (after === undefined || from < after) after = from;
   }
   return after;
+}
+
+/** The ranges of entries whose digests must be compared with the requests. */
+export function rangesToCompare(state: LogHead, questions: readonly SyncPosition[]): HeldRange[] {
+  return questions.filter((question) => isComparable(state, question));
+}
+
+/** The name of a range in {@link LogReading.digests}. */
+export function rangeName({ applied, heldTo }: HeldRange): string {
+  return `${applied} ${heldTo}`;
+}
+
+/** Whether the digest in a request can be that of the log, and would spare entries or a pull. */
+function isComparable(state: LogHead, { epoch, applied, heldTo, heldDigest }: SyncPosition): boolean {
+  return (
+    heldDigest.length > 0 &&
+    epoch.equals(state.epoch) &&
+    applied < heldTo &&
+    heldTo <= state.head &&
+    isInReach(state, heldTo) &&
+    state.head - applied <= BigInt(HELD_ENTRIES_MAX)
+  );
+}
+
+/** Whether one response can list all entries after a sequence. */
+function isInReach({ head }: LogHead, sequence: bigint): boolean {
+  return head - sequence <= BigInt(SYNC_ENTRIES_MAX);
 }
 
 /** The sequences whose entry ids must be compared with the requests. */
@@ -325,10 +370,11 @@ export function newlyLost(
  */
 export function syncResultFor(reading: LogReading, question: SyncPosition): SyncResult {
   const { state, keys } = reading;
-  const pull = mustPull(reading, question);
+  const after = completeUpTo(reading, question);
+  const pull = mustPull(reading, question, after);
   return {
     ...state,
-    entries: pull ? [] : suffixOf(reading.entries, question.applied),
+    entries: pull ? [] : suffixOf(reading.entries, after),
     reading: reading.entries,
     pull,
     keySet: keys.keySet.version.equals(question.keySetVersion) ? undefined : keys.keySet,
@@ -377,7 +423,17 @@ const SEQUENCE_MAX = 2n ** 63n - 1n;
 /** The name of a service: an audience, which may be a URI. */
 const SERVICE = /^[!-~]{1,100}$/;
 
-function mustPull(reading: LogReading, question: SyncPosition): boolean {
+/**
+ * The sequence after which the response must list entries. If the digest in the request is that of the log, the instance has
+ * every entry up to there: ids are random, so other entries have another digest. The id of the last one alone would not do,
+ * because after a restore the entries before it may be those of the lost log.
+ */
+function completeUpTo(reading: LogReading, question: SyncPosition): bigint {
+  const digest = reading.digests.get(rangeName(question));
+  return digest?.equals(question.heldDigest) ? question.heldTo : question.applied;
+}
+
+function mustPull(reading: LogReading, question: SyncPosition, after: bigint): boolean {
   const { state } = reading;
   if (question.epoch.length === 0) return true;
   if (!question.epoch.equals(state.epoch)) {
@@ -391,7 +447,7 @@ function mustPull(reading: LogReading, question: SyncPosition): boolean {
     if (known === undefined) return true;
     if (!known.equals(question.entryIdAtApplied)) throw logChanged();
   }
-  return state.head - question.applied > BigInt(SYNC_ENTRIES_MAX);
+  return !isInReach(state, after);
 }
 
 function logChanged(): ServiceError {

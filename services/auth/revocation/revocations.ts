@@ -16,6 +16,7 @@ import {
   otherEpochs,
   type PullPart,
   partsOf,
+  rangesToCompare,
   type SyncPosition,
   type SyncResult,
   sequencesToCompare,
@@ -196,14 +197,15 @@ function readFor(
     const { state } = reader;
     const after = entriesNeededAfter(state, questions);
     const places = sequencesToCompare(state, questions);
+    const ranges = rangesToCompare(state, questions);
     const others = otherEpochs(state, questions);
-    const [keys, entries, known] = await Promise.all([
+    const [keys, { entries, digests }, known] = await Promise.all([
       reader.publishedKeys(),
-      after === undefined ? [] : tail.entriesAfter(reader, after),
+      tail.read(reader, { after, ranges }),
       others.length === 0 ? new Map<string, EpochStanding>() : reader.standingOf(others),
     ]);
     const entryIds = await entryIdsAt(reader, entries, places);
-    return { state, keys, entries, entryIds, otherEpochs: known };
+    return { state, keys, entries, entryIds, digests, otherEpochs: known };
   });
 }
 

@@ -4,6 +4,7 @@ import { invalidField, ServiceError } from '@portcullis/guard/errors';
 import type { SessionFilter } from '../records/sessions.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
 import type { FenceReceipt } from './fence-watch.js';
+import type { Instances } from './instances.js';
 import { receiptOfWritten, type Written } from './revocation-groups.js';
 import {
   checkRequest,
@@ -140,11 +141,25 @@ async function checkTargets(
   targets: readonly Target[],
 ): Promise<readonly (CheckedTarget | ServiceError)[]> {
   const checked: (CheckedTarget | ServiceError)[] = [];
+  const once = { ...deps, instances: checkedOnce(deps.instances) };
   for (let from = 0; from < targets.length; from += CHECKS_AT_ONCE) {
     const part = targets.slice(from, from + CHECKS_AT_ONCE);
-    checked.push(...(await Promise.all(part.map((target) => orFailure(checkTarget(deps, target))))));
+    checked.push(...(await Promise.all(part.map((target) => orFailure(checkTarget(once, target))))));
   }
   return checked;
+}
+
+/** Reads the instances once for each claim: that read is of all instances, and many targets may be about one claim. */
+function checkedOnce(instances: Pick<Instances, 'unready'>): Pick<Instances, 'unready'> {
+  const known = new Map<string, ReturnType<Instances['unready']>>();
+  return {
+    unready: (claim) => {
+      const key = JSON.stringify([claim.issuer, claim.claim]);
+      const reading = known.get(key) ?? instances.unready(claim);
+      known.set(key, reading);
+      return reading;
+    },
+  };
 }
 
 /** Writes the targets whose check succeeded, in the order of {@link stagesOf}. */

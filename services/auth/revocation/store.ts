@@ -10,6 +10,7 @@ import type {
   LiveSet,
   LogBatch,
   LogEntry,
+  LogId,
   LogLock,
   LogState,
   LostEpoch,
@@ -33,6 +34,9 @@ export const LOG_LOCK_MS_MAX = 1000;
 
 /** Maximum number of entries of the live set that one statement reads. */
 export const LIVE_SLICE_ENTRIES = 50_000n;
+
+/** Length of a sequence as PostgreSQL sends it (int8), in bytes. */
+const SEQUENCE_BYTES = 8;
 
 /** How long the row of a reader is kept after its last read, in seconds. */
 const READER_KEEP_SECONDS = 3600;
@@ -332,6 +336,14 @@ function createLogReader(
       );
       return rows.map(entryOf);
     },
+    idsAfter: async (sequence) => {
+      const { rows } = await sql.query<{ sequences: Buffer | null; ids: Buffer | null }>(
+        `SELECT string_agg(int8send(seq), '' ORDER BY seq) AS sequences, string_agg(entry_id, '' ORDER BY seq) AS ids
+         FROM revocation_entries WHERE epoch = $1 AND seq > $2`,
+        [state.epoch, sequence],
+      );
+      return idsIn(theOnly(rows));
+    },
     entryIdsAt: async (sequences) => {
       const { rows } = await sql.query<{ seq: bigint; entry_id: Buffer }>(
         'SELECT seq, entry_id FROM revocation_entries WHERE epoch = $1 AND seq = ANY($2::bigint[])',
@@ -380,6 +392,15 @@ async function noteLostEpochs(sql: Sql, lost: readonly LostEpoch[]): Promise<voi
        ORDER BY lost.find_time DESC, lost.epoch OFFSET $1)`,
     [LOST_EPOCHS_MAX],
   );
+}
+
+/** A row for each id would take five times as long. */
+function idsIn({ sequences, ids }: { sequences: Buffer | null; ids: Buffer | null }): LogId[] {
+  if (sequences === null || ids === null) return [];
+  return Array.from({ length: ids.byteLength / ID_BYTES }, (_, index) => ({
+    sequence: sequences.readBigInt64BE(index * SEQUENCE_BYTES),
+    entryId: ids.subarray(index * ID_BYTES, (index + 1) * ID_BYTES),
+  }));
 }
 
 const ENTRY_COLUMNS = 'entry_id, seq, kind, issuer, claim, key, min_generation, keep_until, cut_off_time';

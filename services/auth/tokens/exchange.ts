@@ -1,7 +1,7 @@
 /** Token exchange (RFC 8693): a service gets a token with which it acts for the user who called it. */
 
 import type { ServiceError } from '@portcullis/guard/errors';
-import { ACTOR_CHAIN_LENGTH_MAX } from '@portcullis/guard/limits';
+import { ACTOR_CHAIN_LENGTH_MAX, TOKEN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { parseWords } from '../../common/validation/words.js';
 import { audienceOfScope, isServedBy, OWN_AUDIENCE, rolesWithin } from '../accounts/roles.js';
 import { certificateBindingOf } from '../clients/certificate-binding.js';
@@ -169,7 +169,7 @@ async function mintDelegated(
   if (subject.actors.length >= ACTOR_CHAIN_LENGTH_MAX) throw subjectTokenInvalid();
   const session = subject.sessionId && (await tx.sessions.lockShared(subject.sessionId));
   if (!session && subject.origin === undefined) throw subjectTokenInvalid();
-  return await tokens.mint(tx, {
+  const minted = await tokens.mint(tx, {
     subject: subject.subject,
     clientId: client.clientId,
     audiences: [audience],
@@ -184,6 +184,9 @@ async function mintDelegated(
     notAfter: new Date(subject.expiresAtSeconds * 1000),
     certificateThumbprint,
   });
+  // Every service would reject it. The values by which the subject token can be revoked may be thousands of characters.
+  if (minted.token.length > TOKEN_LENGTH_MAX) throw subjectTokenInvalid();
+  return minted;
 }
 
 function requireAudience({ subject, client, audience }: Delegation): void {

@@ -203,6 +203,17 @@ export function describeLogReads(under: Under): void {
       expect([...ids]).to.deep.equal([[head + 1n, first?.entryId]]);
     });
 
+    it('returns the ids of the entries after a position, in order', async () => {
+      const { log } = under();
+      const { head } = await headOf(under());
+      expect(await log.read((reader) => reader.idsAfter(head))).to.deep.equal([]);
+      const entries = await append(under(), anEntry(), anEntry(), anEntry());
+      const ids = await log.read((reader) => reader.idsAfter(head + 1n));
+      expect(ids.map(({ sequence, entryId }) => ({ sequence, entryId }))).to.deep.equal(
+        entries.slice(1).map(({ sequence, entryId }) => ({ sequence, entryId })),
+      );
+    });
+
     it('sees one moment of the log, whatever is committed meanwhile', async () => {
       const { log } = under();
       const { head } = await headOf(under());

@@ -48,6 +48,8 @@ describe('a feed', () => {
         keySetVersion: NOTHING,
         seen: [],
         fences: [],
+        heldTo: 0n,
+        heldDigest: NOTHING,
         kinds: [1, 2, 3, 4, 5, 6],
         claimIds: [],
       });
@@ -334,6 +336,61 @@ describe('a feed', () => {
       expect(feed.applied).to.equal(0n);
       expect(held.leaseLeftMs(at(2000))).to.equal(LEASE_MS - 2000);
       expect(revokes(tokenId)).to.equal(true);
+    });
+  });
+
+  describe('entries beyond the position', () => {
+    const xorOf = (...ids: readonly Uint8Array[]): Buffer =>
+      ids.reduce<Buffer>(
+        (sum, id) => Buffer.from(sum.map((byte, index) => byte ^ (id[index] ?? 0))),
+        Buffer.alloc(16),
+      );
+    const named = () => {
+      const { applied, heldTo, heldDigest } = feed.createSyncRequest(at(1)).request;
+      return { applied, heldTo, heldDigest };
+    };
+    const four = tokenEntry(randomUUID(), { sequence: 4n });
+    const five = tokenEntry(randomUUID(), { sequence: 5n });
+    const six = tokenEntry(randomUUID(), { sequence: 6n });
+
+    beforeEach(() => held.hydrate(at(0), 3n));
+
+    it('are named in the next request, up to the first gap, and do not move the position', () => {
+      expect(named()).to.deep.equal({ applied: 3n, heldTo: 0n, heldDigest: NOTHING });
+      feed.applyBroadcast(broadcast([four]));
+      feed.applyBroadcast(broadcast([six, six]));
+      expect(named()).to.deep.equal({ applied: 3n, heldTo: 4n, heldDigest: Buffer.from(four.entryId) });
+      feed.applyBroadcast(broadcast([five]));
+      const heldDigest = xorOf(four.entryId, five.entryId, six.entryId);
+      expect(named()).to.deep.equal({ applied: 3n, heldTo: 6n, heldDigest });
+    });
+
+    it('need not be in the response that moves the position beyond them', () => {
+      feed.applyBroadcast(broadcast([four, five]));
+      const ticket = feed.createSyncRequest(at(10));
+      feed.applyBroadcast(broadcast([six]));
+      const response = answer({ head: 5n, entryIdAtHead: Buffer.from(five.entryId) });
+      expect(feed.applySyncResponse(ticket, response, () => {})).to.equal('granted');
+      expect(named()).to.deep.equal({ applied: 5n, heldTo: 6n, heldDigest: Buffer.from(six.entryId) });
+    });
+
+    it('are not held when they could not be added to the list', () => {
+      const broken = entry(9 as EntryKind, 'x', { sequence: 5n });
+      expect(() => feed.applyBroadcast(broadcast([four, broken, six]))).to.throw(RangeError);
+      expect(named()).to.deep.include({ heldTo: 4n, heldDigest: Buffer.from(four.entryId) });
+    });
+
+    it('are forgotten when an epoch begins', () => {
+      feed.applyBroadcast(broadcast([four]));
+      held.ask(at(10), answer({ epoch: OTHER_EPOCH, pull: true, keySet: keySet(2) }));
+      expect(named()).to.deep.equal({ applied: 0n, heldTo: 0n, heldDigest: NOTHING });
+    });
+
+    it('begin after the end of a pull', () => {
+      feed.applyBroadcast(broadcast([four, five, six]));
+      feed.beginPull();
+      feed.applyPullPart(endOfPull(5n));
+      expect(named()).to.deep.equal({ applied: 5n, heldTo: 6n, heldDigest: Buffer.from(six.entryId) });
     });
   });
 

@@ -3,7 +3,8 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { IdTable, idHash } from '../../../interceptors/src/revocation/id-table.js';
+import { idHash } from '../../../interceptors/src/revocation/id-leaf.js';
+import { IdTable } from '../../../interceptors/src/revocation/id-table.js';
 
 type Id = readonly [number, number, number, number];
 
@@ -32,6 +33,36 @@ function tableOf(ids: readonly Id[]): IdTable {
   const table = new IdTable();
   for (const id of ids) table.add(...id);
   return table;
+}
+
+/** @returns the number of steps that it took */
+function compactAll(table: IdTable): number {
+  let steps = 0;
+  // The first call only notes that nothing is being added.
+  table.compact();
+  while (table.compact()) steps += 1;
+  return steps;
+}
+
+function manyIds(count: number, first = 1): Id[] {
+  return Array.from({ length: count }, (_, at) => [
+    first + at,
+    7,
+    7,
+    Math.imul(first + at, 0x9e3779b1) >>> 0,
+  ]);
+}
+
+/** Identifiers whose hash is zero. */
+function collidingIds(count: number): Id[] {
+  // The last word makes the hash zero. Its factor is odd, so it has an inverse.
+  const factor = idHash(0, 0, 0, 1);
+  let inverse = factor;
+  for (let bits = 3; bits < 32; bits *= 2) inverse = Math.imul(inverse, 2 - Math.imul(factor, inverse));
+  return Array.from({ length: count }, (_, index): Id => {
+    const last = Math.imul(-idHash(index, 1, 0, 0), inverse) >>> 0;
+    return [index, 1, 0, last];
+  });
 }
 
 function holdsLikeASet(ids: readonly Id[], absent: readonly Id[]): void {
@@ -187,14 +218,7 @@ describe('an id table', () => {
   });
 
   it('keeps identifiers of the same hash, which no split separates', () => {
-    // The last word makes the hash zero. Its factor is odd, so it has an inverse.
-    const factor = idHash(0, 0, 0, 1);
-    let inverse = factor;
-    for (let bits = 3; bits < 32; bits *= 2) inverse = Math.imul(inverse, 2 - Math.imul(factor, inverse));
-    const ids = Array.from({ length: 4000 }, (_, index): Id => {
-      const last = Math.imul(-idHash(index, 1, 0, 0), inverse) >>> 0;
-      return [index, 1, 0, last];
-    });
+    const ids = collidingIds(4000);
     const table = new IdTable();
     for (const id of ids) {
       expect(idHash(...id)).to.equal(0);
@@ -203,5 +227,138 @@ describe('an id table', () => {
     expect(table.size).to.equal(ids.length);
     for (const id of ids.filter((_, index) => index % 100 === 0)) expect(table.has(...id)).to.equal(true);
     expect(table.bytes).to.be.below(1024 * 1024);
+  });
+
+  it('answers like a set, whenever it is compacted', () => {
+    const anyStep = fc.oneof(
+      { weight: 9, arbitrary: fc.oneof(anyId, crowdedId) },
+      { weight: 1, arbitrary: fc.constant('compact' as const) },
+    );
+    const steps = fc.tuple(fc.nat(400), fc.array(anyStep, { maxLength: 400 }));
+    fc.assert(
+      fc.property(steps, fc.array(crowdedId, { maxLength: 20 }), ([before, all], absent) => {
+        const ids = manyIds(before);
+        const table = tableOf(ids);
+        const model = new Set(ids.map(String));
+        compactAll(table);
+        for (const step of all) {
+          if (step === 'compact') {
+            compactAll(table);
+            continue;
+          }
+          expect(table.has(...step)).to.equal(model.has(step.join()));
+          expect(table.add(...step)).to.equal(!model.has(step.join()));
+          model.add(step.join());
+          ids.push(step);
+          expect(table.size).to.equal(model.size);
+        }
+        for (const id of [...ids, ...absent])
+          expect(table.has(...id), id.join()).to.equal(model.has(id.join()));
+      }),
+    );
+  });
+
+  it('uses at most 17 bytes per identifier when it is compact', () => {
+    for (const expected of [0, 100_000]) {
+      const ids = manyIds(100_000);
+      const table = new IdTable(expected);
+      for (const id of ids) table.add(...id);
+      compactAll(table);
+      expect(table.bytes / table.size).to.be.below(17);
+      expect(ids.every((id) => table.has(...id))).to.equal(true);
+    }
+  });
+
+  it('compacts one leaf at a time, so that compacting does not pause the process', () => {
+    const table = tableOf(manyIds(100_000));
+    table.compact();
+    let before = table.bytes;
+    let steps = 0;
+    while (table.compact()) {
+      expect(before - table.bytes).to.be.within(1, 36 * 1024);
+      before = table.bytes;
+      steps += 1;
+    }
+    expect(steps).to.be.above(20);
+  });
+
+  it('is not compacted while identifiers are added', () => {
+    const table = tableOf(manyIds(10_000));
+    const { bytes } = table;
+    for (const [a, b, c, d] of manyIds(100, 20_000)) {
+      expect(table.compact()).to.equal(false);
+      table.add(a, b, c, d);
+    }
+    expect(table.bytes).to.equal(bytes);
+    for (const id of manyIds(100)) table.add(...id);
+    table.compact();
+    expect(table.compact(), 'known identifiers are not added').to.equal(true);
+  });
+
+  it('adds identifiers that are late to a compact table without opening it again', () => {
+    const table = tableOf(manyIds(100_000));
+    compactAll(table);
+    const { bytes } = table;
+    const late = manyIds(100, 200_000);
+    for (const id of late) expect(table.add(...id)).to.equal(true);
+    for (const id of late) expect(table.add(...id)).to.equal(false);
+    expect([...manyIds(100_000), ...late].every((id) => table.has(...id))).to.equal(true);
+    expect(table.size).to.equal(100_100);
+    expect(table.bytes - bytes).to.be.below(100_000);
+  });
+
+  it('opens leaves again to which much is added, and compacts them again', () => {
+    const table = tableOf(manyIds(50_000));
+    compactAll(table);
+    const more = manyIds(50_000, 200_000);
+    const startedMs = performance.now();
+    for (const id of more) expect(table.add(...id)).to.equal(true);
+    expect(performance.now() - startedMs).to.be.below(2_000);
+    expect(compactAll(table)).to.be.above(10);
+    expect([...manyIds(50_000), ...more].every((id) => table.has(...id))).to.equal(true);
+    expect(table.size).to.equal(100_000);
+    expect(table.bytes / table.size).to.be.below(17);
+  });
+
+  it('compacts leaves of different depths, each once', () => {
+    // The hashes of some begin with a zero bit, so that their leaves are deeper.
+    const table = new IdTable();
+    const ids = manyIds(40_000).filter((id) => idHash(...id) < 2 ** 31 || (id[0] ?? 0) < 3_000);
+    for (const id of ids) table.add(...id);
+    compactAll(table);
+    expect(compactAll(table)).to.equal(0);
+    expect(ids.every((id) => table.has(...id))).to.equal(true);
+    expect(table.bytes / table.size).to.be.below(17);
+  });
+
+  it('compacts identifiers of the same hash', () => {
+    const ids = collidingIds(2000);
+    const table = tableOf(ids.slice(0, 1000));
+    compactAll(table);
+    for (const id of ids.slice(1000)) expect(table.add(...id)).to.equal(true);
+    compactAll(table);
+    expect(ids.every((id) => table.has(...id))).to.equal(true);
+    expect(table.has(5, 5, 5, 5)).to.equal(false);
+  });
+
+  it('does not compact what would not become smaller', () => {
+    const table = tableOf(manyIds(10));
+    expect(compactAll(table)).to.equal(0);
+    expect(table.has(...(manyIds(1)[0] ?? [0, 0, 0, 0]))).to.equal(true);
+    expect(compactAll(new IdTable(1000))).to.equal(0);
+  });
+
+  it('moves the identifiers of a compact table, and gives its memory away', () => {
+    const table = tableOf(manyIds(5000));
+    compactAll(table);
+    const other = tableOf(manyIds(10, 9000));
+    table.addTo(other);
+    expect(other.size).to.equal(5010);
+    expect(manyIds(5000).every((id) => other.has(...id))).to.equal(true);
+    table.release();
+    const next = tableOf(manyIds(5000, 50_000));
+    compactAll(next);
+    expect(manyIds(5000).some((id) => next.has(...id))).to.equal(false);
+    expect(manyIds(5000, 50_000).every((id) => next.has(...id))).to.equal(true);
   });
 });

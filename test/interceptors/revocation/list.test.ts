@@ -1,6 +1,6 @@
 /** The list keeps each revocation for as long as a token could match it, and no longer. */
 
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { IdTable } from '../../../interceptors/src/revocation/id-table.js';
@@ -455,6 +455,24 @@ describe('a revocation list', () => {
     expect(list.size).to.equal(0);
     list.addIds(ENTRY_KIND_TOKEN, ids, KEEP_UNTIL_MS);
     expect(list.size).to.equal(4);
+  });
+
+  it('compacts the tables to which nothing is added, while others are filled', () => {
+    const list = new RevocationList();
+    const ids = randomBytes(150_000 * 16);
+    const first = uuidOf(ids.subarray(0, 16));
+    for (let at = 0; at < ids.byteLength; at += 16) {
+      const span = Math.floor((at / ids.byteLength) * 3);
+      list.addIds(ENTRY_KIND_TOKEN, ids.subarray(at, at + 16), KEEP_UNTIL_MS + span * TABLE_SPAN_MS);
+    }
+    expect(list.size).to.equal(150_000);
+    expect(list.bytes / list.size).to.be.below(18.5);
+    expect(list.revokes(claims({ tokenId: first }))).to.equal(true);
+    const late = randomUUID();
+    list.addIds(ENTRY_KIND_TOKEN, bytesOf(late), KEEP_UNTIL_MS);
+    expect(list.revokes(claims({ tokenId: late }))).to.equal(true);
+    list.dropUntil(KEEP_UNTIL_MS + TABLE_SPAN_MS);
+    expect(list.revokes(claims({ tokenId: first })), 'dropped in its time').to.equal(false);
   });
 
   it('copies the smaller of two tables when it is merged', () => {

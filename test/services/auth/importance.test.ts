@@ -138,6 +138,8 @@ describe('the work of auth', () => {
         keySetVersion: Buffer.alloc(0),
         seen: [],
         fences: [],
+        heldTo: 0n,
+        heldDigest: Buffer.alloc(0),
       };
       expect(await parts.revocations.sync(question)).to.include({ pull: true });
       const pulled: string[] = [];

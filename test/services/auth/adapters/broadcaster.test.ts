@@ -120,6 +120,8 @@ describe('a broadcast', () => {
       keySetVersion: Buffer.alloc(0),
       seen: [],
       fences: [],
+      heldTo: 0n,
+      heldDigest: Buffer.alloc(0),
     });
     reader.replaceKeys(await reader.importKeys([...broadcastKeys]));
     const read = await Promise.all(received.map((bytes) => reader.read(bytes)));

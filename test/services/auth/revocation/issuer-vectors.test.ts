@@ -7,13 +7,18 @@ import {
   ISSUER_ROWS,
   type IssuerVector,
   issuerAnswer,
+  LACKING,
+  type LogStep,
   readIssuerVectors,
 } from '../../../../proofs/spec/issuer.js';
-import type { LogEntry } from '../../../../services/auth/records/revocations.js';
+import type { LogEntry, LogHead } from '../../../../services/auth/records/revocations.js';
+import { IdDigests } from '../../../../services/auth/revocation/id-digests.js';
 import {
   entriesNeededAfter,
   type LogReading,
   newlyLost,
+  rangeName,
+  rangesToCompare,
   type SyncPosition,
   sequencesToCompare,
   syncResultFor,
@@ -45,6 +50,8 @@ function positionOf({ request }: IssuerVector): SyncPosition {
     keySetVersion: Buffer.alloc(0),
     seen: [],
     fences: [],
+    heldTo: BigInt(request.held_to ?? 0),
+    heldDigest: bytes(request.held_digest ?? ''),
   };
 }
 
@@ -73,9 +80,25 @@ function readingOf({ log }: IssuerVector, position: SyncPosition): LogReading {
     state,
     entries,
     entryIds: new Map(known),
+    digests: digestsOf(log, state, position),
     otherEpochs: new Map(Object.entries(log.other_epochs)),
     keys: { keySet: { version: Buffer.alloc(32, 1), keys: [] }, broadcastKeys: [] },
   };
+}
+
+/** What auth knows of the ranges that it compares. */
+function digestsOf({ entry_ids }: LogStep, state: LogHead, position: SyncPosition): LogReading['digests'] {
+  return new Map(
+    rangesToCompare(state, [position]).map((range) => {
+      const ids = new IdDigests(range.applied);
+      const entries: LogEntry[] = [];
+      for (let sequence = range.applied + 1n; sequence <= range.heldTo; sequence += 1n) {
+        entries.push({ ...entry(sequence), entryId: bytes(entry_ids[String(sequence)] ?? '00'.repeat(16)) });
+      }
+      ids.append(entries);
+      return [rangeName(range), ids.between(range.applied, range.heldTo) ?? Buffer.alloc(0)];
+    }),
+  );
 }
 
 function answerOf(vector: IssuerVector): AnswerStep {
@@ -100,7 +123,7 @@ describe('the vectors of an issuer', () => {
     });
   }
 
-  for (const { id } of ISSUER_ROWS) {
+  for (const id of [LACKING, ...ISSUER_ROWS.map((row) => row.id)]) {
     it(`fail without row ${id}`, () => {
       const failing = vectors.filter(
         ({ log, request, expect: answer }) =>

@@ -3,6 +3,7 @@
 import {
   ACCESS_TOKEN_LIFETIME_MAX_SECONDS,
   CLOCK_SKEW_SECONDS as ADMISSION_SKEW_SECONDS,
+  HELD_ENTRIES_MAX,
 } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import type { Appended, LogEntry } from '../../../../services/auth/records/revocations.js';
@@ -20,10 +21,12 @@ import {
   PULL_ENTRIES_MAX,
   PULL_IDS_MAX,
   partsOf,
+  rangeName,
+  rangesToCompare,
   SYNC_ENTRIES_MAX,
   syncResultFor,
 } from '../../../../services/auth/revocation/log.js';
-import { publishedKeys, question } from './revocation-support.js';
+import { digestOf, publishedKeys, question } from './revocation-support.js';
 
 const EPOCH = Buffer.alloc(16, 7);
 
@@ -59,8 +62,22 @@ function reading(head: bigint, from = 1n): LogReading {
     keys: publishedKeys('one'),
     entries,
     entryIds: new Map(entries.map(({ sequence, entryId }) => [sequence, entryId])),
+    digests: new Map(),
     otherEpochs: new Map(),
   };
+}
+
+/** A request of an instance that holds the entries after its position up to `heldTo`, and the read for it. */
+function holding(applied: bigint, heldTo: bigint, head: bigint) {
+  const read = reading(head);
+  const asked = { ...at(applied), heldTo, heldDigest: digestOf(read.entries, applied, heldTo) };
+  const digests = new Map(
+    rangesToCompare(read.state, [asked]).map((range) => [
+      rangeName(range),
+      digestOf(read.entries, range.applied, range.heldTo),
+    ]),
+  );
+  return { read: { ...read, digests }, asked };
 }
 
 function at(applied: bigint) {
@@ -156,7 +173,93 @@ describe('a sync response', () => {
   });
 });
 
+describe('a sync response to an instance that holds entries beyond its position', () => {
+  const sequencesIn = ({ entries }: { entries: readonly LogEntry[] }) =>
+    entries.map(({ sequence }) => sequence);
+
+  it('contains only the entries after those', () => {
+    const { read, asked } = holding(2n, 4n, 6n);
+    expect(sequencesIn(syncResultFor(read, asked))).to.deep.equal([5n, 6n]);
+    const all = holding(2n, 6n, 6n);
+    expect(syncResultFor(all.read, all.asked)).to.deep.include({ entries: [], pull: false, head: 6n });
+  });
+
+  it('contains every entry when the digest is not that of the log', () => {
+    const { read, asked } = holding(2n, 4n, 6n);
+    const other = { ...asked, heldDigest: Buffer.alloc(16, 1) };
+    expect(sequencesIn(syncResultFor(read, other))).to.deep.equal([3n, 4n, 5n, 6n]);
+    // As an issuer that does not know the ids.
+    expect(sequencesIn(syncResultFor({ ...read, digests: new Map() }, asked))).to.have.length(4);
+    // As an instance that names none.
+    const none = { ...asked, heldDigest: Buffer.alloc(0) };
+    expect(sequencesIn(syncResultFor(read, none))).to.have.length(4);
+  });
+
+  it('requires no pull from one that lags by more than the limit of entries, but lacks fewer', () => {
+    const head = BigInt(SYNC_ENTRIES_MAX) * 3n;
+    const { read, asked } = holding(10n, head - BigInt(SYNC_ENTRIES_MAX), head);
+    const result = syncResultFor(read, asked);
+    expect(result.pull).to.equal(false);
+    expect(result.entries).to.have.length(SYNC_ENTRIES_MAX);
+    const other = { ...asked, heldDigest: Buffer.alloc(16, 1) };
+    expect(syncResultFor(read, other)).to.deep.include({ pull: true, entries: [] });
+  });
+
+  it('requires a pull from one that lacks too many, and compares nothing', () => {
+    const head = BigInt(SYNC_ENTRIES_MAX) * 3n;
+    const { read, asked } = holding(10n, head - BigInt(SYNC_ENTRIES_MAX) - 1n, head);
+    expect(read.digests.size).to.equal(0);
+    expect(syncResultFor(read, asked).pull).to.equal(true);
+  });
+
+  it('fails with LOG_CHANGED whatever it holds, when the entry at its position is another one', () => {
+    const { read, asked } = holding(2n, 4n, 6n);
+    expect(() => syncResultFor(read, { ...asked, entryIdAtApplied: Buffer.alloc(16, 9) }))
+      .to.throw()
+      .with.property('code', 'LOG_CHANGED');
+  });
+});
+
+describe('the ranges of entries that requests name as held', () => {
+  const { state } = reading(70_000n, 70_000n);
+  const heldDigest = Buffer.alloc(16, 1);
+
+  it('are compared when they can be those of the log', () => {
+    const asked = [
+      { ...at(69_990n), heldTo: 69_995n, heldDigest },
+      { ...at(70_000n - BigInt(HELD_ENTRIES_MAX)), heldTo: 70_000n, heldDigest },
+    ];
+    expect(rangesToCompare(state, asked)).to.deep.equal(asked);
+  });
+
+  for (const [fault, asked] of Object.entries({
+    'the instance names none': { ...at(69_990n), heldTo: 0n, heldDigest: Buffer.alloc(0) },
+    'they end before the position': { ...at(69_990n), heldTo: 69_990n, heldDigest },
+    'they end beyond the head': { ...at(69_990n), heldTo: 70_001n, heldDigest },
+    'the instance lacks too many': { ...at(60_000n), heldTo: 68_999n, heldDigest },
+    'the position is too far behind': {
+      ...at(70_000n - BigInt(HELD_ENTRIES_MAX) - 1n),
+      heldTo: 70_000n,
+      heldDigest,
+    },
+    'they are of another epoch': { ...at(69_990n), epoch: Buffer.alloc(16, 8), heldTo: 69_995n, heldDigest },
+  })) {
+    it(`are not compared when ${fault}`, () => {
+      expect(rangesToCompare(state, [asked])).to.deep.equal([]);
+    });
+  }
+});
+
 describe('the entries that several sync requests need', () => {
+  it('begin after what an instance holds when that alone is in reach', () => {
+    const { state } = reading(5000n, 5000n);
+    const heldDigest = Buffer.alloc(16, 1);
+    expect(entriesNeededAfter(state, [{ ...at(100n), heldTo: 4500n, heldDigest }])).to.equal(4500n);
+    expect(entriesNeededAfter(state, [{ ...at(100n), heldTo: 3999n, heldDigest }])).to.equal(undefined);
+    // The digest may be another one.
+    expect(entriesNeededAfter(state, [{ ...at(4400n), heldTo: 4500n, heldDigest }])).to.equal(4400n);
+  });
+
   it('begin after the instance that lags furthest, without those that must pull or are up to date', () => {
     const state = reading(2000n, 2000n).state;
     expect(entriesNeededAfter(state, [at(1500n), at(1000n), at(999n), at(2000n), question()])).to.equal(
@@ -174,6 +277,8 @@ describe('a sync request', () => {
     'an entry id without a position': question({ epoch: EPOCH, entryIdAtApplied: Buffer.alloc(16) }),
     'a position that no log reaches': question({ applied: 2n ** 63n, entryIdAtApplied: Buffer.alloc(16) }),
     'an acknowledgement that is not an id': question({ seen: [Buffer.alloc(1)] }),
+    'a held position that no log reaches': question({ heldTo: 2n ** 63n }),
+    'a digest of another length': question({ heldTo: 1n, heldDigest: Buffer.alloc(15) }),
     'no service': question({ service: '' }),
   };
   for (const [fault, asked] of Object.entries(bad)) {

@@ -73,8 +73,24 @@ export function question(over: Partial<SyncPosition> = {}): SyncPosition {
     keySetVersion: Buffer.alloc(0),
     seen: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
     ...over,
   };
+}
+
+/** The XOR of the ids of the entries after a sequence up to another one. */
+export function digestOf(
+  entries: readonly { readonly sequence: bigint; readonly entryId: Buffer }[],
+  after: bigint,
+  upTo: bigint,
+): Buffer {
+  const sum = Buffer.alloc(16);
+  for (const { sequence, entryId } of entries) {
+    if (sequence <= after || sequence > upTo) continue;
+    for (let at = 0; at < sum.length; at += 1) sum[at] = (sum[at] ?? 0) ^ (entryId[at] ?? 0);
+  }
+  return sum;
 }
 
 /** The question of an instance that has taken an answer. */

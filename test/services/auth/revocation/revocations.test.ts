@@ -35,6 +35,7 @@ import {
 import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import {
+  digestOf,
   following,
   KEPT_SECONDS,
   openTestLog,
@@ -462,6 +463,61 @@ describe('a sync', () => {
     expect(reached.entries).to.have.length(SYNC_ENTRIES_MAX);
     await log.revokeToken();
     expect(await log.revocations.sync(following(first))).to.deep.include({ pull: true, entries: [] });
+  });
+
+  describe('of an instance that has entries by broadcasts', () => {
+    const heldEntries = () => log.broadcast.flatMap(({ entries }) => entries);
+    const holding = (applied: SyncResult, heldTo: bigint) => ({
+      ...following(applied),
+      heldTo,
+      heldDigest: digestOf(heldEntries(), applied.head, heldTo),
+    });
+
+    it('lists only those that it lacks, however many the instance has', async () => {
+      await log.revokeToken();
+      const first = await log.revocations.sync(question());
+      await append(log, tokenEntries(SYNC_ENTRIES_MAX));
+      await append(log, tokenEntries(SYNC_ENTRIES_MAX));
+      const head = BigInt(2 * SYNC_ENTRIES_MAX + 1);
+      expect(await log.revocations.sync(following(first))).to.include({ pull: true });
+      expect(await log.revocations.sync(holding(first, head))).to.deep.include({
+        pull: false,
+        head,
+        entries: [],
+      });
+      const lacks = await log.revocations.sync(holding(first, head - 2n));
+      expect(lacks).to.include({ pull: false, head });
+      expect(lacks.entries).to.deep.equal(heldEntries().slice(-2));
+    });
+
+    it('lists or pulls as before when the digest is another one', async () => {
+      await log.revokeToken();
+      const first = await log.revocations.sync(question());
+      await append(log, tokenEntries(3));
+      const other = { ...holding(first, 4n), heldDigest: Buffer.alloc(16, 1) };
+      expect((await log.revocations.sync(other)).entries).to.have.length(3);
+      await append(log, tokenEntries(SYNC_ENTRIES_MAX));
+      expect(await log.revocations.sync({ ...other, heldTo: 1004n })).to.include({ pull: true });
+    });
+
+    it('compares with the log as it is after a restore, not as it was read before', async () => {
+      await log.revokeToken();
+      const first = await log.revocations.sync(question());
+      await append(log, tokenEntries(2));
+      expect(await log.revocations.sync(holding(first, 3n))).to.deep.include({ entries: [], head: 3n });
+      const lost = heldEntries();
+      await log.database.transaction(async (sql) => {
+        await sql.query('ALTER TABLE revocation_entries DISABLE TRIGGER ALL');
+        await sql.query('DELETE FROM revocation_entries WHERE seq > 1');
+        await sql.query('ALTER TABLE revocation_entries ENABLE TRIGGER ALL');
+        await sql.query('UPDATE log_state SET seq = 1, entry_id = $1', [lost[0]?.entryId]);
+      });
+      await append(log, tokenEntries(2));
+      const held = { ...following(first), heldTo: 3n, heldDigest: digestOf(lost, 1n, 3n) };
+      const answer = await log.revocations.sync(held);
+      expect(answer).to.include({ pull: false, head: 3n });
+      expect(answer.entries).to.deep.equal(log.broadcast.at(-1)?.entries);
+    });
   });
 
   it('requires a pull when the entry at the position of the instance was dropped', async () => {

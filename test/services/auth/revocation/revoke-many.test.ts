@@ -32,6 +32,45 @@ function written(sequence: bigint, committedAtMs: number, epoch = Buffer.alloc(1
   };
 }
 
+describe('many revocations by claims', () => {
+  const issuer = 'https://other.example';
+  const byClaim = (claim: string, id: string) =>
+    ({ kind: 'foreign', foreign: { issuer, what: 'CLAIM', claim, id } }) as const;
+
+  it('read the instances once for each claim, and fail alone where one cannot apply it', async () => {
+    const read: string[] = [];
+    const unexpected = () => Promise.reject(new TypeError('not expected'));
+    let sequence = 0n;
+    const { results } = await revokeMany(
+      {
+        store: { transaction: unexpected },
+        groups: { write: () => Promise.resolve(written(++sequence, 1000)) },
+        instances: {
+          waits: () => 0,
+          wait: unexpected,
+          unready: ({ claim }) => {
+            read.push(claim);
+            const unready = { service: 'payment', instance: Buffer.alloc(16, 7), knowsKind: false };
+            return Promise.resolve(claim === '/tenant' ? [] : [unready]);
+          },
+        },
+        fences: { waits: () => 0, wait: unexpected },
+        clock: systemClock,
+        issuer: 'https://auth.test',
+        foreignIssuers: [issuer],
+        revocableClaims: new Map([[issuer, ['/tenant', '/group']]]),
+        identify: unexpected,
+        sessionIdOf: unexpected,
+        onKeyRevoked: () => undefined,
+      },
+      { ...BY, targets: [byClaim('/tenant', 'a'), byClaim('/group', 'b'), byClaim('/tenant', 'c')] },
+    );
+    expect(read).to.deep.equal(['/tenant', '/group']);
+    const outcomes = results.map((result) => ('error' in result ? result.error.code : result.sequence));
+    expect(outcomes).to.deep.equal([1n, 'CLAIM_UNSUPPORTED', 2n]);
+  });
+});
+
 describe('the receipt of many revocations', () => {
   /** What is waited for after these were written. */
   async function committedAfter(all: readonly Written[]): Promise<Committed> {

@@ -27,6 +27,7 @@ describe('reads for sync requests', () => {
         fenceWanted: 0n,
       },
       entriesAfter: unexpected,
+      idsAfter: unexpected,
       entryIdsAt: unexpected,
       standingOf: unexpected,
       publishedKeys: () =>

@@ -322,6 +322,7 @@ describe('the review', () => {
         {
           ...{ service: 'inventory', instance: Buffer.alloc(16, 3), epoch: Buffer.alloc(16, 9), applied: 0n },
           ...{ entryIdAtApplied: Buffer.alloc(0), keySetVersion: Buffer.alloc(0), seen: [], fences: [] },
+          ...{ heldTo: 0n, heldDigest: Buffer.alloc(0) },
         },
         systemClock.monotonicMs(),
         {

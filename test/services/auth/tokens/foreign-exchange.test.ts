@@ -1,5 +1,6 @@
 /** Tests of exchanging tokens of other issuers, against PostgreSQL and an issuer over HTTP. */
 
+import { TOKEN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import type { ForeignTarget } from '../../../../services/auth/revocation/log.js';
 import { createExchange } from '../../../../services/auth/tokens/exchange.js';
@@ -58,6 +59,18 @@ describe('exchanging the token of another issuer', () => {
   ): Promise<string> => {
     const request = { callerToken, subjectToken, audience: 'inventory', scopes: [], ...over };
     return (await auth.exchange.exchange(request)).token;
+  };
+
+  /** A token whose signature was verified. */
+  const foreignToken = (over: Partial<ForeignToken>): ForeignToken => {
+    const nowSeconds = Math.floor(Date.now() / 1000);
+    return {
+      ...{ issuer: other.name, subject: 'alice', id: `${other.name}#alice`, clientId: 'web', kind: 'USER' },
+      ...{ sessionId: undefined, tokenId: 'token', issuedAtSeconds: nowSeconds },
+      ...{ authTimeSeconds: undefined, certificateThumbprint: undefined, audiences: ['payment'] },
+      ...{ scopes: new Set(['inventory.read']), roles: new Set(), expiresAtSeconds: nowSeconds + 60 },
+      ...over,
+    };
   };
 
   it('returns a token with the origin of the foreign one and without a session of ours', async () => {
@@ -120,12 +133,7 @@ describe('exchanging the token of another issuer', () => {
 
   it('rejects a token in the millisecond of its expiry', async () => {
     const expiresAtSeconds = Math.floor(Date.now() / 1000) + 60;
-    const token: ForeignToken = {
-      ...{ issuer: other.name, subject: 'alice', id: `${other.name}#alice`, clientId: 'web', kind: 'USER' },
-      ...{ sessionId: undefined, tokenId: 'token', issuedAtSeconds: expiresAtSeconds - 60, expiresAtSeconds },
-      ...{ authTimeSeconds: undefined, certificateThumbprint: undefined, audiences: ['payment'] },
-      ...{ scopes: new Set(['inventory.read']), roles: new Set() },
-    };
+    const token = foreignToken({ issuedAtSeconds: expiresAtSeconds - 60, expiresAtSeconds });
     const exchangeAt = (ms: number): Promise<unknown> =>
       createExchange({
         tokens: auth.tokens,
@@ -189,6 +197,23 @@ describe('exchanging the token of another issuer', () => {
       expect(await codeOf(exchange(token)), JSON.stringify(tenant)).to.equal('SUBJECT_TOKEN_INVALID');
     }
     await exchange(await subject({ tenant: 42 }));
+  });
+
+  it('fails for a token with so many values that every service would reject the new one', async () => {
+    const exchangeWith = (valueLength: number) => {
+      const values = Array.from({ length: 64 }, () => 'x'.repeat(valueLength));
+      // Claims of the other one are revoked, and were not read here.
+      const token = foreignToken({
+        issuer: 'https://third.example',
+        revocable: new Map([['/groups', values]]),
+      });
+      const { tokens, store } = auth;
+      return createExchange({ tokens, store, foreignTokens: { verify: async () => token } }).exchange({
+        ...{ callerToken, subjectToken: '', audience: 'inventory', scopes: [] },
+      });
+    };
+    expect((await exchangeWith(75)).token.length).to.be.within(TOKEN_LENGTH_MAX - 1000, TOKEN_LENGTH_MAX);
+    expect(await codeOf(exchangeWith(85))).to.equal('SUBJECT_TOKEN_INVALID');
   });
 
   it('is introspected as an instance decides: our names, and active where it would be admitted', async () => {

@@ -829,6 +829,16 @@ export interface SyncRequest {
    */
   fences: FencePosition[];
   /**
+   * Every entry after `applied` up to this sequence is in the instance's list, too,
+   * because it was broadcast; 0 when there is none.
+   */
+  heldTo: bigint;
+  /**
+   * The XOR of the `entry_id` of every entry after `applied` up to `held_to`, 16
+   * bytes; empty when there is none.
+   */
+  heldDigest: Buffer;
+  /**
    * The kinds of entries that the instance knows. Empty from versions that know only
    * TOKEN, SESSION, USER, CLIENT and KEY.
    */
@@ -850,7 +860,10 @@ export interface SyncResponse {
   head: bigint;
   /** The `entry_id` of the entry at `head`; empty when `head` is 0. */
   entryIdAtHead: Buffer;
-  /** Every entry after `applied`, unless `pull` is set. */
+  /**
+   * Every entry after `applied`, unless `pull` is set. When `held_digest` is that of
+   * the log, every entry after `held_to`.
+   */
   entries: Entry[];
   /** The gap is too large for one response, or the epoch differs: use Pull. */
   pull: boolean;
@@ -4191,6 +4204,8 @@ function createBaseSyncRequest(): SyncRequest {
     keySetVersion: Buffer.alloc(0),
     seen: [],
     fences: [],
+    heldTo: 0n,
+    heldDigest: Buffer.alloc(0),
     kinds: [],
     claimIds: [],
   };
@@ -4224,6 +4239,15 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     }
     for (const v of message.fences) {
       FencePosition.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.heldTo !== 0n) {
+      if (BigInt.asUintN(64, message.heldTo) !== message.heldTo) {
+        throw new globalThis.Error("value provided for field message.heldTo of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.heldTo);
+    }
+    if (message.heldDigest.length !== 0) {
+      writer.uint32(82).bytes(message.heldDigest);
     }
     if (message.kinds.length !== 0) {
       writer.uint32(90).fork();
@@ -4315,6 +4339,22 @@ export const SyncRequest: MessageFns<SyncRequest> = {
             message.fences.push(FencePosition.decode(reader, reader.uint32()));
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.heldTo = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.heldDigest = Buffer.from(reader.bytes());
+            continue;
+          }
           case 11: {
             if (tag === 88) {
               message.kinds.push(reader.int32() as any);
@@ -4371,6 +4411,12 @@ export const SyncRequest: MessageFns<SyncRequest> = {
         : Buffer.alloc(0),
       seen: globalThis.Array.isArray(object?.seen) ? object.seen.map((e: any) => Buffer.from(bytesFromBase64(e))) : [],
       fences: globalThis.Array.isArray(object?.fences) ? object.fences.map((e: any) => FencePosition.fromJSON(e)) : [],
+      heldTo: isSet(object.heldTo) ? BigInt(object.heldTo) : isSet(object.held_to) ? BigInt(object.held_to) : 0n,
+      heldDigest: isSet(object.heldDigest)
+        ? Buffer.from(bytesFromBase64(object.heldDigest))
+        : isSet(object.held_digest)
+        ? Buffer.from(bytesFromBase64(object.held_digest))
+        : Buffer.alloc(0),
       kinds: globalThis.Array.isArray(object?.kinds) ? object.kinds.map((e: any) => entryKindFromJSON(e)) : [],
       claimIds: globalThis.Array.isArray(object?.claimIds)
         ? object.claimIds.map((e: any) => Buffer.from(bytesFromBase64(e)))
@@ -4406,6 +4452,12 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     if (message.fences?.length) {
       obj.fences = message.fences.map((e) => FencePosition.toJSON(e));
     }
+    if (message.heldTo !== 0n) {
+      obj.heldTo = message.heldTo.toString();
+    }
+    if (message.heldDigest.length !== 0) {
+      obj.heldDigest = base64FromBytes(message.heldDigest);
+    }
     if (message.kinds?.length) {
       obj.kinds = message.kinds.map((e) => entryKindToJSON(e));
     }
@@ -4428,6 +4480,8 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     message.keySetVersion = object.keySetVersion ?? Buffer.alloc(0);
     message.seen = object.seen?.map((e) => e) || [];
     message.fences = object.fences?.map((e) => FencePosition.fromPartial(e)) || [];
+    message.heldTo = (object.heldTo !== undefined && object.heldTo !== null) ? BigInt(object.heldTo) : 0n;
+    message.heldDigest = object.heldDigest ?? Buffer.alloc(0);
     message.kinds = object.kinds?.map((e) => e) || [];
     message.claimIds = object.claimIds?.map((e) => e) || [];
     return message;
