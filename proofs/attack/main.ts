@@ -12,6 +12,7 @@ import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from '.
 import { attackWithRevokedClaims } from './claim-attacks.js';
 import { type Environment, openEnvironment } from './environment.js';
 import { attackLogin } from './login.js';
+import { attackPolicy } from './policy.js';
 import { recordEvents } from './recorder.js';
 import { attackRights } from './rights.js';
 import { Scoreboard, tableOf } from './scoreboard.js';
@@ -148,6 +149,7 @@ async function attackParts(environment: Environment, attack: Attack, issuer: Wea
   if (part === undefined || part === 'keys') await attackWithRevokedClaims(environment, issuer);
   if (part === undefined || part === 'access') await attackAccess(environment);
   if (part === undefined || part === 'access') await attackRights(environment);
+  if (part === undefined || part === 'access') await attackPolicy(environment);
   if (part === undefined || part === 'login') await attackLogin(environment, random);
   await checkNoRepetition(environment);
 }
