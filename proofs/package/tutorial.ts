@@ -35,7 +35,7 @@ export interface TutorialFigures {
 }
 
 /** The tarballs, by the name under which the tutorial installs them. */
-export type Packages = Readonly<Record<'@portcullis/guard' | 'portcullis', string>>;
+type Packages = Readonly<Record<'@portcullis/guard' | 'portcullis', string>>;
 
 interface TutorialOptions {
   /** An empty folder outside of the repository. */
