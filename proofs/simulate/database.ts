@@ -99,6 +99,10 @@ export class Node {
 
   /** Takes an exclusive lock if no other transaction holds the key or waits for it. */
   tryLock(transaction: Transaction, key: string): boolean {
+    // A transaction that is idle for too long has lost its lock. Nobody waits for this one, so nobody has ended it.
+    for (const holder of [...this.#lockOf(key).holders.keys()]) {
+      if (holder !== transaction) holder.abortIfSilent();
+    }
     const lock = this.#lockOf(key);
     if (lock.waiters.length > 0 || !isFree(lock, transaction, 'exclusive')) return false;
     lock.holders.set(transaction, 'exclusive');

@@ -105,6 +105,23 @@ describe('the database of a simulation', () => {
     expect(seen()).to.deep.equal({ value: 'b' });
   });
 
+  it('takes the lock from such a transaction also for one that would not wait', async () => {
+    const took: boolean[] = [];
+    const take = async (transaction: Transaction): Promise<void> => {
+      took.push(await transaction.statement(() => transaction.tryLock('row')));
+    };
+    begin('silent', async (transaction) => {
+      await take(transaction);
+      await new Promise<void>((resolve) => client.after(5000, resolve));
+    });
+    await runFor(50);
+    begin('too early', take);
+    await runFor(1500);
+    begin('next', take);
+    await runFor(100);
+    expect(took).to.deep.equal([true, false, true]);
+  });
+
   it('commits nothing at a deposed primary, which still answers reads', async () => {
     begin('before', write('a'));
     await runFor(100);
