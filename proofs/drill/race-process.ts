@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { type AnyCall, createGuard, type FenceQuery, passFence, unary } from '@portcullis/guard';
+import { type AnyCall, createGuard, type FenceQuery, passFence } from '@portcullis/guard';
 import { ServiceError } from '@portcullis/guard/errors';
 import pg from 'pg';
 import { createRandom, type Random } from '../shared/random.js';
@@ -27,7 +27,7 @@ const SLOW_MS_MAX = 50;
 /** Raising the fence must not wait for a connection. */
 const RAISING_CONNECTIONS = 2;
 /** When the server ends a transaction whose process is frozen, in milliseconds. */
-const IDLE_MS_MAX = 1_000;
+const IDLE_MS_MAX = 2_000;
 const READY = 200;
 const NOT_READY = 503;
 
@@ -41,7 +41,12 @@ const pool = new pg.Pool({
   idle_in_transaction_session_timeout: IDLE_MS_MAX,
 });
 const raising = new pg.Pool({ ...database, max: RAISING_CONNECTIONS });
-for (const each of [pool, raising]) each.on('error', (error) => log('warn')({ err: String(error) }, 'lost'));
+for (const each of [pool, raising]) {
+  const onError = (error: Error): void => log('warn')({ err: String(error) }, 'a connection was lost');
+  each.on('error', onError);
+  // The server ends connections whose transactions are idle for too long. Their statements fail, too.
+  each.on('connect', (client) => client.on('error', onError));
+}
 
 const guard = await createGuard({
   issuer: variable('DRILL_ISSUER'),
@@ -65,7 +70,7 @@ const open = new Map<Promise<unknown>, AbortController>();
 
 const server = new Server({ interceptors: [guard.interceptor] });
 guard.addService(server, RACES, RACE_SCHEMA, {
-  Race: unary<Buffer, Buffer>(async (request, call) => {
+  Race: async (request: Buffer, call: AnyCall) => {
     const { batch, loops, seed } = decodeRequest(request);
     const ending = new AbortController();
     const all = Array.from({ length: loops }, (_, loop) =>
@@ -80,14 +85,14 @@ guard.addService(server, RACES, RACE_SCHEMA, {
     open.set(racing, ending);
     await racing.finally(() => open.delete(racing));
     return Buffer.alloc(0);
-  }),
-  Results: unary<Buffer, Buffer>(async () => {
+  },
+  Results: async () => {
     for (const ending of open.values()) ending.abort();
     while (open.size > 0) await Promise.all(open.keys());
     const told = encodeResults(results);
     results = [];
     return told;
-  }),
+  },
 });
 await new Promise<void>((resolve, reject) => {
   server.bindAsync(variable('DRILL_LISTEN'), ServerCredentials.createInsecure(), (error) =>

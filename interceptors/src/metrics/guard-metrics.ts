@@ -44,6 +44,12 @@ function createObserver(registry: Registry): GuardObserver {
     help: 'Messages on the broker that the issuer has not signed.',
     registers: [registry],
   });
+  const fenced = new Counter({
+    name: 'portcullis_fence_refused_total',
+    help: 'Transactions of admitted calls that were stopped at a fence, by reason.',
+    labelNames: ['reason'],
+    registers: [registry],
+  });
   const limited = new Counter({
     name: 'portcullis_limited_total',
     help: 'Calls and connections that a limit has refused or ended.',
@@ -60,6 +66,7 @@ function createObserver(registry: Registry): GuardObserver {
     decided: createDecisionCounter(registry),
     tokenInvalid: (fault) => faults.inc({ fault }),
     broadcastForged: () => forgeries.inc(),
+    fenceRefused: (reason) => fenced.inc({ reason }),
     limited: (limit) => limited.inc({ limit }),
     observed: createObservedCounter(registry),
     verified: (ms) => verifying.observe(ms / 1000),

@@ -35,6 +35,10 @@ export function createGuardTelemetry(): GuardTelemetry {
     'Tokens refused as not valid, by the part that was wrong.',
   );
   const limited = counter('portcullis.limited', 'Calls and connections that a limit has refused or ended.');
+  const fenced = counter(
+    'portcullis.fence_refused',
+    'Transactions of admitted calls that were stopped at a fence, by reason.',
+  );
   const forged = counter(
     'portcullis.forged_broadcasts',
     'Messages on the broker that the issuer has not signed.',
@@ -51,6 +55,7 @@ export function createGuardTelemetry(): GuardTelemetry {
       tokenInvalid: (fault) => invalid.add(1, { fault }),
       limited: (limit) => limited.add(1, { limit }),
       broadcastForged: () => forged.add(1),
+      fenceRefused: (reason) => fenced.add(1, { reason }),
       verified: (ms) => verify.record(ms / 1000),
     },
     attach: (guard) => {

@@ -393,6 +393,10 @@ export class ServerGuard implements Guard, CallGuard {
     return this.#reports.addressOf(call);
   }
 
+  onFenceRefused(reason: GuardErrorCode): void {
+    this.#observer.fenceRefused?.(reason);
+  }
+
   onLimit(limit: LimitName): void {
     this.#observer.limited?.(limit);
     this.#lines.limited(limit);

@@ -66,6 +66,8 @@ export interface CallGuard {
   readonly fences: Pick<Fences, 'pass'>;
   /** The address of the call's peer; empty when it is unknown. */
   addressOf(call: ServerInterceptingCallInterface): string;
+  /** Observes that a transaction was stopped at a fence. */
+  onFenceRefused(reason: GuardErrorCode): void;
   /** Observes that a limit has ended or refused a call. */
   onLimit(limit: LimitName): void;
   /** Decides a call by its metadata. A promise only while the signature of a new token is being verified. */
@@ -201,12 +203,17 @@ class GuardedCall
   }
 
   stillAllowed(): number {
+    return this.#validForMs(refusal);
+  }
+
+  /** @param refuse - creates what is thrown */
+  #validForMs(refuse: (reason: DenialReason) => Error): number {
     const token = this.#token;
     if (token === undefined) return Number.POSITIVE_INFINITY;
     const reason = this.#guard.denialReason(token, this.#allowStale);
     if (reason !== undefined) {
       if (this.#observes(reason)) return Number.POSITIVE_INFINITY;
-      throw refusal(reason);
+      throw refuse(reason);
     }
     return this.#guard.validForMs(token, this.#allowStale);
   }
@@ -220,9 +227,13 @@ class GuardedCall
   }
 
   async passFence(query: FenceQuery): Promise<number> {
+    const refuse = (reason: DenialReason): Error => {
+      this.#guard.onFenceRefused(reason);
+      return refusal(reason);
+    };
     // The lock comes first: what the list lacked before may be in it now.
-    if (!(await this.#guard.fences.pass(query))) throw refusal('REVOCATION_STATE_STALE');
-    return this.stillAllowed();
+    if (!(await this.#guard.fences.pass(query))) throw refuse('REVOCATION_STATE_STALE');
+    return this.#validForMs(refuse);
   }
 
   reportFailure(error: unknown): void {
@@ -378,6 +389,8 @@ class GuardedCall
       // The status waits behind what the peer does not read.
       this.#closed = true;
       resetStream(this.#inner, HTTP2_CANCEL);
+      // The handler may be waiting for room to send.
+      this.#listener.onCancel();
       return;
     }
     this.#guard.onDecision(this.path, limitRefusal(limit).code);

@@ -87,6 +87,8 @@ export interface GuardObserver {
   observed?(path: string, reason: GuardErrorCode): void;
   /** A token was rejected. The fault names the cause, which the caller does not receive. */
   tokenInvalid?(fault: string): void;
+  /** A transaction of an admitted call was stopped at a fence. */
+  fenceRefused?(reason: GuardErrorCode): void;
   /** A limit has refused or ended a call or a connection. */
   limited?(limit: LimitName): void;
   /** A message on the broker was not signed by the issuer. */

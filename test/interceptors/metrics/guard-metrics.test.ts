@@ -31,7 +31,9 @@ describe('metrics of a guard', () => {
       echo.guard.syncNow();
       await until(() => echo.guard.state().applied > 0n);
       await call(echo, bearer(token));
+      metrics.observer.fenceRefused?.('TOKEN_REVOKED');
       const text = await metrics.registry.metrics();
+      expect(text).to.include('portcullis_fence_refused_total{reason="TOKEN_REVOKED"} 1');
       const decision = (outcome: string, count: number): string =>
         `portcullis_decisions_total{grpc_method="/test.v1.EchoService/Unary",outcome="${outcome}"} ${count}`;
       expect(text).to.include(decision('ADMITTED', 2));

@@ -112,6 +112,8 @@ export class FakeGuard implements CallGuard {
   }
 
   addressOf = () => '192.0.2.1';
+  readonly fenceRefusals: string[] = [];
+  onFenceRefused = (reason: string) => void this.fenceRefusals.push(reason);
   onLimit = (limit: string) => void this.limited.push(limit);
   admit = () => this.admission;
   denialReason = (): DenialReason | undefined => {

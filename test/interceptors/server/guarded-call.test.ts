@@ -239,6 +239,17 @@ describe('a guarded call', () => {
       guard.passes = true;
       guard.denial = 'TOKEN_REVOKED';
       expect(await codeOf(pass())).to.equal('TOKEN_REVOKED');
+      expect(guard.fenceRefusals).to.deep.equal(['REVOCATION_STATE_STALE', 'TOKEN_REVOKED']);
+    });
+
+    it('counts no refusal at a fence when it fails or checks its token elsewhere', async () => {
+      const { metadata } = startFakeCall(guard);
+      guard.fences.pass = () => Promise.reject(new Error('the database is gone'));
+      const passing = passFence({ metadata }, () => Promise.resolve({ rows: [] }));
+      expect(await passing.catch(String)).to.equal('Error: the database is gone');
+      guard.denial = 'TOKEN_REVOKED';
+      expect(() => stillAllowed({ metadata })).to.throw();
+      expect(guard.fenceRefusals).to.deep.equal([]);
     });
 
     it('has its token checked after the fence is locked, and not before', async () => {

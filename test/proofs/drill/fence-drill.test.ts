@@ -9,9 +9,22 @@ import { copyWithout, runDrill } from './run-drill.js';
 const TEST_TIMEOUT_MS = 600_000;
 const GUARD = {
   file: 'interceptors/src/server/guarded-call.ts',
-  line: "    if (!(await this.#guard.fences.pass(query))) throw refusal('REVOCATION_STATE_STALE');",
+  line: "    if (!(await this.#guard.fences.pass(query))) throw refuse('REVOCATION_STATE_STALE');",
   instead: '    void query;',
 };
+
+/** Without the lock, a transaction that has passed may be committed after the fence has risen. */
+const LOCK = {
+  file: 'interceptors/src/revocation/fence.ts',
+  line: 'FROM revocation_fence FOR SHARE`;',
+  instead: 'FROM revocation_fence`;',
+};
+
+interface RaceFigures {
+  readonly races: number;
+  readonly outcomes: Readonly<Record<'committed' | 'TOKEN_REVOKED' | 'REVOCATION_STATE_STALE', number>>;
+  readonly late_commits: number;
+}
 
 interface Figures {
   readonly rounds: number;
@@ -50,4 +63,37 @@ describe('npm run drill, fence', function () {
     expect(code).to.equal(1);
     expect(figures.late_commits).to.be.above(0);
   });
+
+  it('commits nothing after Revoke has returned FENCED, in thousands of races of single transactions', async () => {
+    const options = ['--seed', '7', '--only', 'fence', '--races', '3000'];
+    const { code, output, figures } = await runDrill<RaceFigures>(
+      PROJECT_FOLDER,
+      join(folder.path, 'races'),
+      options,
+    );
+    expect(output).to.contain('No violation.');
+    expect(code).to.equal(0);
+    expect(figures).to.include({ unfenced: 0, late_commits: 0, miscounted: 0, violations: 0 });
+    const { races, outcomes } = figures;
+    expect(races).to.be.at.least(3000);
+    expect(outcomes.committed / races).to.be.above(0.1);
+    expect((outcomes.TOKEN_REVOKED + outcomes.REVOCATION_STATE_STALE) / races).to.be.above(0.1);
+  });
+
+  for (const [guard, faults] of [
+    [GUARD, 'cut off'],
+    [LOCK, 'thawed'],
+  ] as const) {
+    it(`finds late commits in races without: ${guard.line.trim()}`, async () => {
+      const copy = await copyWithout(join(folder.path, `races without ${faults}`), guard);
+      const options = ['--seed', '7', '--only', 'fence', '--races', '2500', '--faults', faults];
+      const { code, figures } = await runDrill<RaceFigures>(
+        copy,
+        join(folder.path, `late ${faults}`),
+        options,
+      );
+      expect(code).to.equal(1);
+      expect(figures.late_commits).to.be.above(0);
+    });
+  }
 });
