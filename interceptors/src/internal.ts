@@ -37,6 +37,7 @@ export { attachState } from './server/call-state.js';
 export { Enforcement } from './server/enforcement.js';
 export { methodsOfDescriptorSet, readRules } from './server/rule-sources.js';
 export { answerPull, answerSync, type LogState, nextEntry } from './testing/issuer-log.js';
+export { TestClock } from './testing/test-clock.js';
 export { readClaims } from './token/claims.js';
 export { type CompactToken, parseCompactToken } from './token/compact.js';
 export { KeyRing, type VerificationKeys } from './token/key-ring.js';

@@ -246,7 +246,7 @@ class Kit implements TestKit {
   async advance(ms: number): Promise<void> {
     if (!(ms >= 0)) throw new TypeError(`expected a time from 0 on, got ${ms} ms`);
     const { clock, log } = this.#parts;
-    clock.advance(ms);
+    clock.pass(ms);
     // Begun in the same turn of the event loop: no running call meets a list that is stale only for lack of a sync.
     if (log.isReachable) await this.#sync();
     await this.#settle();
@@ -256,7 +256,7 @@ class Kit implements TestKit {
     const { clock, log, leaseMs } = this.#parts;
     this.#openGuards();
     log.isReachable = false;
-    clock.advanceMonotonic(leaseMs);
+    clock.passMonotonic(leaseMs);
     await this.#settle();
   }
 

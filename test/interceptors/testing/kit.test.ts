@@ -76,6 +76,15 @@ describe('the kit for tests', () => {
       expect(trace.started).to.equal(1);
     });
 
+    it('answers calls that a persona authenticates by metadata, or by call credentials', async () => {
+      const client = (await kit.serve(addEcho)).client(GrpcClient);
+      const ada = kit.user({ scopes: SCOPES });
+      expect(await callEcho(client, ada.metadata())).to.deep.equal(HELLO);
+      const options = { credentials: ada.callCredentials };
+      expect(await callEcho(client, new Metadata(), options)).to.deep.equal(HELLO);
+      expect(await outcomeOf(client)).to.equal('TOKEN_MISSING');
+    });
+
     it('refuses a caller without a token, and runs no handler', async () => {
       const served = await kit.serve(addEcho);
       expect(await outcomeOf(served.client(GrpcClient))).to.equal('TOKEN_MISSING');
@@ -351,6 +360,19 @@ describe('the kit for tests', () => {
       expect(await verdict()).to.deep.equal({ [STALE_PATH]: { ada: 'TOKEN_REVOKED' } });
     });
 
+    it('does not wait for the next regular sync, which comes after 180 ms or more', async () => {
+      const durations: number[] = [];
+      for (let run = 0; run < 5; run += 1) {
+        const own = await createTestKit({ audience: AUDIENCE });
+        const beganMs = performance.now();
+        await own.goStale();
+        durations.push(performance.now() - beganMs);
+        await own.close();
+      }
+      const [, , median = 0] = durations.sort((one, other) => one - other);
+      expect(median).to.be.below(TEST_MS);
+    });
+
     it('lets no token expire', async () => {
       const own = await createTestKit({ audience: AUDIENCE, leaseMs: 60_000 });
       const ada = own.user({ scopes: SCOPES, lifetimeSeconds: 1 });
@@ -376,7 +398,6 @@ describe('the kit for tests', () => {
   it('takes less than 100 ms a test', async () => {
     const durations: number[] = [];
     const cpuTimes: number[] = [];
-    const staleAfterMs: number[] = [];
     for (let run = 0; run < 5; run += 1) {
       const beganMs = performance.now();
       const before = process.cpuUsage();
@@ -388,9 +409,7 @@ describe('the kit for tests', () => {
       expect(await outcomeOf(client)).to.equal('ADMITTED');
       await own.revoke({ user: ada });
       expect(await ended).to.equal('TOKEN_REVOKED');
-      const staleFromMs = performance.now();
       await own.goStale();
-      staleAfterMs.push(performance.now() - staleFromMs);
       await own.recover();
       await own.advance(3_600_000);
       await own.close();
@@ -400,8 +419,6 @@ describe('the kit for tests', () => {
     }
     // The smallest, because other processes use the machine; the time on the clock shows what would only wait.
     expect(Math.min(...cpuTimes)).to.be.below(TEST_MS);
-    // Without waiting for the next regular sync, which comes after 180 ms or more.
-    expect(Math.min(...staleAfterMs)).to.be.below(TEST_MS);
     expect(Math.min(...durations)).to.be.below(BUSY * TEST_MS);
   });
 
