@@ -1,28 +1,31 @@
 /**
- * `npm run build`: compiles the sources to `dist/` and the library to `interceptors/dist/`, when they have changed since
- * the last build. This file and `run.js` are JavaScript because they run before anything is compiled.
+ * `npm run build`: compiles the sources to `dist/`, and the packages to `interceptors/dist/` and `cli/dist/`, when they
+ * have changed since the last build. This file and `run.js` are JavaScript because they run before anything is compiled.
  */
 
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The project's folder. */
 export const PROJECT_FOLDER = fileURLToPath(new URL('..', import.meta.url));
 
-/** What is compiled; the library is compiled to its own folder, because it is a package of its own. */
+/** What is compiled; the packages are compiled to folders of their own. */
 const SOURCE_FOLDERS = ['services', 'scripts', 'proofs', join('proto', 'gen')];
-const LIBRARY_FOLDERS = [join('interceptors', 'src'), join('interceptors', 'gen')];
+const PACKAGE_FOLDERS = ['interceptors', 'cli'].flatMap((name) => [join(name, 'src'), join(name, 'gen')]);
 const SETTINGS = [
   'package.json',
   'tsconfig.json',
   'tsconfig.build.json',
   join('interceptors', 'package.json'),
   join('interceptors', 'tsconfig.build.json'),
+  join('cli', 'package.json'),
+  join('cli', 'tsconfig.build.json'),
 ];
-const LIBRARY_OUTPUT = join('interceptors', 'dist');
+/** Where the packages are compiled to. */
+const PACKAGE_OUTPUTS = [join('interceptors', 'dist'), join('cli', 'dist')];
 const OUTPUT = 'dist';
 /** Files beside the sources that programs read: migrations, the descriptor image, recordings. */
 const ASSET = /\.(sql|binpb|jsonl)$/;
@@ -45,11 +48,13 @@ export async function buildIfOutdated() {
   if (!existsSync(compiler())) {
     throw new BuildError('Not compiled: TypeScript is not installed. Run npm ci without --omit=dev.');
   }
-  await compile(join('interceptors', 'tsconfig.build.json'), building(LIBRARY_OUTPUT));
+  for (const output of PACKAGE_OUTPUTS) {
+    await compile(join(dirname(output), 'tsconfig.build.json'), building(output));
+  }
   await compile('tsconfig.build.json', building(OUTPUT));
   copyAssets(building(OUTPUT));
   writeFileSync(join(PROJECT_FOLDER, building(OUTPUT), relative(OUTPUT, STAMP)), sources);
-  replace(LIBRARY_OUTPUT);
+  for (const output of PACKAGE_OUTPUTS) replace(output);
   replace(OUTPUT);
   return true;
 }
@@ -102,14 +107,14 @@ function replace(folder) {
 
 function stampOfOutput() {
   const stamp = join(PROJECT_FOLDER, STAMP);
-  const isComplete = existsSync(stamp) && existsSync(join(PROJECT_FOLDER, LIBRARY_OUTPUT));
+  const isComplete = [STAMP, ...PACKAGE_OUTPUTS].every((path) => existsSync(join(PROJECT_FOLDER, path)));
   return isComplete ? readFileSync(stamp, 'utf8') : undefined;
 }
 
 /** By content, because a checkout changes the times of files in either direction. */
 function hashOfSources() {
   const hash = createHash('sha256');
-  for (const file of [...SETTINGS, ...filesBelow([...SOURCE_FOLDERS, ...LIBRARY_FOLDERS])]) {
+  for (const file of [...SETTINGS, ...filesBelow([...SOURCE_FOLDERS, ...PACKAGE_FOLDERS])]) {
     const content = readFileSync(join(PROJECT_FOLDER, file));
     hash.update(`${file}\n${content.length}\n`).update(content);
   }

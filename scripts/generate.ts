@@ -9,9 +9,10 @@ import { parseArgs, promisify } from 'node:util';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUF = join(ROOT, 'node_modules', '.bin', 'buf');
-/** The folders of generated code: the services', and the library's own copy, because the library is independent. */
-const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen')];
+/** The folders of generated code: the services', and those of the packages, which are independent. */
+const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen'), join('cli', 'gen')];
 const LIBRARY_TEMPLATE = join('interceptors', 'buf.gen.yaml');
+const CLI_TEMPLATE = join('cli', 'buf.gen.yaml');
 const IMAGE = join('proto', 'gen', 'image.binpb');
 const BREAKING_RULES = JSON.stringify({ version: 'v2', breaking: { use: ['WIRE_JSON'] } });
 const BASELINE = join('proto', 'baseline.binpb');
@@ -78,6 +79,7 @@ async function generate(scratch: string): Promise<Map<string, Buffer>> {
   await Promise.all([
     buf('generate', '--output', scratch),
     buf('generate', '--template', LIBRARY_TEMPLATE, '--output', scratch),
+    buf('generate', '--template', CLI_TEMPLATE, '--output', scratch),
     // Source info is comments and positions: with it, every changed comment would change the image.
     buf('build', '--as-file-descriptor-set', '--exclude-source-info', '--output', join(scratch, IMAGE)),
   ]);

@@ -59,6 +59,7 @@ export async function createOperator(system: System): Promise<Operator> {
       exchangeScopes: [],
       requestId: randomUUID(),
       certificateBound: false,
+      brokerPublicKey: '',
     };
     await ask(clients.createClient.bind(clients), request, { token, timeoutMs: CALL_MS_MAX });
     return { clientId, natsUrl, privateKey: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() };

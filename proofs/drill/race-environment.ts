@@ -183,6 +183,7 @@ async function createRaceClient({ auth }: System, token: string, keyFile: string
       exchangeScopes: [],
       requestId: randomUUID(),
       certificateBound: false,
+      brokerPublicKey: '',
     };
     await ask(client.createClient.bind(client), request, { token });
   } finally {

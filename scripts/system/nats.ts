@@ -5,6 +5,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect as connectSocket } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { BrokerKeys } from './broker-users.js';
 import { writeAtomically } from './files.js';
 import { findNatsServer } from './nats-binary.js';
 import { assertPortFree, findFreePort } from './ports.js';
@@ -81,6 +82,8 @@ export interface Nats {
    * user from a URL; the caller must pass user and password as options.
    */
   url(user: NatsUser): string;
+  /** Lets services connect with their nkeys, beside the users above, without a restart. */
+  allowKeys(keys: BrokerKeys): Promise<void>;
   /** Sends a signal without waiting. */
   kill(signal: NodeJS.Signals): void;
   /** Resolves when the server has ended, with its exit code or signal as text. */
@@ -113,9 +116,10 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
   const users = Object.keys(passwords).filter((user) => user !== 'test' || options.withTestUser === true);
   const authentication = options.authentication ?? authenticationOf(users, passwords);
   const { tls, cluster } = options;
-  await writeFile(configurationFile, natsConfiguration({ port, authentication, tls, cluster }), {
-    mode: 0o600,
-  });
+  const configurationWith = (keys: BrokerKeys): string =>
+    natsConfiguration({ port, authentication: withKeys(authentication, keys), tls, cluster });
+  let configuration = configurationWith({});
+  await writeFile(configurationFile, configuration, { mode: 0o600 });
   const server = await launch({
     name: 'nats-server',
     command,
@@ -132,6 +136,13 @@ export async function startNats(options: NatsOptions): Promise<Nats> {
     logFile: server.logFile,
     url: (user) =>
       `${options.tls === undefined ? 'nats' : 'tls'}://${user}:${encodeURIComponent(passwords[user])}@127.0.0.1:${port}`,
+    allowKeys: async (keys) => {
+      const wanted = configurationWith(keys);
+      if (wanted === configuration || server.hasEnded() !== undefined) return;
+      await writeAtomically(configurationFile, wanted);
+      configuration = wanted;
+      server.kill('SIGHUP');
+    },
     kill: (signal) => server.kill(signal),
     ended: server.ended,
     hasEnded: () => server.hasEnded(),
@@ -208,6 +219,23 @@ function authenticationOf(users: readonly string[], passwords: Passwords): Recor
     authorization: {
       users: users.map((user) => ({ user, password: passwords[user], permissions: permissionsOf(user) })),
     },
+  };
+}
+
+/** The same settings, with services that connect with their nkeys. */
+function withKeys(
+  authentication: Readonly<Record<string, unknown>>,
+  keys: BrokerKeys,
+): Readonly<Record<string, unknown>> {
+  const { authorization } = authentication as { authorization?: { users?: readonly object[] } };
+  if (authorization?.users === undefined || Object.keys(keys).length === 0) return authentication;
+  const services = Object.entries(keys).map(([clientId, nkey]) => ({
+    nkey,
+    permissions: permissionsOf(clientId),
+  }));
+  return {
+    ...authentication,
+    authorization: { ...authorization, users: [...authorization.users, ...services] },
   };
 }
 

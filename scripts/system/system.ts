@@ -3,6 +3,7 @@
 import { mkdir, readFile, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
+import { type BrokerKeys, followBrokerKeys } from './broker-users.js';
 import {
   closeMaintenanceDatabases,
   prepareDatabases,
@@ -175,6 +176,7 @@ async function startParts(starting: Starting): Promise<System> {
   await recordDatabases(dataDir, databases);
   const services = createServices({ options, dataDir, ...preparation, ...servers });
   await startServices(starting, services);
+  followClients(starting, servers);
   const channels = await channelCredentials(options.tls);
   const accounts = options.withoutDemo
     ? undefined
@@ -239,9 +241,18 @@ interface DatabaseServer {
   readonly part: System['postgres'];
 }
 
+/** Services that are registered while the system runs get their users at its own broker. */
+function followClients({ stopSteps }: Starting, { database, broker }: Servers): void {
+  if (broker.allowKeys === undefined) return;
+  const following = followBrokerKeys(database.services.auth.ownerUrl, broker.allowKeys);
+  stopSteps.push(() => following.stop());
+}
+
 interface Broker {
   url(user: NatsUser): string;
   readonly part: System['nats'];
+  /** Lets services connect with their nkeys; undefined for a broker that was given. */
+  readonly allowKeys: ((keys: BrokerKeys) => Promise<void>) | undefined;
 }
 
 interface Servers {
@@ -254,7 +265,7 @@ async function startServers(starting: Starting, preparation: Preparation): Promi
   const { DATABASE_URL: databaseUrl, NATS_URL: natsUrl } = starting.options.environment ?? {};
   const [database, broker] = await Promise.allSettled([
     databaseUrl ? useDatabase(databaseUrl, preparation) : ownPostgres(starting, preparation),
-    natsUrl ? { url: () => natsUrl, part: undefined } : ownNats(starting, preparation),
+    natsUrl ? { url: () => natsUrl, part: undefined, allowKeys: undefined } : ownNats(starting, preparation),
   ]);
   // Both have settled, so a server that came up is stopped when the other one failed.
   if (database.status === 'rejected') throw database.reason;
@@ -321,7 +332,7 @@ async function ownNats(
       },
     );
     const url = (user: NatsUser): string => server.url(user);
-    return { url, part: Object.assign(part, { url }) };
+    return { url, part: Object.assign(part, { url }), allowKeys: (keys) => server.allowKeys(keys) };
   });
 }
 

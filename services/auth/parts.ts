@@ -7,6 +7,7 @@ import type { Log } from '../common/host/log.js';
 import { createAccountChanges } from './accounts/account-changes.js';
 import { createPasswords } from './accounts/passwords.js';
 import { createUsers } from './accounts/users.js';
+import { methodsOf } from './adapters/descriptor-set.js';
 import { createForeignTokens, revocableClaimsOf } from './adapters/foreign-tokens.js';
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createClients } from './clients/clients.js';
@@ -337,7 +338,7 @@ function createPolicyParts({ store, promiseStore, clock, counts }: Base) {
   const narrowings = createNarrowings({ store: promiseStore, clock, onBatch: counts.policyNarrowed });
   return {
     narrowings,
-    policy: createPolicyAdministration({ store, narrowings, onChanged: counts.policyChanged }),
+    policy: createPolicyAdministration({ store, narrowings, methodsOf, onChanged: counts.policyChanged }),
   };
 }
 

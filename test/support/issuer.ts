@@ -9,6 +9,7 @@ import {
   type Entry,
   EntryKind,
   type PullResponse,
+  type SyncRequest,
 } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 
@@ -51,6 +52,8 @@ export class TestIssuer {
   readonly broadcastKey: TestKey;
   readonly log: Entry[] = [];
   asked = 0;
+  /** The last sync request. */
+  request: SyncRequest | undefined;
 
   private constructor(key: TestKey, broadcastKey: TestKey) {
     this.keys = [key];
@@ -133,6 +136,7 @@ export class TestIssuer {
   readonly source: RevocationSource = {
     sync: async (request, signal) => {
       this.asked += 1;
+      this.request = request;
       if (!this.answers) await hang(signal);
       return answerSync(this.#state, request);
     },

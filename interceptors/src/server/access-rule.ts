@@ -106,9 +106,9 @@ const CALLERS: ReadonlyMap<Caller, AccessRule['caller']> = new Map([
 /** The rule in the form in which it is checked, or what is wrong with it. */
 export function ruleOf(declared: Rule): AccessRule | string {
   const caller = CALLERS.get(declared.caller);
-  if (caller === undefined) return 'declares a caller kind that this version does not know';
+  if (caller === undefined) return 'has a rule of a newer version: its caller is not known';
   if (declared.onStale < 0 || declared.onStale > OnStale.ON_STALE_ALLOW) {
-    return 'declares an on_stale that this version does not know';
+    return 'has a rule of a newer version: its on_stale is not known';
   }
   const maxAuthAge = declared.maxAuthAge;
   const rule: AccessRule = {

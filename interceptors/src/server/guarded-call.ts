@@ -389,6 +389,8 @@ class GuardedCall
       // The status waits behind what the peer does not read.
       this.#closed = true;
       resetStream(this.#inner, HTTP2_CANCEL);
+      // The handler may be waiting for room to send.
+      this.#listener.onCancel();
       return;
     }
     this.#guard.onDecision(this.path, limitRefusal(limit).code);

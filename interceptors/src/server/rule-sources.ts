@@ -2,7 +2,8 @@
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { Caller, OnStale, Rule } from '../../gen/portcullis/access/v1/access.js';
-import { hasFieldAbove, methodOptions } from '../wire/descriptor-set.js';
+import { methodsIn } from '../wire/descriptor-set.js';
+import { fieldsIn, MalformedMessageError } from '../wire/protobuf-fields.js';
 import { type AccessRule, ruleOf, type SchemaMetadata } from './access-rule.js';
 
 /** The rule of a method, written in code. All conditions that are set must hold; `{}` admits any authenticated caller. */
@@ -165,6 +166,37 @@ function listOf(words: string | readonly string[] = []): string[] {
   return typeof words === 'string' ? [words] : [...words];
 }
 
+/** A method of a descriptor set. */
+interface DeclaredMethod {
+  /** The full path, such as `/greeter.v1.GreeterService/SayHello`. */
+  readonly path: string;
+  /** Undefined when the method has none, or one with a fault. */
+  readonly rule: AccessRule | undefined;
+  /** What is wrong with the rule; undefined when it is valid or missing. */
+  readonly fault: string | undefined;
+}
+
+/** Packages that a descriptor set may have beside those of the service: theirs are not its methods. */
+const OTHER_PACKAGES = /^(google|grpc|portcullis)(\.|$)/;
+
+/**
+ * The methods of a service's descriptor set. Those of Google, of gRPC and of this library, which it may contain as well,
+ * are left out.
+ *
+ * @throws MalformedMessageError when the bytes are no descriptor set
+ */
+export function methodsOfDescriptorSet(descriptorSet: Uint8Array): DeclaredMethod[] {
+  return methodsIn(descriptorSet, RULE_FIELD)
+    .filter(({ packageName }) => !OTHER_PACKAGES.test(packageName))
+    .map(({ path, option }) => {
+      const rule = option === undefined ? undefined : ruleIn(option);
+      const read = rule === undefined || typeof rule === 'string' ? rule : ruleOf(rule);
+      return typeof read === 'string'
+        ? { path, rule: undefined, fault: read }
+        : { path, rule: read, fault: undefined };
+    });
+}
+
 /**
  * The rules in a descriptor set (`google.protobuf.FileDescriptorSet`), as `buf build -o set.binpb` and
  * `protoc --include_imports -o set.binpb` write it: for frameworks that load the schema at run time.
@@ -173,8 +205,8 @@ function listOf(words: string | readonly string[] = []): string[] {
  */
 export function descriptorRules(descriptorSet: Uint8Array): AccessRules {
   const declared = new Map<string, Rule | string>();
-  for (const { path, message } of methodOptions(descriptorSet, RULE_FIELD)) {
-    if (message !== undefined) declared.set(path, ruleIn(message));
+  for (const { path, option, packageName } of describedMethods(descriptorSet)) {
+    if (option !== undefined && !OTHER_PACKAGES.test(packageName)) declared.set(path, ruleIn(option));
   }
   if (declared.size === 0) {
     throw new TypeError(
@@ -187,13 +219,22 @@ export function descriptorRules(descriptorSet: Uint8Array): AccessRules {
   );
 }
 
-/** A condition that is not understood would not be checked, so that the method would be more open than its schema says. */
-function ruleIn(message: Uint8Array | 'malformed'): Rule | string {
-  if (message === 'malformed') return 'declares an access rule that is no message';
+function describedMethods(descriptorSet: Uint8Array) {
   try {
-    return hasFieldAbove(RULE_FIELD_MAX, message)
-      ? 'declares a condition that this version does not know'
-      : Rule.decode(message);
+    return methodsIn(descriptorSet, RULE_FIELD);
+  } catch (error) {
+    if (!(error instanceof MalformedMessageError)) throw error;
+    throw new TypeError('expected a google.protobuf.FileDescriptorSet', { cause: error });
+  }
+}
+
+/** A condition that is not understood would not be checked, so that the method would be more open than its schema says. */
+function ruleIn(message: Uint8Array): Rule | string {
+  try {
+    for (const { number } of fieldsIn(message)) {
+      if (number > RULE_FIELD_MAX) return `has a rule of a newer version: field ${number} is not known`;
+    }
+    return Rule.decode(message);
   } catch {
     return 'declares an access rule that cannot be read';
   }

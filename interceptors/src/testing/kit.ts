@@ -114,9 +114,6 @@ export interface TestKit {
 const DEFAULT_ISSUER = 'https://issuer.test';
 const DEFAULT_LEASE_MS = 5000;
 
-/** Syncs while the clock is set forward begin when this part of the lease is left. */
-const RENEW_PART = 0.2;
-
 /** Calls take no less time when the clock is set forward, so that a limit in time would end them. */
 const NO_TIME_LIMITS: Partial<GuardLimits> = {
   requestMs: Number.POSITIVE_INFINITY,
@@ -248,16 +245,10 @@ class Kit implements TestKit {
 
   async advance(ms: number): Promise<void> {
     if (!(ms >= 0)) throw new TypeError(`expected a time from 0 on, got ${ms} ms`);
-    const { clock, log, leaseMs } = this.#parts;
-    let leftMs = ms;
-    // In steps shorter than the lease, so that no running call meets a stale list on the way.
-    while (log.isReachable && leftMs > 0) {
-      const stepMs = Math.min(leftMs, Math.max(0, this.#leaseLeftMs() - leaseMs * RENEW_PART));
-      clock.advance(stepMs);
-      leftMs -= stepMs;
-      if (leftMs > 0) await this.#sync();
-    }
-    clock.advance(leftMs);
+    const { clock, log } = this.#parts;
+    clock.pass(ms);
+    // Begun in the same turn of the event loop: no running call meets a list that is stale only for lack of a sync.
+    if (log.isReachable) await this.#sync();
     await this.#settle();
   }
 
@@ -265,7 +256,7 @@ class Kit implements TestKit {
     const { clock, log, leaseMs } = this.#parts;
     this.#openGuards();
     log.isReachable = false;
-    clock.advanceMonotonic(leaseMs);
+    clock.passMonotonic(leaseMs);
     await this.#settle();
   }
 
@@ -294,15 +285,10 @@ class Kit implements TestKit {
     return [...guards.keys()];
   }
 
-  #leaseLeftMs(): number {
-    return Math.min(...this.#openGuards().map((guard) => guard.state().leaseMs));
-  }
-
   /** Renews the leases of all guards. */
   async #sync(): Promise<void> {
     for (const guard of this.#openGuards()) guard.syncNow();
-    // The lease that such a sync grants is nearly a whole one.
-    await until(() => this.#leaseLeftMs() > this.#parts.leaseMs * RENEW_PART);
+    await until(() => this.#openGuards().every((guard) => guard.state().current));
   }
 
   /** Waits until the guards have noticed what the clock has ended. */

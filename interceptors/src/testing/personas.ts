@@ -73,7 +73,7 @@ export interface Persona {
   metadata(): Metadata;
   /** Attaches the current token to every call of a client. It retries nothing. */
   readonly interceptor: Interceptor;
-  /** Attaches the current token to calls over TLS. grpc-js sends no call credentials in plaintext. */
+  /** Attaches the current token to one call, as its option `credentials`; or to a channel with TLS, by `combineChannelCredentials`. */
   readonly callCredentials: CallCredentials;
   /**
    * Gets a new token from the issuer: as a user in the same session, or as a service again.

@@ -16,13 +16,13 @@ export class TestClock implements Clock {
   }
 
   /** Sets both clocks forward, as time does. */
-  advance(ms: number): void {
+  pass(ms: number): void {
     this.#wallAheadMs += ms;
     this.#monotonicAheadMs += ms;
   }
 
   /** Sets the monotonic clock forward: leases run out, and no token expires. */
-  advanceMonotonic(ms: number): void {
+  passMonotonic(ms: number): void {
     this.#monotonicAheadMs += ms;
   }
 }

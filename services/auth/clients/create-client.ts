@@ -7,6 +7,7 @@ import type { Passwords } from '../accounts/passwords.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
 import type { AuthStore } from '../transaction.js';
+import { parseBrokerKey } from './broker-keys.js';
 import { type ClientRequest, recordClientEvent } from './client-change.js';
 import { clientIdFault } from './client-ids.js';
 import { type NewCredential, requireCredential } from './credentials.js';
@@ -21,6 +22,8 @@ export interface CreateClientRequest extends ClientRequest {
   /** Empty for all scopes that the user's token has. */
   readonly exchangeScopes: readonly string[];
   readonly certificateBound: boolean;
+  /** The public nkey of its service at the broker; empty for none. */
+  readonly brokerPublicKey?: string | undefined;
 }
 
 export interface CreateClientDeps {
@@ -37,17 +40,26 @@ export interface CreateClientDeps {
  */
 export async function createClient(deps: CreateClientDeps, request: CreateClientRequest): Promise<Client> {
   const { actor, clientId, certificateBound } = request;
-  const { rights, credential, requestId } = await parseNewClient(request);
+  const { rights, credential, brokerKey, requestId } = await parseNewClient(request);
   const comparable = credential.kind === 'secret' ? deps.fingerprint(credential.secret) : credential.pem;
   // Outside of the transaction, because the hash of a secret takes long.
   const stored = await storedCredential(deps.passwords, credential);
-  const payload = JSON.stringify([clientId, rights, certificateBound, comparable]);
+  // Without one, the payload is that of the version before, whose requests may be repeated.
+  const members = [
+    clientId,
+    rights,
+    certificateBound,
+    comparable,
+    ...(brokerKey === undefined ? [] : [brokerKey]),
+  ];
+  const payload = JSON.stringify(members);
   return await deps.store.transaction((tx) =>
     tx.once({ subject: actor, method: 'CreateClient', requestId, payload }, async () => {
       const inserted = await tx.clients.insertWhenAbsent({
         clientId,
         credentials: [{ ...stored, createTime: await tx.databaseTime() }],
         certificateBound,
+        brokerKey,
         ...rights,
         exchangeScopes: rights.exchangeScopes.length === 0 ? undefined : rights.exchangeScopes,
       });
@@ -72,5 +84,6 @@ async function parseNewClient(request: CreateClientRequest) {
   const credential = await requireCredential(request.credential);
   const requestId = parseRequestId(request.requestId);
   if (requestId === '') throw invalidField('request_id', 'must be set');
-  return { rights, credential, requestId };
+  const brokerKey = parseBrokerKey('broker_public_key', request.brokerPublicKey);
+  return { rights, credential, brokerKey, requestId };
 }

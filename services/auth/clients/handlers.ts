@@ -31,12 +31,12 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
     getClient: unary(async ({ clientId }) => ({ client: messageOf(await clients.get(clientId)) })),
     updateClient: unary(async (request, call) => {
       if (request.client === undefined) throw invalidField('client', 'must be set');
-      const { clientId, etag, ...rights } = request.client;
+      const { clientId, etag, brokerPublicKey, ...rights } = request.client;
       const updated = await clients.update({
         ...request,
         clientId,
         etag,
-        rights,
+        rights: { ...rights, brokerKey: brokerPublicKey },
         updateMask: request.updateMask ?? [],
         actor: principalOf(call).subject,
       });
@@ -99,6 +99,7 @@ function messageOf(client: Client): RegisteredClient {
     exchangeAudiences: [...client.exchangeAudiences],
     exchangeScopes: [...(client.exchangeScopes ?? [])],
     certificateBound: client.certificateBound,
+    brokerPublicKey: client.brokerKey ?? '',
     state: client.disabled ? ClientState.CLIENT_STATE_DISABLED : ClientState.CLIENT_STATE_ACTIVE,
     credentials: credentials.map(credentialMessageOf),
     etag: etagOf({ ...client, credentials }),

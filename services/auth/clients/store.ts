@@ -32,12 +32,13 @@ interface ClientRow {
   readonly exchange_audiences: string[];
   readonly exchange_scopes: string[] | null;
   readonly certificate_bound: boolean;
+  readonly broker_key: string | null;
   readonly disabled: boolean;
   readonly create_time: Date;
 }
 
 const CLIENT_COLUMNS = `client_id, generation, public_key_pem, secret_hash, credentials, audiences, scopes, exchange_audiences,
-  exchange_scopes, certificate_bound, disable_time IS NOT NULL AS disabled, create_time`;
+  exchange_scopes, certificate_bound, broker_key, disable_time IS NOT NULL AS disabled, create_time`;
 
 /** The rows of clients and of their used assertions, inside a transaction. */
 export function createClientRows(sql: Sql): ClientRows {
@@ -87,7 +88,7 @@ async function wasDeleted(sql: Sql, clientId: string): Promise<boolean> {
 async function setRights(sql: Sql, clientId: string, rights: ClientRights): Promise<void> {
   await sql.query(
     `UPDATE clients SET audiences = $2, scopes = $3, exchange_audiences = $4, exchange_scopes = $5,
-       certificate_bound = $6
+       certificate_bound = $6, broker_key = $7
      WHERE client_id = $1`,
     [
       clientId,
@@ -96,6 +97,7 @@ async function setRights(sql: Sql, clientId: string, rights: ClientRights): Prom
       rights.exchangeAudiences,
       rights.exchangeScopes ?? null,
       rights.certificateBound,
+      rights.brokerKey ?? null,
     ],
   );
 }
@@ -254,6 +256,7 @@ function clientOf(row: ClientRow): Client {
     exchangeAudiences: row.exchange_audiences,
     exchangeScopes: row.exchange_scopes ?? undefined,
     certificateBound: row.certificate_bound,
+    brokerKey: row.broker_key ?? undefined,
     disabled: row.disabled,
     createTime: row.create_time,
   };

@@ -8,6 +8,7 @@ import { AuthError } from '../errors.js';
 import type { Client, ClientRights } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
 import { type ChangeAndRevokeDeps, changeAndPerhapsRevoke } from '../revocation/revoking-change.js';
+import { parseBrokerKey } from './broker-keys.js';
 import {
   checkClientRequest,
   findClient,
@@ -26,6 +27,7 @@ const UPDATABLE_FIELDS = [
   'exchange_audiences',
   'exchange_scopes',
   'certificate_bound',
+  'broker_public_key',
 ] as const;
 
 type UpdatableField = (typeof UPDATABLE_FIELDS)[number];
@@ -83,9 +85,19 @@ export async function updateClient(
 
 /** A text that is another one after every change of the client by an administrator (AIP-154). */
 export function etagOf(client: Client): string {
-  const { audiences, scopes, exchangeAudiences, exchangeScopes, certificateBound, disabled } = client;
+  const { audiences, scopes, exchangeAudiences, exchangeScopes, certificateBound, brokerKey, disabled } =
+    client;
   const ids = client.credentials.map(({ credentialId }) => credentialId);
-  const content = [audiences, scopes, exchangeAudiences, exchangeScopes, certificateBound, disabled, ids];
+  const content: unknown[] = [
+    audiences,
+    scopes,
+    exchangeAudiences,
+    exchangeScopes,
+    certificateBound,
+    disabled,
+    ids,
+  ];
+  if (brokerKey !== undefined) content.push(brokerKey);
   const created = client.createTime.getTime();
   return createHash('sha256')
     .update(payloadOf(created, ...content), 'utf8')
@@ -114,6 +126,9 @@ function parseChange({ rights, updateMask }: UpdateClientRequest): Partial<Clien
       exchangeScopes: exchangeScopes.length === 0 ? undefined : words('exchange_scopes', exchangeScopes),
     }),
     ...(isMasked('certificate_bound') && { certificateBound: rights.certificateBound }),
+    ...(isMasked('broker_public_key') && {
+      brokerKey: parseBrokerKey('client.broker_public_key', rights.brokerKey),
+    }),
   };
 }
 

@@ -5,11 +5,15 @@ import {
   type AppliedPolicy,
   changePolicy,
   type PlainPolicy,
-  type PolicyDeps,
   type PolicyRequest,
   plainPolicy,
 } from './apply-policy.js';
-import { type RegisteredService, registerService, type ServiceRegistration } from './register-service.js';
+import {
+  type RegisteredService,
+  type RegistrationDeps,
+  registerService,
+  type ServiceRegistration,
+} from './register-service.js';
 
 /** A request to replace the policy. */
 export interface ApplyPolicyRequest extends PolicyRequest {
@@ -24,7 +28,7 @@ export interface PolicyAdministration {
   registerService(request: ServiceRegistration): Promise<RegisteredService>;
 }
 
-export function createPolicyAdministration(deps: PolicyDeps): PolicyAdministration {
+export function createPolicyAdministration(deps: RegistrationDeps): PolicyAdministration {
   return {
     get: () => deps.store.transaction(async (tx) => plainPolicy(await tx.policy.current())),
     apply: (request) => {

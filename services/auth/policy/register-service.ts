@@ -7,11 +7,36 @@ import { OWN_AUDIENCE, requireKnownRoles } from '../accounts/roles.js';
 import { AuthError } from '../errors.js';
 import type { Policy, PolicyDocument, PolicyService } from '../records/policy.js';
 import { type AppliedPolicy, changePolicy, type PolicyDeps, type PolicyRequest } from './apply-policy.js';
-import { type DeclaredMethod, methodsOf } from './descriptor-set.js';
 import { isReserved } from './document.js';
 
 /** Maximum number of faults of a descriptor set that one answer lists. */
 const FAULTS_MAX = 50;
+
+/** A method of a descriptor set, and what its access rule requires. */
+export interface DeclaredMethod {
+  /** `/package.Service/Method`. */
+  readonly path: string;
+  /** Undefined when the method has none, or one with a fault. */
+  readonly rule:
+    | {
+        readonly scopes: readonly string[];
+        readonly roles: readonly string[];
+        readonly caller: 'ANY' | 'USER' | 'SERVICE';
+      }
+    | undefined;
+  /** What is wrong with the rule; undefined when it is valid or missing. */
+  readonly fault: string | undefined;
+}
+
+/** The collaborators of the registration. */
+export interface RegistrationDeps extends PolicyDeps {
+  /**
+   * Reads the methods of a descriptor set.
+   *
+   * @throws ServiceError FIELD_INVALID when it is too large or not a descriptor set
+   */
+  readonly methodsOf: (field: string, descriptorSet: Uint8Array) => readonly DeclaredMethod[];
+}
 
 /** A request to add a service, or to replace its scopes. */
 export interface ServiceRegistration extends PolicyRequest {
@@ -36,7 +61,7 @@ export interface RegisteredService extends AppliedPolicy {
  * @throws ServiceError as {@link changePolicy}
  */
 export async function registerService(
-  deps: PolicyDeps,
+  deps: RegistrationDeps,
   request: ServiceRegistration,
 ): Promise<RegisteredService> {
   const { audience, description, clientIds, descriptorSet, roles } = request;
@@ -44,7 +69,7 @@ export async function registerService(
   if (roles.length > LIST_LENGTH_MAX) {
     throw invalidField('roles', `must have at most ${LIST_LENGTH_MAX} members`);
   }
-  const methods = methodsOf('descriptor_set', descriptorSet);
+  const methods = deps.methodsOf('descriptor_set', descriptorSet);
   const digest = createHash('sha256').update(descriptorSet).digest('base64');
   const applied = await changePolicy(deps, request, {
     method: 'RegisterService',
@@ -117,7 +142,7 @@ function scopesOf(before: Policy, audience: string, methods: readonly DeclaredMe
     problems.push(...problemsOf(before, rule, own).map((problem) => `${path} ${problem}`));
     for (const scope of own) {
       all.add(scope);
-      if (!rule.forServices) ofUsers.add(scope);
+      if (rule.caller !== 'SERVICE') ofUsers.add(scope);
     }
   }
   if (problems.length === 0 && all.size === 0) {

@@ -35,6 +35,8 @@ export interface ClientRights {
   readonly exchangeScopes: readonly string[] | undefined;
   /** Its tokens are bound to its client certificate (RFC 8705); without a certificate it gets no token. */
   readonly certificateBound: boolean;
+  /** The public nkey with which its service connects to the broker; undefined when the broker knows it otherwise. */
+  readonly brokerKey?: string | undefined;
 }
 
 /** A client as the database has it. */

@@ -160,11 +160,11 @@ describe('the access rules of a service', () => {
     for (const unknown of [3, 99, -1]) {
       expect(() => readOne(rule({ caller: unknown as Caller })), `caller ${unknown}`).to.throw(
         TypeError,
-        'this version does not know',
+        'has a rule of a newer version',
       );
       expect(() => readOne(rule({ onStale: unknown as OnStale })), `on_stale ${unknown}`).to.throw(
         TypeError,
-        'does not know',
+        'has a rule of a newer version',
       );
       expect(() => readOne(rule({ public: true, caller: unknown as Caller }))).to.throw(TypeError);
     }

@@ -6,6 +6,7 @@ import { exportSPKI, importJWK } from 'jose';
 import { createGuard, type GuardOptions, type TrustedIssuer } from '../../../interceptors/src/index.js';
 import { readForeignClaims } from '../../../interceptors/src/token/foreign-claims.js';
 import { KEYS_PAUSE_MS } from '../../../interceptors/src/token/issuer-keys.js';
+import { claimIdOf } from '../../../interceptors/src/token/revocable-claims.js';
 import type { JsonObject } from '../../../interceptors/src/token/strict-json.js';
 import { type Entry, EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { MovableClock } from '../../support/clock.js';
@@ -51,6 +52,7 @@ describe('another issuer', () => {
     claims: { roles: ['realm_access', 'roles'] },
     scopes: { call: 'echo.call' },
     roles: { clerk: 'operator' },
+    revocable: ['tenant', ['realm_access', 'groups']],
     ...over,
   });
 
@@ -98,6 +100,18 @@ describe('another issuer', () => {
       .join('.');
     return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`;
   }
+
+  it('is named with the claims that are read in every sync, for auth to compare', () => {
+    expect(issuer.request?.kinds).to.include(EntryKind.ENTRY_KIND_CLAIM);
+    const names = [
+      [other.name, ''],
+      [other.name, '/tenant'],
+      [other.name, '/realm_access/groups'],
+      [third.name, ''],
+      [LEGACY, ''],
+    ] as const;
+    expect(issuer.request?.claimIds).to.deep.equal(names.map(([name, claim]) => claimIdOf(name, claim)));
+  });
 
   it('grants only the scopes and roles that it may grant, by its own names', async () => {
     expect(await call(await other.token())).to.equal('OK');
@@ -464,11 +478,31 @@ describe('another issuer', () => {
       'by its session': ({ sid }) => foreign(EntryKind.ENTRY_KIND_SESSION, String(sid)),
       'by its user, up to a time': ({ sub, iat }) =>
         foreign(EntryKind.ENTRY_KIND_USER, String(sub), { cutOffTime: new Date(Number(iat) * 1000) }),
+      'by its tenant, up to a time': ({ iat, tenant }) =>
+        foreign(EntryKind.ENTRY_KIND_CLAIM, String(tenant), {
+          claim: '/tenant',
+          cutOffTime: new Date(Number(iat) * 1000),
+        }),
+      'by one of its groups, up to a time': ({ iat }) =>
+        foreign(EntryKind.ENTRY_KIND_CLAIM, 'staff', {
+          claim: '/realm_access/groups',
+          cutOffTime: new Date(Number(iat) * 1000),
+        }),
+      'by a claim that the service does not read, up to a time': ({ iat }) =>
+        foreign(EntryKind.ENTRY_KIND_CLAIM, 'any', {
+          issuer: third.name,
+          claim: '/tenant',
+          cutOffTime: new Date(Number(iat) * 1000),
+        }),
     };
     for (const [way, entryFor] of Object.entries(kinds)) {
       it(`${way}: its calls are rejected and its streams cut, those of others continue`, async () => {
-        const claims = other.claims();
-        const token = await other.sign(claims);
+        const from = way.includes('does not read') ? third : other;
+        const claims = from.claims({
+          tenant: 'acme',
+          realm_access: { roles: ['clerk'], groups: ['all', 'staff'] },
+        });
+        const token = await from.sign(claims);
         const bystander = await other.token({ sub: 'bob' });
         const ours = await issuer.token({ sub: 'alice' });
         const { opened, ended } = watch(token);
@@ -479,10 +513,10 @@ describe('another issuer', () => {
         expect(await ended).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         expect(await call(token)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         // A token that is verified only now is checked against the list.
-        const late = await other.sign({ ...claims, nbf: claims['iat'] });
+        const late = await from.sign({ ...claims, nbf: claims['iat'] });
         expect(await call(late)).to.equal('UNAUTHENTICATED TOKEN_REVOKED');
         for (const alive of [bystander, ours]) expect(await call(alive)).to.equal('OK');
-        const anew = await other.token({ iat: Number(claims['iat']) + 1 });
+        const anew = await from.sign({ ...claims, jti: 'anew', sid: 'anew', iat: Number(claims['iat']) + 1 });
         expect(await call(anew)).to.equal('OK');
       });
     }

@@ -75,7 +75,7 @@ describe('rules of a descriptor set', () => {
     const newer = Buffer.concat([Rule.encode(Rule.fromPartial({})).finish(), field(8, Buffer.from('x'))]);
     expect(() => descriptorRules(setWith(ruleOption(newer))).read()).to.throw(
       TypeError,
-      `${BUY} declares a condition that this version does not know`,
+      `${BUY} has a rule of a newer version: field 8 is not known`,
     );
   });
 
@@ -85,10 +85,7 @@ describe('rules of a descriptor set', () => {
       `${BUY} declares an access rule that cannot be read`,
     );
     const number = Buffer.concat([varint((52473 << 3) | 0), varint(1)]);
-    expect(() => descriptorRules(setWith(number)).read()).to.throw(
-      TypeError,
-      `${BUY} declares an access rule that is no message`,
-    );
+    expect(() => descriptorRules(setWith(number))).to.throw(TypeError, 'FileDescriptorSet');
   });
 
   it('are missing, or the bytes are no descriptor set', () => {

@@ -9,6 +9,7 @@ import {
 } from '../../../services/auth/accounts/account-changes.js';
 import { createPasswords, type Passwords } from '../../../services/auth/accounts/passwords.js';
 import { createUsers, type Users } from '../../../services/auth/accounts/users.js';
+import { methodsOf } from '../../../services/auth/adapters/descriptor-set.js';
 import {
   createForeignTokens,
   type NamingIssuer,
@@ -204,7 +205,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    policy: createPolicyAdministration({ store, narrowings }),
+    policy: createPolicyAdministration({ store, narrowings, methodsOf }),
     narrowings,
     accountChanges: createAccountChanges({
       store,

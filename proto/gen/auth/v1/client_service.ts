@@ -177,6 +177,11 @@ export interface RegisteredClient {
   credentials: ClientCredential[];
   /** Changes with every change of the client. UpdateClient compares it (AIP-154). */
   etag: string;
+  /**
+   * The public nkey (`U…`) with which its service connects to the broker; empty
+   * when the broker knows it otherwise.
+   */
+  brokerPublicKey: string;
 }
 
 /** A key or a secret of a client. The secret itself is not in it. */
@@ -214,7 +219,8 @@ export interface UpdateClientRequest {
     | undefined;
   /**
    * The fields to change: `audiences`, `scopes`, `exchange_audiences`,
-   * `exchange_scopes`, `certificate_bound`, or `*` for all of them.
+   * `exchange_scopes`, `certificate_bound`, `broker_public_key`, or `*` for all of
+   * them.
    */
   updateMask:
     | string[]
@@ -375,6 +381,11 @@ export interface CreateClientRequest {
    * a certificate it gets no token.
    */
   certificateBound: boolean;
+  /**
+   * The public nkey (`U…`) with which its service connects to the broker; may be
+   * empty. Auth only keeps it: the broker must be told.
+   */
+  brokerPublicKey: string;
 }
 
 /** The client was created. */
@@ -455,6 +466,7 @@ function createBaseRegisteredClient(): RegisteredClient {
     certificateBound: false,
     credentials: [],
     etag: "",
+    brokerPublicKey: "",
   };
 }
 
@@ -495,6 +507,9 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     }
     if (message.etag !== "") {
       writer.uint32(98).string(message.etag);
+    }
+    if (message.brokerPublicKey !== "") {
+      writer.uint32(106).string(message.brokerPublicKey);
     }
     return writer;
   },
@@ -608,6 +623,14 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
             message.etag = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.brokerPublicKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -662,6 +685,11 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
         ? object.credentials.map((e: any) => ClientCredential.fromJSON(e))
         : [],
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
+      brokerPublicKey: isSet(object.brokerPublicKey)
+        ? globalThis.String(object.brokerPublicKey)
+        : isSet(object.broker_public_key)
+        ? globalThis.String(object.broker_public_key)
+        : "",
     };
   },
 
@@ -703,6 +731,9 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
+    if (message.brokerPublicKey !== "") {
+      obj.brokerPublicKey = message.brokerPublicKey;
+    }
     return obj;
   },
 
@@ -723,6 +754,7 @@ export const RegisteredClient: MessageFns<RegisteredClient> = {
     message.certificateBound = object.certificateBound ?? false;
     message.credentials = object.credentials?.map((e) => ClientCredential.fromPartial(e)) || [];
     message.etag = object.etag ?? "";
+    message.brokerPublicKey = object.brokerPublicKey ?? "";
     return message;
   },
 };
@@ -2043,6 +2075,7 @@ function createBaseCreateClientRequest(): CreateClientRequest {
     exchangeScopes: [],
     requestId: "",
     certificateBound: false,
+    brokerPublicKey: "",
   };
 }
 
@@ -2076,6 +2109,9 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     }
     if (message.certificateBound !== false) {
       writer.uint32(72).bool(message.certificateBound);
+    }
+    if (message.brokerPublicKey !== "") {
+      writer.uint32(82).string(message.brokerPublicKey);
     }
     return writer;
   },
@@ -2165,6 +2201,14 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
             message.certificateBound = reader.bool();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.brokerPublicKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2217,6 +2261,11 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
         : isSet(object.certificate_bound)
         ? globalThis.Boolean(object.certificate_bound)
         : false,
+      brokerPublicKey: isSet(object.brokerPublicKey)
+        ? globalThis.String(object.brokerPublicKey)
+        : isSet(object.broker_public_key)
+        ? globalThis.String(object.broker_public_key)
+        : "",
     };
   },
 
@@ -2248,6 +2297,9 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     if (message.certificateBound !== false) {
       obj.certificateBound = message.certificateBound;
     }
+    if (message.brokerPublicKey !== "") {
+      obj.brokerPublicKey = message.brokerPublicKey;
+    }
     return obj;
   },
 
@@ -2277,6 +2329,7 @@ export const CreateClientRequest: MessageFns<CreateClientRequest> = {
     message.exchangeScopes = object.exchangeScopes?.map((e) => e) || [];
     message.requestId = object.requestId ?? "";
     message.certificateBound = object.certificateBound ?? false;
+    message.brokerPublicKey = object.brokerPublicKey ?? "";
     return message;
   },
 };

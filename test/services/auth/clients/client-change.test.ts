@@ -35,7 +35,14 @@ describe('a change of a client', () => {
       'client-updated',
       (by) => auth.clients.update({ ...by, rights, updateMask: ['*'], etag: '' }),
       {
-        fields: ['audiences', 'scopes', 'exchangeAudiences', 'exchangeScopes', 'certificateBound'],
+        fields: [
+          'audiences',
+          'scopes',
+          'exchangeAudiences',
+          'exchangeScopes',
+          'certificateBound',
+          'brokerKey',
+        ],
         revoked: true,
       },
       'client updated',

@@ -304,6 +304,7 @@ describe('clients', () => {
         exchangeAudiences: [],
         exchangeScopes: [],
         certificateBound: false,
+        brokerPublicKey: '',
         requestId: randomUUID(),
       };
       const create = clientService.createClient.bind(clientService);

@@ -49,6 +49,7 @@ const client = (over: Partial<Client> = {}): Client => ({
   exchangeAudiences: ['inventory'],
   exchangeScopes: ['inventory.read'],
   certificateBound: true,
+  brokerKey: 'UKEY',
   disabled: false,
   createTime: new Date(500),
   ...over,
@@ -63,6 +64,7 @@ const messageOf = (of: Client): RegisteredClient => ({
   exchangeAudiences: ['inventory'],
   exchangeScopes: ['inventory.read'],
   certificateBound: true,
+  brokerPublicKey: 'UKEY',
   state: ClientState.CLIENT_STATE_ACTIVE,
   credentials: [
     {
@@ -154,6 +156,7 @@ describe('the handlers of clients', () => {
       exchangeAudiences: [],
       exchangeScopes: [],
       certificateBound: true,
+      brokerPublicKey: 'UKEY',
     };
     for (const [given, credential] of [
       [

@@ -23,6 +23,9 @@ const RIGHTS: ClientRights = {
   certificateBound: true,
 };
 
+/** A public nkey of a user. */
+const BROKER_KEY = `U${'A'.repeat(55)}`;
+
 describe('the rows of clients', () => {
   let auth: FreshAuth;
 
@@ -36,6 +39,7 @@ describe('the rows of clients', () => {
   const find = (clientId: string) => rows((clients) => clients.find(clientId));
   const newClient = (over: Partial<NewClient> = {}): NewClient => ({
     clientId: `client-${randomUUID()}`,
+    brokerKey: BROKER_KEY,
     credentials: [KEY, SECRET],
     ...RIGHTS,
     ...over,
@@ -47,7 +51,10 @@ describe('the rows of clients', () => {
   };
 
   it('return what was inserted, under any lock, and are inserted once', async () => {
-    for (const over of [{}, { credentials: [], exchangeScopes: undefined, certificateBound: false }]) {
+    for (const over of [
+      {},
+      { credentials: [], exchangeScopes: undefined, certificateBound: false, brokerKey: undefined },
+    ]) {
       const client = newClient(over);
       const { clientId } = client;
       await insert(client);

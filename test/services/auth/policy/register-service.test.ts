@@ -17,7 +17,7 @@ import {
   DESCRIPTOR_SET_BYTES_MAX,
   METHODS_MAX,
   methodsOf,
-} from '../../../../services/auth/policy/descriptor-set.js';
+} from '../../../../services/auth/adapters/descriptor-set.js';
 import type { ServiceRegistration } from '../../../../services/auth/policy/register-service.js';
 import { registry } from '../../../support/descriptor-image.js';
 import { serviceErrorOf, violatedFieldsOf } from '../../../support/outcomes.js';
@@ -209,13 +209,13 @@ describe('registering a service', () => {
       }),
     );
     const path = '/greeter.v1.Greeter';
-    const value = 'has a rule of a newer version: a value of caller or on_stale is not known';
+    const value = (name: string) => `has a rule of a newer version: its ${name} is not known`;
     expect(await problemsOf(set)).to.deep.equal([
       `descriptor_set: ${path}/None declares no access rule`,
       `descriptor_set: ${path}/Newer has a rule of a newer version: field 8 is not known`,
-      `descriptor_set: ${path}/NewCaller ${value}`,
-      `descriptor_set: ${path}/NewStale ${value}`,
-      `descriptor_set: ${path}/Both is public and has other conditions`,
+      `descriptor_set: ${path}/NewCaller ${value('caller')}`,
+      `descriptor_set: ${path}/NewStale ${value('on_stale')}`,
+      `descriptor_set: ${path}/Both is public and has other conditions: declare one or the other`,
     ]);
     expect((await auth.policy.get()).etag).to.not.equal('');
   });

@@ -10,7 +10,7 @@ import type {
   RevokeRequest,
   SyncRequest,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
-import { type EntryKind, RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { EntryKind, RevokeWait } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../../../scripts/system/calls.js';
 import type { Target } from '../../../../services/auth/revocation/revoke-targets.js';
 import { type PrivateNats, privateNats } from '../../../support/nats.js';
@@ -256,16 +256,17 @@ describe('revoking', function () {
       for (const guard of cluster.guards()) expect(guard.state().entries).to.equal(1);
       const late = await cluster.follow('late', first);
       expect(late.state().entries).to.equal(1);
-      const { revocations } = await first.revocationRecords.list({
-        ...{ pageSize: 0, pageToken: '', target: 'Åcme', actor: '', eventId: '' },
-      });
+      const service = first.revocationService;
+      const token = await cluster.token(cluster.admin);
+      const wanted = { pageSize: 0, pageToken: '', target: 'Åcme', actor: '', eventId: '' };
+      const { revocations } = await ask(service.listRevocations.bind(service), wanted, { token });
+      const { revocation } = await ask(service.getRevocation.bind(service), { sequence: 1n }, { token });
+      for (const listed of [...revocations, revocation]) {
+        expect(listed).to.include({
+          ...{ kind: EntryKind.ENTRY_KIND_CLAIM, claim: '/tenant', target: 'Åcme', issuer: OTHER_ISSUER },
+        });
+      }
       expect(revocations).to.have.length(1);
-      expect(revocations[0]).to.include({
-        kind: 'CLAIM',
-        claim: '/tenant',
-        target: 'Åcme',
-        issuer: OTHER_ISSUER,
-      });
       const { rows: events } = await first.database.query<{ subject: object; details: object }>(
         "SELECT subject, details FROM security_events WHERE type = 'session-revoked'",
       );

@@ -1,0 +1,114 @@
+/** `portcullis policy get`, `plan` and `apply`. */
+
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { PolicyServiceClient } from '../../gen/auth/v1/policy_service.js';
+import type { ContextStore } from '../contexts.js';
+import { CommandError, EXIT } from '../failures.js';
+import { describeChanges, formatPolicy, parsePolicy } from '../policy-text.js';
+import { openSession, type Session } from '../session.js';
+import { note, readInput, type Terminal, writeResult } from '../terminal.js';
+
+interface ContextOption {
+  readonly context?: string;
+}
+
+/** Prints the policy in force. */
+export async function getPolicy(
+  terminal: Terminal,
+  store: ContextStore,
+  { context }: ContextOption,
+): Promise<void> {
+  await inSession(store, context, async (session) => {
+    const policy = await readPolicy(session);
+    writeResult(terminal, policy, () => formatPolicy(policy).trimEnd());
+  });
+}
+
+/** Prints what applying a file would change, and changes nothing. */
+export async function planPolicy(
+  terminal: Terminal,
+  store: ContextStore,
+  file: string,
+  { context }: ContextOption,
+): Promise<void> {
+  const wanted = parsePolicy(await textOf(terminal, file), file);
+  await inSession(store, context, async (session) => {
+    const { etag } = await readPolicy(session);
+    const policies = session.client(PolicyServiceClient);
+    const request = {
+      policy: { ...wanted, etag, updateTime: undefined },
+      dryRun: true,
+      requestId: '',
+      reason: '',
+    };
+    const { changes } = await session.call(policies.applyPolicy.bind(policies), request);
+    writeResult(terminal, { etag, changes }, () =>
+      changes.length === 0 ? 'Nothing would change.' : `${describeChanges(changes)}\n\netag: ${etag}`,
+    );
+  });
+}
+
+/** Options of `policy apply`. */
+export interface ApplyOptions extends ContextOption {
+  /** The etag that `plan` has shown: applies only what was looked at. */
+  readonly etag?: string;
+  readonly reason?: string;
+}
+
+/** Makes the policy of a file the one in force. Applying it again changes nothing. */
+export async function applyPolicy(
+  terminal: Terminal,
+  store: ContextStore,
+  file: string,
+  { context, etag: planned, reason = '' }: ApplyOptions,
+): Promise<void> {
+  const wanted = parsePolicy(await textOf(terminal, file), file);
+  await inSession(store, context, async (session) => {
+    const etag = planned ?? (await readPolicy(session)).etag;
+    const policies = session.client(PolicyServiceClient);
+    const applied = await session.call(policies.applyPolicy.bind(policies), {
+      policy: { ...wanted, etag, updateTime: undefined },
+      dryRun: false,
+      requestId: randomUUID(),
+      reason,
+    });
+    const { changes, narrowedUsers, enforcedEverywhereBy } = applied;
+    writeResult(terminal, applied, () =>
+      changes.length === 0 ? 'Nothing has changed.' : describeChanges(changes),
+    );
+    if (terminal.json || narrowedUsers === 0n) return;
+    note(
+      terminal,
+      `Scopes were taken from ${narrowedUsers} users; no instance accepts them after ${enforcedEverywhereBy?.toISOString() ?? '?'}.`,
+    );
+  });
+}
+
+async function readPolicy(session: Session) {
+  const policies = session.client(PolicyServiceClient);
+  const { policy } = await session.call(policies.getPolicy.bind(policies), {});
+  if (policy === undefined) throw new CommandError('Auth has sent no policy.');
+  return policy;
+}
+
+/** @param file - a path, or `-` for standard input */
+async function textOf(terminal: Terminal, file: string): Promise<string> {
+  if (file === '-') return await readInput(terminal);
+  return await readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw new CommandError(`${file} cannot be read: ${cause.message}`, { exitCode: EXIT.usage, cause });
+  });
+}
+
+export async function inSession(
+  store: ContextStore,
+  context: string | undefined,
+  work: (session: Session) => Promise<void>,
+): Promise<void> {
+  const session = await openSession(store, context);
+  try {
+    await work(session);
+  } finally {
+    session.close();
+  }
+}

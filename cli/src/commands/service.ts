@@ -1,0 +1,239 @@
+/** `portcullis service add`, `list` and `broker-config`: services of one's own. */
+
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errorOf } from '@portcullis/guard/client';
+import {
+  ClientServiceClient,
+  type CreateClientRequest,
+  type RegisteredClient,
+} from '../../gen/auth/v1/client_service.js';
+import { PolicyServiceClient, type RegisterServiceResponse } from '../../gen/auth/v1/policy_service.js';
+import { brokerUserConfig } from '../broker-config.js';
+import type { ContextStore } from '../contexts.js';
+import { CommandError, EXIT } from '../failures.js';
+import { brokerKey, clientKey, type KeyFile } from '../key-files.js';
+import { describeChanges } from '../policy-text.js';
+import type { Session } from '../session.js';
+import { note, type Terminal, tableOf, writeResult } from '../terminal.js';
+import { inSession } from './policy.js';
+
+/** What every guarded service needs at auth. */
+const SYNC_SCOPE = 'auth.sync';
+const EXCHANGE_SCOPE = 'auth.exchange';
+const AUTH_AUDIENCE = 'auth';
+
+/** How many clients a page of ListClients has. */
+const PAGE_SIZE = 200;
+
+/** Options of `service add`. */
+export interface AddOptions {
+  readonly context?: string;
+  readonly proto: string;
+  readonly role: readonly string[];
+  readonly description?: string;
+  readonly exchange: readonly string[];
+  readonly out: string;
+  readonly natsUrl: string;
+  readonly env?: string;
+  readonly dryRun?: true;
+}
+
+/**
+ * Registers a service: its scopes from the descriptor set, a client with a key that is made here, and its user at the
+ * broker. Repeating the command after a failure goes on where it stopped.
+ */
+export async function addService(
+  terminal: Terminal,
+  store: ContextStore,
+  name: string,
+  options: AddOptions,
+): Promise<void> {
+  const descriptorSet = await readFile(options.proto).catch((cause: NodeJS.ErrnoException) => {
+    throw new CommandError(
+      `${options.proto} cannot be read: ${cause.message}. buf build -o ${name}.binpb writes a descriptor set.`,
+      { exitCode: EXIT.usage, cause },
+    );
+  });
+  await inSession(store, options.context, async (session) => {
+    // Nothing is made, here or at auth, before auth has accepted the service.
+    const planned = await register(session, name, { ...options, descriptorSet, dryRun: true });
+    if (options.dryRun === true) {
+      writeResult(terminal, planned, () =>
+        planned.changes.length === 0 ? 'Nothing would change.' : describeChanges(planned.changes),
+      );
+      return;
+    }
+    await mkdir(options.out, { recursive: true });
+    const key = await clientKey(join(options.out, `${name}.key.pem`));
+    const nkey = await brokerKey(join(options.out, `${name}.nkey`));
+    const isCreated = await createClient(
+      session,
+      clientRequest(name, { key, nkey, exchange: options.exchange }),
+    );
+    const registered = await register(session, name, { ...options, descriptorSet, dryRun: false });
+    const settings = settingsOf(name, session, { key, nkey, natsUrl: options.natsUrl });
+    if (options.env !== undefined) await writeFile(options.env, settings);
+    writeResult(
+      terminal,
+      {
+        service: registered.service,
+        changes: registered.changes,
+        clientId: name,
+        clientCreated: isCreated,
+        keyFile: key.file,
+        nkeyFile: nkey.file,
+        nkey: nkey.publicKey,
+        settings,
+      },
+      () => describeAdded({ registered, isCreated, key, nkey, settings, file: options.env }),
+    );
+    if (terminal.json) return;
+    note(
+      terminal,
+      `\nUsers get tokens for ${name} with their next login. npm start gives the service its user at the broker by itself; ` +
+        'elsewhere, add what portcullis service broker-config prints to the users of nats-server.',
+    );
+  });
+}
+
+async function register(
+  session: Session,
+  audience: string,
+  options: Pick<AddOptions, 'role' | 'description'> & {
+    readonly descriptorSet: Buffer;
+    readonly dryRun: boolean;
+  },
+): Promise<RegisterServiceResponse> {
+  const policies = session.client(PolicyServiceClient);
+  return await session.call(policies.registerService.bind(policies), {
+    audience,
+    description: options.description ?? '',
+    clientIds: [],
+    descriptorSet: options.descriptorSet,
+    roles: [...options.role],
+    etag: '',
+    dryRun: options.dryRun,
+    requestId: options.dryRun ? '' : randomUUID(),
+    reason: '',
+  });
+}
+
+function clientRequest(
+  clientId: string,
+  {
+    key,
+    nkey,
+    exchange,
+  }: { readonly key: KeyFile; readonly nkey: KeyFile; readonly exchange: readonly string[] },
+): CreateClientRequest {
+  return {
+    clientId,
+    credential: { $case: 'publicKeyPem', value: key.publicKey },
+    audiences: [AUTH_AUDIENCE],
+    scopes: exchange.length === 0 ? [SYNC_SCOPE] : [SYNC_SCOPE, EXCHANGE_SCOPE],
+    exchangeAudiences: [...exchange],
+    exchangeScopes: [],
+    requestId: randomUUID(),
+    certificateBound: false,
+    brokerPublicKey: nkey.publicKey,
+  };
+}
+
+/** @returns false when the client is there already, with this key */
+async function createClient(session: Session, request: CreateClientRequest): Promise<boolean> {
+  const clients = session.client(ClientServiceClient);
+  try {
+    await session.call(clients.createClient.bind(clients), request);
+    return true;
+  } catch (error) {
+    if (errorOf(error).reason !== 'ALREADY_EXISTS') throw error;
+  }
+  const { clientId, credential } = request;
+  const { client } = await session.call(clients.getClient.bind(clients), { clientId });
+  const known = client?.credentials.map(({ publicKeyPem }) => publicKeyPem.trim()) ?? [];
+  if (credential?.$case === 'publicKeyPem' && known.includes(credential.value.trim())) return false;
+  throw new CommandError(
+    `There is a client ${clientId} with another key. Name the folder with its key with --out, or choose another name.`,
+  );
+}
+
+/** Environment variables of a service, as the tutorial's server reads them. */
+function settingsOf(
+  name: string,
+  { context }: Session,
+  { key, nkey, natsUrl }: { readonly key: KeyFile; readonly nkey: KeyFile; readonly natsUrl: string },
+): string {
+  const values = {
+    ISSUER: issuerOf(context.accessToken),
+    AUTH_ADDRESS: context.address,
+    ...(context.caFile !== undefined && { AUTH_CA_FILE: context.caFile }),
+    CLIENT_ID: name,
+    CLIENT_KEY_FILE: key.file,
+    NATS_URL: natsUrl,
+    NATS_NKEY_FILE: nkey.file,
+  };
+  return Object.entries(values)
+    .map(([variable, value]) => `${variable}=${value}\n`)
+    .join('');
+}
+
+/** The issuer's name, out of a token that it has issued. */
+function issuerOf(token: string): string {
+  const payload: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+  return typeof payload === 'object' && payload !== null && 'iss' in payload ? String(payload.iss) : '';
+}
+
+function describeAdded(added: {
+  readonly registered: RegisterServiceResponse;
+  readonly isCreated: boolean;
+  readonly key: KeyFile;
+  readonly nkey: KeyFile;
+  readonly settings: string;
+  readonly file: string | undefined;
+}): string {
+  const { registered, isCreated, key, nkey, settings, file } = added;
+  const { service, changes } = registered;
+  const made = ({ isNew }: KeyFile): string => (isNew ? 'made now' : 'there already');
+  return [
+    changes.length === 0 ? `${service?.audience} is registered already.` : describeChanges(changes),
+    '',
+    tableOf(
+      ['what', 'where'],
+      [
+        ['client', `${service?.audience}${isCreated ? '' : ' (there already)'}`],
+        ['key for auth', `${key.file} (${made(key)})`],
+        ['key for the broker', `${nkey.file} (${made(nkey)})`],
+        ...(file === undefined ? [] : [['settings', file]]),
+      ],
+    ),
+    ...(file === undefined ? ['', settings.trimEnd()] : []),
+  ].join('\n');
+}
+
+/** Prints what nats-server must allow the registered services. */
+export async function printBrokerConfig(
+  terminal: Terminal,
+  store: ContextStore,
+  { context }: { readonly context?: string },
+): Promise<void> {
+  await inSession(store, context, async (session) => {
+    const users = (await allClients(session))
+      .filter(({ brokerPublicKey }) => brokerPublicKey !== '')
+      .map(({ clientId, brokerPublicKey }) => ({ clientId, nkey: brokerPublicKey }));
+    writeResult(terminal, { users }, () => users.map(brokerUserConfig).join('\n'));
+  });
+}
+
+async function allClients(session: Session): Promise<RegisteredClient[]> {
+  const clients = session.client(ClientServiceClient);
+  const found: RegisteredClient[] = [];
+  let pageToken = '';
+  do {
+    const page = await session.call(clients.listClients.bind(clients), { pageSize: PAGE_SIZE, pageToken });
+    found.push(...page.clients);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== '');
+  return found;
+}

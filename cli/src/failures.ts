@@ -1,0 +1,64 @@
+/** Failures that end a command, and the exit codes. */
+
+import { errorOf } from '@portcullis/guard/client';
+
+/** Exit codes, as the documentation lists them. */
+export const EXIT = {
+  /** The command did what it should. */
+  done: 0,
+  /** The command failed: it was refused, or something could not be reached. */
+  failed: 1,
+  /** The command line cannot be used. */
+  usage: 2,
+  /** Nobody is logged in, or the session has ended. */
+  loggedOut: 3,
+  /** Interrupted by a signal. */
+  interrupted: 130,
+} as const;
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** A failure whose message is meant for the person at the terminal. */
+export class CommandError extends Error {
+  readonly exitCode: ExitCode;
+
+  constructor(
+    message: string,
+    { exitCode = EXIT.failed, cause }: { readonly exitCode?: ExitCode; readonly cause?: unknown } = {},
+  ) {
+    super(message, { cause });
+    this.name = 'CommandError';
+    this.exitCode = exitCode;
+  }
+}
+
+/** What to tell about any error, in one line or one for each fault. */
+export function describeFailure(error: unknown): { readonly text: string; readonly exitCode: ExitCode } {
+  if (error instanceof CommandError) return { text: error.message, exitCode: error.exitCode };
+  const { reason, message, violations } = errorOf(error);
+  if (reason === '' && message === '') return { text: String(error), exitCode: EXIT.failed };
+  // The message has the first fault only.
+  const faults = violations.map(({ field, description }) => `\n  ${field}: ${description}`).join('');
+  const advice = ADVICE[reason];
+  return {
+    text: `${reason === '' ? '' : `${reason}: `}${violations.length === 0 ? message : faults}${advice === undefined ? '' : `\n${advice}`}`,
+    exitCode: LOGGED_OUT.has(reason) ? EXIT.loggedOut : EXIT.failed,
+  };
+}
+
+const LOGGED_OUT: ReadonlySet<string> = new Set([
+  'TOKEN_MISSING',
+  'TOKEN_EXPIRED',
+  'TOKEN_REVOKED',
+  'TOKEN_INVALID',
+  'REFRESH_INVALID',
+]);
+
+const ADVICE: Readonly<Record<string, string>> = {
+  TOKEN_REVOKED: 'The session was ended: log in again with portcullis login.',
+  REFRESH_INVALID: 'The session has ended: log in again with portcullis login.',
+  LOGIN_TOO_OLD: 'Log in again with portcullis login.',
+  ETAG_MISMATCH: 'Somebody else has changed the policy: look at portcullis policy plan again.',
+  SCOPE_MISSING: 'A role of yours would have to grant it: ask an administrator.',
+  ROLE_MISSING: 'Ask an administrator.',
+};

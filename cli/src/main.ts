@@ -1,0 +1,16 @@
+#!/usr/bin/env node
+/** `portcullis`: the command line. */
+
+import { createContextStore } from './contexts.js';
+import { runProgram } from './program.js';
+
+// A reader of the output may leave early, as `head` does.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? 0 : 1);
+});
+
+process.exitCode = await runProgram({
+  terminal: { input: process.stdin, output: process.stdout, notes: process.stderr },
+  store: createContextStore(process.env),
+  words: process.argv.slice(2),
+});

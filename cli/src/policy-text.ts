@@ -1,0 +1,109 @@
+/** The policy as YAML, to be kept in git: the same names as in the schema and in the bootstrap file. */
+
+import { type Document, parseDocument, stringify } from 'yaml';
+import { z } from 'zod';
+import type { Policy, PolicyChange } from '../gen/auth/v1/policy_service.js';
+import { PolicyChangeKind } from '../gen/auth/v1/policy_service.js';
+import { CommandError, EXIT } from './failures.js';
+
+/** Maximum length of a policy file, in characters: more than 200 services and 100 roles at their limits need. */
+const POLICY_LENGTH_MAX = 4 * 1024 * 1024;
+
+const words = z.array(z.string()).default([]);
+
+const policySchema = z.strictObject({
+  services: z
+    .array(
+      z.strictObject({
+        audience: z.string(),
+        description: z.string().default(''),
+        client_ids: words,
+        scopes: words,
+      }),
+    )
+    .default([]),
+  roles: z
+    .array(z.strictObject({ role: z.string(), description: z.string().default(''), scopes: words }))
+    .default([]),
+});
+
+const HEAD = `# The policy of Portcullis: services with their scopes, and roles with the scopes that they grant.
+# portcullis policy plan FILE shows what a change would do, portcullis policy apply FILE makes it.
+`;
+
+/** The text of a policy. */
+export function formatPolicy({ services, roles }: Policy): string {
+  const document = {
+    services: services.map(({ audience, description, clientIds, scopes }) => ({
+      audience,
+      ...(description !== '' && { description }),
+      ...(clientIds.length > 0 && { client_ids: clientIds }),
+      scopes,
+    })),
+    roles: roles.map(({ role, description, scopes }) => ({
+      role,
+      ...(description !== '' && { description }),
+      scopes,
+    })),
+  };
+  return HEAD + stringify(document, { lineWidth: 0 });
+}
+
+/**
+ * Reads a policy file. JSON is YAML, too.
+ *
+ * @throws CommandError with every fault and its place
+ */
+export function parsePolicy(text: string, name: string): Pick<Policy, 'services' | 'roles'> {
+  if (text.length > POLICY_LENGTH_MAX)
+    throw new CommandError(`${name} is too long.`, { exitCode: EXIT.usage });
+  const document = parseDocument(text, { uniqueKeys: true });
+  if (document.errors.length > 0) {
+    throw new CommandError(document.errors.map(({ message }) => `${name}: ${message}`).join('\n'), {
+      exitCode: EXIT.usage,
+    });
+  }
+  const parsed = policySchema.safeParse(plainValueOf(document, name) ?? {});
+  if (!parsed.success) {
+    const faults = parsed.error.issues.map(({ path, message }) => `${name}: ${path.join('.')}: ${message}`);
+    throw new CommandError(faults.join('\n'), { exitCode: EXIT.usage });
+  }
+  const { services, roles } = parsed.data;
+  return {
+    services: services.map(({ client_ids: clientIds, ...service }) => ({ ...service, clientIds })),
+    roles,
+  };
+}
+
+/** Aliases are refused: a small file with aliases can stand for a huge one. */
+function plainValueOf(document: Document, name: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 0 });
+  } catch (cause) {
+    throw new CommandError(`${name} uses aliases (*), which a policy must not.`, {
+      exitCode: EXIT.usage,
+      cause,
+    });
+  }
+}
+
+/** The differences of two policies, a line each. */
+export function describeChanges(changes: readonly PolicyChange[]): string {
+  return changes.map(describeChange).join('\n');
+}
+
+function describeChange({ kind, audience, role, scope, clientId }: PolicyChange): string {
+  const sign = SIGNS[kind as keyof typeof SIGNS] ?? '?';
+  const what = role === '' ? `service ${audience}` : `role ${role}`;
+  if (scope !== '') return `${sign} ${what}: scope ${scope}`;
+  if (clientId !== '') return `${sign} ${what}: client ${clientId}`;
+  return kind === PolicyChangeKind.POLICY_CHANGE_KIND_DESCRIBED
+    ? `${sign} ${what}: description`
+    : `${sign} ${what}`;
+}
+
+const SIGNS = {
+  [PolicyChangeKind.POLICY_CHANGE_KIND_ADDED]: '+',
+  [PolicyChangeKind.POLICY_CHANGE_KIND_REMOVED]: '-',
+  [PolicyChangeKind.POLICY_CHANGE_KIND_DESCRIBED]: '~',
+} as const;

@@ -1,0 +1,121 @@
+/** The commands, their options and their help. */
+
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { login, logout, printToken } from './commands/login.js';
+import { applyPolicy, getPolicy, planPolicy } from './commands/policy.js';
+import { addService, printBrokerConfig } from './commands/service.js';
+import type { ContextStore } from './contexts.js';
+import { describeFailure, EXIT, type ExitCode } from './failures.js';
+import type { Terminal } from './terminal.js';
+
+const ADDRESS_DEFAULT = 'localhost:50051';
+const NATS_URL_DEFAULT = 'nats://localhost:4222';
+
+/** The streams, the stored sessions, and the arguments after the program's name. */
+export interface Invocation {
+  readonly terminal: Omit<Terminal, 'json'>;
+  readonly store: ContextStore;
+  readonly words: readonly string[];
+}
+
+/** Runs one command line. Never throws: failures are told on standard error. */
+export async function runProgram({ terminal: streams, store, words }: Invocation): Promise<ExitCode> {
+  const program = createProgram(streams, store);
+  try {
+    await program.parseAsync(words, { from: 'user' });
+    return EXIT.done;
+  } catch (error) {
+    // commander has told what is wrong with the command line.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+    const { text, exitCode } = describeFailure(error);
+    streams.notes.write(`${text}\n`);
+    return exitCode;
+  }
+}
+
+function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Command {
+  const program = new Command('portcullis')
+    .description('Keeps a system of Portcullis: logins, the policy, and services of your own.')
+    .option('--json', 'print results as JSON')
+    .option('--context <name>', 'the system to use; default: the last one that was logged in to')
+    .addHelpText(
+      'after',
+      '\nExit code: 0 done, 1 failed or refused, 2 the command line cannot be used, 3 not logged in, 130 interrupted.',
+    )
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => streams.output.write(text),
+      writeErr: (text) => streams.notes.write(text),
+    });
+  const terminal = (): Terminal => ({ ...streams, json: program.opts<{ json?: true }>().json === true });
+  const withContext = <Options extends object>(options: Options): Options & { context?: string } => ({
+    ...options,
+    ...program.opts<{ context?: string }>(),
+  });
+
+  program
+    .command('login')
+    .description('log in, and keep the session in a private file')
+    .requiredOption('--user <name>', 'user name')
+    .option('--address <host:port>', 'address of auth', ADDRESS_DEFAULT)
+    .option('--ca <file>', 'CA certificate of auth (PEM); without it, plaintext on this machine only')
+    .option('--cert <file>', 'client certificate (PEM)')
+    .option('--key <file>', 'key of the client certificate (PEM)')
+    .option('--password-stdin', 'read the password from standard input')
+    .action((options) => login(terminal(), store, withContext(options)));
+  program
+    .command('logout')
+    .description('end the session, and forget it')
+    .action((options) => logout(terminal(), store, withContext(options)));
+  program
+    .command('token')
+    .description('print an access token of the session, for other programs')
+    .action((options) => printToken(terminal(), store, withContext(options)));
+
+  const policy = program.command('policy').description('services with their scopes, and roles');
+  policy
+    .command('get')
+    .description('print the policy in force as YAML')
+    .action((options) => getPolicy(terminal(), store, withContext(options)));
+  policy
+    .command('plan <file>')
+    .description('print what a policy file would change')
+    .action((file, options) => planPolicy(terminal(), store, file, withContext(options)));
+  policy
+    .command('apply <file>')
+    .description('make the policy of a file the one in force')
+    .option('--etag <etag>', 'apply only if the policy is still the one that plan has compared with')
+    .option('--reason <text>', 'why, for the security event')
+    .action((file, options) => applyPolicy(terminal(), store, file, withContext(options)));
+
+  const service = program.command('service').description('services of your own');
+  service
+    .command('add <name>')
+    .description('register a service: its scopes, its client, and its user at the broker')
+    .requiredOption('--proto <file>', 'descriptor set of the service, as buf build -o FILE.binpb writes it')
+    .option('--role <names>', 'roles that get its scopes, separated by commas', listOf, [])
+    .option('--description <text>', 'what it is, for people')
+    .option(
+      '--exchange <audiences>',
+      'services that it calls for its callers, separated by commas',
+      listOf,
+      [],
+    )
+    .option('--out <folder>', 'where to write its keys', '.')
+    .option('--nats-url <url>', 'the broker, for the settings', NATS_URL_DEFAULT)
+    .option('--env <file>', 'write the settings to a file, for node --env-file')
+    .option('--dry-run', 'print what would change, and change nothing')
+    .action((name, options) => addService(terminal(), store, name, withContext(options)));
+  service
+    .command('broker-config')
+    .description('print what nats-server must allow the registered services')
+    .action((options) => printBrokerConfig(terminal(), store, withContext(options)));
+  return program;
+}
+
+function listOf(text: string): readonly string[] {
+  const words = text.split(',').map((word) => word.trim());
+  if (words.some((word) => word === ''))
+    throw new InvalidArgumentError('Expected names, separated by commas.');
+  return words;
+}
