@@ -1,6 +1,6 @@
 /** The commands, their options and their help. */
 
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { login, logout, printToken } from './commands/login.js';
 import { applyPolicy, getPolicy, planPolicy } from './commands/policy.js';
 import { addService, printBrokerConfig } from './commands/service.js';
@@ -57,11 +57,18 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .command('login')
     .description('log in, and keep the session in a private file')
     .requiredOption('--user <name>', 'user name')
-    .option('--address <host:port>', 'address of auth', ADDRESS_DEFAULT)
+    .addOption(
+      new Option('--address <host:port>', 'address of auth')
+        .env('PORTCULLIS_ADDRESS')
+        .default(ADDRESS_DEFAULT),
+    )
     .option('--ca <file>', 'CA certificate of auth (PEM); without it, plaintext on this machine only')
     .option('--cert <file>', 'client certificate (PEM)')
     .option('--key <file>', 'key of the client certificate (PEM)')
     .option('--password-stdin', 'read the password from standard input')
+    .addOption(
+      new Option('--password-file <file>', 'read the password from a file').env('PORTCULLIS_PASSWORD_FILE'),
+    )
     .action((options) => login(terminal(), store, withContext(options)));
   program
     .command('logout')
@@ -102,7 +109,11 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
       [],
     )
     .option('--out <folder>', 'where to write its keys', '.')
-    .option('--nats-url <url>', 'the broker, for the settings', NATS_URL_DEFAULT)
+    .addOption(
+      new Option('--nats-url <url>', 'the broker, for the settings')
+        .env('PORTCULLIS_NATS_URL')
+        .default(NATS_URL_DEFAULT),
+    )
     .option('--env <file>', 'write the settings to a file, for node --env-file')
     .option('--dry-run', 'print what would change, and change nothing')
     .action((name, options) => addService(terminal(), store, name, withContext(options)));

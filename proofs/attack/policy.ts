@@ -1,4 +1,4 @@
-/** Attacks by the policy: changing it without the right to, and gaining by a change what nobody may give. */
+/** Attacks by the policy: changing it without the right to, and gaining by a change what no administrator may give. */
 
 import { randomUUID } from 'node:crypto';
 import {
@@ -48,7 +48,7 @@ async function changeWithoutRight(environment: Environment): Promise<void> {
 
 /** What not even an administrator may give. */
 async function gainByChange(environment: Environment): Promise<void> {
-  const className = 'a policy that gives what nobody may give';
+  const className = 'a policy that gives what no administrator may give';
   await runClass(environment, className, async () => {
     const policy = await read(environment);
     const token = environment.olga.accessToken;

@@ -1,12 +1,20 @@
 /** `npm run package`: the library as a package. Packs it, checks it, and runs the examples from the tarball. */
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Command } from 'commander';
 import { createProgress, formatNumber, tableText, writeFigures } from '../shared/reporting.js';
 import { exampleNames, fetchNode, install, type NodeVersion, type Project, test } from './projects.js';
-import { packElsewhere, packHere, publintFaults, type Tarball, typeFaults } from './tarball.js';
+import {
+  packCommandLine,
+  packElsewhere,
+  packHere,
+  publintFaults,
+  type Tarball,
+  typeFaults,
+} from './tarball.js';
+import { followTutorial, type TutorialFigures } from './tutorial.js';
 
 /** The major versions of Node that the package supports. */
 const NODES = [20, 22, 24, 26];
@@ -14,8 +22,17 @@ const NODES = [20, 22, 24, 26];
 interface Options {
   readonly nodes: readonly number[];
   readonly only: readonly string[];
+  readonly out?: string;
   readonly json?: string;
 }
+
+/** The name of the tutorial among the examples. */
+const TUTORIAL = 'tutorial';
+
+/** What the tutorial may take. */
+const TUTORIAL_SECONDS_MAX = 300;
+const TUTORIAL_COMMANDS_MAX = 6;
+const GUARD_LINES_MAX = 15;
 
 const numbers = (text: string): number[] => text.split(',').map(Number);
 const words = (text: string): string[] => text.split(',');
@@ -25,7 +42,8 @@ const options = new Command('npm run package --')
     'Packs the library, checks the package, and runs the examples from it outside of the repository.',
   )
   .option('--nodes <majors>', 'Nodes to run the examples with, separated by commas', numbers, NODES)
-  .option('--only <names>', 'examples to run, separated by commas; default: all', words, [])
+  .option('--only <names>', 'examples to run, and tutorial, separated by commas; default: all', words, [])
+  .option('--out <folder>', 'only write the tarballs of the library and the command line to a folder')
   .option('--json <file>', 'where to write the figures')
   .addHelpText('after', '\nExit code: 0 when nothing was found and all tests passed, 1 otherwise.')
   .parse()
@@ -40,24 +58,51 @@ interface Check {
 const folder = await mkdtemp(join(tmpdir(), 'portcullis-package-'));
 const progress = createProgress(process.stdout);
 try {
-  const { tarball, checks } = await checkAll();
-  progress.end();
-  print(tarball, checks);
-  await writeFigures(options.json, {
-    package: { ...tarball, file: undefined },
-    checks: Object.fromEntries(checks.map(({ name, faults }) => [name, faults])),
-  });
-  process.exitCode = checks.every(({ faults }) => faults.length === 0) ? 0 : 1;
+  if (options.out === undefined) await checkPackage();
+  else await writeTarballs(options.out);
 } finally {
   progress.end();
   await rm(folder, { recursive: true, force: true });
 }
 
-async function checkAll(): Promise<{ tarball: Tarball; checks: Check[] }> {
+async function writeTarballs(out: string): Promise<void> {
+  await mkdir(out, { recursive: true });
+  for (const { file } of [await packHere(folder), await packCommandLine(folder)]) {
+    await cp(file, join(out, basename(file)));
+    write(join(out, basename(file)));
+  }
+}
+
+async function checkPackage(): Promise<void> {
+  const { tarball, checks, tutorial } = await checkAll();
+  progress.end();
+  print(tarball, checks);
+  if (tutorial !== undefined) {
+    const { seconds, commands, guardLines } = tutorial;
+    write(
+      `\nThe tutorial took ${formatNumber(seconds)} s, ${commands} commands until the service ran, and ${guardLines} lines of guard.`,
+    );
+  }
+  await writeFigures(options.json, {
+    package: { ...tarball, file: undefined },
+    tutorial,
+    checks: Object.fromEntries(checks.map(({ name, faults }) => [name, faults])),
+  });
+  process.exitCode = checks.every(({ faults }) => faults.length === 0) ? 0 : 1;
+}
+
+interface Checked {
+  readonly tarball: Tarball;
+  readonly checks: readonly Check[];
+  readonly tutorial: TutorialFigures | undefined;
+}
+
+async function checkAll(): Promise<Checked> {
+  const withTutorial = options.only.length === 0 || options.only.includes(TUTORIAL);
   const names = (await exampleNames()).filter(
     (name) => options.only.length === 0 || options.only.includes(name),
   );
-  const of = 4 + names.length + options.nodes.length * (1 + names.length);
+  const of = 4 + names.length + options.nodes.length * (1 + names.length) + Number(withTutorial);
   let done = 0;
   const step = async <Result>(text: string, work: () => Promise<Result>): Promise<Result> => {
     progress.show(done, of, text);
@@ -90,7 +135,45 @@ async function checkAll(): Promise<{ tarball: Tarball; checks: Check[] }> {
       checks.push(await step(`${name}: testing with Node ${node.version}`, () => testWith(project, node)));
     }
   }
-  return { tarball, checks };
+  if (!withTutorial) return { tarball, checks, tutorial: undefined };
+  const followed = await outcomeOf(() =>
+    followTutorialWith(tarball, (text) => progress.show(done, of, `tutorial: ${text}`)),
+  );
+  checks.push({ name: 'the tutorial', faults: [...followed.faults, ...excessesOf(followed.result)] });
+  return { tarball, checks, tutorial: followed.result };
+}
+
+async function followTutorialWith(
+  { file }: Tarball,
+  onStep: (text: string) => void,
+): Promise<TutorialFigures> {
+  const commandLine = await packCommandLine(folder);
+  const tutorialFolder = join(folder, 'tutorial');
+  await mkdir(tutorialFolder);
+  // npm tells its children where the project is that runs them; the tutorial begins outside of any.
+  const environment = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')),
+  );
+  return await followTutorial({
+    folder: tutorialFolder,
+    packages: { '@portcullis/guard': file, portcullis: commandLine.file },
+    environment,
+    onStep,
+  });
+}
+
+function excessesOf(figures: TutorialFigures | undefined): string[] {
+  if (figures === undefined) return [];
+  const { seconds, commands, guardLines } = figures;
+  return [
+    ...(seconds > TUTORIAL_SECONDS_MAX ? [`took ${seconds} s, and should take ${TUTORIAL_SECONDS_MAX}`] : []),
+    ...(commands > TUTORIAL_COMMANDS_MAX
+      ? [`has ${commands} commands, and should have ${TUTORIAL_COMMANDS_MAX}`]
+      : []),
+    ...(guardLines > GUARD_LINES_MAX
+      ? [`has ${guardLines} lines of guard, and should have ${GUARD_LINES_MAX}`]
+      : []),
+  ];
 }
 
 async function testWith(project: Project, node: NodeVersion): Promise<Check> {

@@ -12,6 +12,7 @@ import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 const run = promisify(execFile);
 
 const LIBRARY = join(PROJECT_FOLDER, 'interceptors');
+const COMMAND_LINE = join(PROJECT_FOLDER, 'cli');
 
 /** What the library is compiled from, beside the settings in the project's folder. */
 const SOURCES = ['src', 'gen', 'proto', 'package.json', 'tsconfig.build.json', 'README.md', 'LICENSE'];
@@ -34,6 +35,11 @@ export interface Tarball {
 /** Packs the library as it is compiled in this project. */
 export function packHere(folder: string): Promise<Tarball> {
   return pack(LIBRARY, folder);
+}
+
+/** Packs the command line as it is compiled in this project. */
+export function packCommandLine(folder: string): Promise<Tarball> {
+  return pack(COMMAND_LINE, folder);
 }
 
 /** Compiles a copy of the sources in another folder, and packs it. */

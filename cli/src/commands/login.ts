@@ -1,5 +1,6 @@
 /** `portcullis login` and `portcullis logout`. */
 
+import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { AuthServiceClient } from '../../gen/auth/v1/auth_service.js';
@@ -18,16 +19,14 @@ export interface LoginOptions {
   readonly cert?: string;
   readonly key?: string;
   readonly passwordStdin?: true;
+  readonly passwordFile?: string;
 }
 
 /** Logs in, and stores the session. The password is read from the terminal or from standard input, never from arguments. */
 export async function login(terminal: Terminal, store: ContextStore, options: LoginOptions): Promise<void> {
   const { user: username, context: name = DEFAULT_CONTEXT } = options;
   const endpoint = endpointOf(options);
-  const password =
-    options.passwordStdin === true
-      ? await readInput(terminal)
-      : await askPassword(terminal, `Password of ${username} at ${options.address}:`);
+  const password = await passwordFor(terminal, options);
   const connection = await connect(endpoint);
   try {
     const auth = connection.client(AuthServiceClient);
@@ -56,6 +55,19 @@ export async function login(terminal: Terminal, store: ContextStore, options: Lo
   } finally {
     connection.close();
   }
+}
+
+async function passwordFor(terminal: Terminal, options: LoginOptions): Promise<string> {
+  if (options.passwordStdin === true) return await readInput(terminal);
+  const { passwordFile, user, address } = options;
+  if (passwordFile === undefined) return await askPassword(terminal, `Password of ${user} at ${address}:`);
+  const text = await readFile(passwordFile, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw new CommandError(`${passwordFile} cannot be read: ${cause.message}`, {
+      exitCode: EXIT.usage,
+      cause,
+    });
+  });
+  return text.replace(/\r?\n$/, '');
 }
 
 /** Paths are stored whole, because later commands run in other folders. */

@@ -159,7 +159,7 @@ function invalidPolicy(field: string, faults: readonly PolicyFault[]): Error {
 /** Longest message about several faults, in characters. */
 const MESSAGE_CHARACTERS_MAX = 1000;
 
-/** What users or clients have cannot be removed: somebody would find out later, and nobody would know why. */
+/** What users or clients have is not removed with it: they would fail later, far from the change that caused it. */
 async function requireUnused(
   tx: AuthTransaction,
   before: Policy,

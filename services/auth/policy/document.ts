@@ -186,7 +186,7 @@ function* roleFaults({ services, roles }: PolicyDocument): Iterable<PolicyFault>
     if (role !== ADMIN_ROLE) continue;
     const missing = ADMIN_SCOPES.filter((scope) => !scopes.includes(scope));
     if (missing.length > 0) {
-      const why = 'nobody could change the policy any more';
+      const why = 'without them no administrator could undo the change';
       yield { field: `${place}.scopes`, description: `must have ${missing.join(', ')}: ${why}` };
     }
   }

@@ -5,24 +5,27 @@ import type { NarrowedUser, Narrowing, NarrowingRows, NarrowingStep } from '../r
 import type { SessionEnd } from '../records/sessions.js';
 
 /** Maximum number of open sessions at which one step looks. */
-export const SEARCHED_MAX = 20_000;
+export const SEARCHED_MAX = 2000;
 
 /** Before every user that auth makes: their ids are random. */
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
-/** A condition on a word of a session `s`: the roles of its user grant the scope, or a scope of the audience. */
-const IS_GRANTED = `EXISTS (
-  SELECT FROM user_roles r JOIN role_scopes g USING (role) WHERE r.user_id = s.user_id AND g.scope = word)`;
-const IS_REACHED = `EXISTS (
-  SELECT FROM user_roles r JOIN role_scopes g USING (role) JOIN service_scopes USING (scope)
-  WHERE r.user_id = s.user_id AND audience = word)`;
+/** Columns of a user `u`: the scopes that the user's roles grant, and the audiences that they reach. */
+const GRANTED = `
+  ARRAY(SELECT scope FROM user_roles r JOIN role_scopes USING (role) WHERE r.user_id = u.user_id) AS granted,
+  ARRAY['auth'] || ARRAY(
+    SELECT audience FROM user_roles r JOIN role_scopes USING (role) JOIN service_scopes USING (scope)
+    WHERE r.user_id = u.user_id) AS reached`;
 
-/** A condition on a session `s` of a user `u`: it is open and has a lost scope ($1) or audience ($2) that it is not granted. */
-const LOSES = `s.end_time IS NULL AND s.expire_time > clock_timestamp() AND s.generation = u.generation AND (
+/**
+ * A condition on a session `s` of a user `g` with these columns: it is open, and has a lost scope ($1) or audience ($2) that
+ * it is not granted any more.
+ */
+const LOSES = `s.end_time IS NULL AND s.expire_time > clock_timestamp() AND s.generation = g.generation AND (
   s.scopes && $1::text[] AND EXISTS (
-    SELECT FROM unnest(s.scopes) AS word WHERE word = ANY($1::text[]) AND NOT ${IS_GRANTED})
+    SELECT FROM unnest(s.scopes) AS word WHERE word = ANY($1::text[]) AND word <> ALL(g.granted))
   OR s.audiences && $2::text[] AND EXISTS (
-    SELECT FROM unnest(s.audiences) AS word WHERE word = ANY($2::text[]) AND NOT ${IS_REACHED}))`;
+    SELECT FROM unnest(s.audiences) AS word WHERE word = ANY($2::text[]) AND word <> ALL(g.reached)))`;
 
 /** The narrowings, inside a transaction, which must be read committed. */
 export function createNarrowingRows(sql: Sql): NarrowingRows {
@@ -121,8 +124,10 @@ async function usersAfter(
   const { last = null, searched = 0n } = windows[0] ?? {};
   if (last === null) return { userIds: [], next: undefined };
   const { rows } = await sql.query<{ user_id: string }>(
-    `SELECT DISTINCT s.user_id FROM sessions s JOIN users u USING (user_id)
-     WHERE s.user_id > $3 AND s.user_id <= $4 AND ${LOSES} ORDER BY s.user_id LIMIT $5`,
+    `SELECT user_id FROM (
+       SELECT user_id, generation, ${GRANTED} FROM users u WHERE user_id IN (
+         SELECT user_id FROM sessions WHERE end_time IS NULL AND user_id > $3 AND user_id <= $4)
+     ) AS g WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = g.user_id AND ${LOSES}) ORDER BY user_id LIMIT $5`,
     [scopes, audiences, afterUser, last, limit],
   );
   const userIds = rows.map(({ user_id: userId }) => userId);
@@ -141,10 +146,11 @@ async function raiseGenerations(
   ]);
   // A separate statement: its snapshot has what the transactions have written that held the locks before.
   const { rows } = await sql.query<{ user_id: string; generation: bigint }>(
-    `UPDATE users u SET generation = generation + 1
-     WHERE u.user_id = ANY($3::uuid[]) AND u.delete_time IS NULL
-       AND EXISTS (SELECT FROM sessions s WHERE s.user_id = u.user_id AND ${LOSES})
-     RETURNING user_id, generation`,
+    `UPDATE users SET generation = users.generation + 1
+     FROM (SELECT user_id, generation, ${GRANTED} FROM users u WHERE user_id = ANY($3::uuid[])) AS g
+     WHERE users.user_id = g.user_id AND delete_time IS NULL
+       AND EXISTS (SELECT FROM sessions s WHERE s.user_id = g.user_id AND ${LOSES})
+     RETURNING users.user_id, users.generation`,
     [scopes, audiences, userIds],
   );
   return rows.map(({ user_id: userId, generation }) => ({ userId, generation }));
@@ -152,13 +158,13 @@ async function raiseGenerations(
 
 async function restamp(sql: Sql, userIds: readonly string[]): Promise<void> {
   await sql.query(
-    `UPDATE sessions s SET generation = u.generation,
-       scopes = ARRAY(SELECT word FROM unnest(s.scopes) WITH ORDINALITY AS t (word, n) WHERE ${IS_GRANTED} ORDER BY n),
+    `UPDATE sessions s SET generation = g.generation,
+       scopes = ARRAY(SELECT word FROM unnest(s.scopes) WITH ORDINALITY AS t (word, n)
+                      WHERE word = ANY(g.granted) ORDER BY n),
        audiences = ARRAY(SELECT word FROM unnest(s.audiences) WITH ORDINALITY AS t (word, n)
-                         WHERE word = 'auth' OR ${IS_REACHED} ORDER BY n)
-     FROM users u
-     WHERE s.user_id = u.user_id AND u.user_id = ANY($1::uuid[]) AND s.generation = u.generation - 1
-       AND s.end_time IS NULL`,
+                         WHERE word = ANY(g.reached) ORDER BY n)
+     FROM (SELECT user_id, generation, ${GRANTED} FROM users u WHERE user_id = ANY($1::uuid[])) AS g
+     WHERE s.user_id = g.user_id AND s.generation = g.generation - 1 AND s.end_time IS NULL`,
     [userIds],
   );
   await sql.query(

@@ -27,7 +27,7 @@ export function createPolicyRows(sql: Sql, cache: PolicyCache): PolicyRows {
       return locked;
     },
     lock: async () => {
-      // With a frozen holder, nobody could log in.
+      // While a frozen process held the lock, no user could log in.
       await sql.query("SELECT set_config('idle_in_transaction_session_timeout', $1, true)", [
         `${POLICY_LOCK_MS_MAX}ms`,
       ]);

@@ -84,7 +84,7 @@ describe('the secrets of a data folder', () => {
   it('are rejected with a clear message when a client of an earlier version lacks a scope', async () => {
     const { bootstrapFile } = await loadSecrets(folder.path);
     const made = await readFile(bootstrapFile, 'utf8');
-    await writeFile(bootstrapFile, made.replace(/,\s*"inventory\.settle"/, ''));
+    await writeFile(bootstrapFile, made.replaceAll(/,\s*"inventory\.settle"/g, ''));
     const refusal = await rejectionOf(loadSecrets(folder.path));
     expect(refusal).to.be.instanceOf(SystemError);
     expect(refusal.message).to.contain('payment lacks the scope inventory.settle');

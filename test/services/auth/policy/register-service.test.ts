@@ -227,7 +227,7 @@ describe('registering a service', () => {
         Reserved: scopes('auth.revoke'),
         Invented: scopes('greeter.hello', 'payment.everything'),
         Upper: scopes('greeter.Hello'),
-        Role: all(scopes('greeter.hello'), roles('nobody')),
+        Role: all(scopes('greeter.hello'), roles('visitor')),
       }),
     );
     const only = 'requires only scopes of other services';
@@ -238,7 +238,7 @@ describe('registering a service', () => {
       `Reserved ${only}: auth.revoke belongs to auth`,
       'Invented requires "payment.everything", which payment does not have',
       'Upper requires "greeter.Hello", which cannot be a scope',
-      'Role requires role "nobody", which the policy does not have',
+      'Role requires role "visitor", which the policy does not have',
     ]);
   });
 
@@ -271,7 +271,7 @@ describe('registering a service', () => {
     for (const audience of ['auth', 'auth.more', '', 'Greeter', 'x'.repeat(101)]) {
       expect(await violatedFieldsOf(register(GREETER, { audience })), audience).to.deep.equal(['audience']);
     }
-    expect(await violatedFieldsOf(register(GREETER, { roles: ['customer', 'nobody'] }))).to.deep.equal([
+    expect(await violatedFieldsOf(register(GREETER, { roles: ['customer', 'visitor'] }))).to.deep.equal([
       'roles[1]',
     ]);
     expect(await violatedFieldsOf(register(GREETER, { clientIds: ['Bad'] }))).to.deep.equal([
