@@ -66,6 +66,8 @@ export function watchFeeds(target: Feed, watcherOf: (feed: Feed) => Watcher | un
       horizon_ms: feed.horizonMs,
       lease_ms: feed.leaseLengthMs,
       entries: feed.list.size,
+      epoch_number: Number(feed.place.epochNumber),
+      fence_wanted: Number(feed.fenceWanted.sequence),
     };
   };
 
@@ -181,6 +183,8 @@ function responseStep(response: SyncResponse): ResponseStep {
     key_set_version: response.keySet === undefined ? null : hexOf(response.keySet.version),
     horizon_ms: response.horizon?.getTime() ?? 0,
     lease_ms: leaseLength === undefined ? 0 : Number(leaseLength.seconds) * 1000 + leaseLength.nanos / 1e6,
+    epoch_number: Number(response.epochNumber),
+    fence_wanted: Number(response.fenceWanted),
   };
 }
 

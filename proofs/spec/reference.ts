@@ -87,6 +87,8 @@ export class ReferenceInstance {
       entryIdAtApplied: '',
       highest: 0,
       keySetVersion: '',
+      epochNumber: 0,
+      fenceWanted: 0,
       horizonMs: 0,
       lastMs: Number.NEGATIVE_INFINITY,
       lease: undefined,
@@ -166,7 +168,7 @@ export class ReferenceInstance {
 
   /** What can be seen from outside. */
   observed(): Required<StateStep> {
-    const { hydrated, horizonMs, lease, list, highest } = this.state;
+    const { hydrated, horizonMs, lease, list, highest, epochNumber, fenceWanted } = this.state;
     return {
       ...this.#request(),
       hydrated,
@@ -174,6 +176,8 @@ export class ReferenceInstance {
       lease_ms: lease?.lengthMs ?? 0,
       entries: list.size,
       highest,
+      epoch_number: epochNumber,
+      fence_wanted: fenceWanted,
     };
   }
 

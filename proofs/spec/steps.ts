@@ -47,6 +47,9 @@ export interface ResponseStep {
   readonly key_set_version: string | null;
   readonly horizon_ms: number;
   readonly lease_ms: number;
+  /** Missing: 0. */
+  readonly epoch_number?: number;
+  readonly fence_wanted?: number;
 }
 
 /** A part of a pull; without members it is of unknown kind. */
@@ -101,6 +104,9 @@ export interface StateStep extends RequestStep {
   readonly entries: number;
   /** The largest sequence seen; missing where it cannot be observed. */
   readonly highest?: number;
+  /** What is known of fences; missing where it is not observed. */
+  readonly epoch_number?: number;
+  readonly fence_wanted?: number;
 }
 
 /** A step, and the decision that is expected. */

@@ -42,6 +42,9 @@ export interface InstanceState {
   entryIdAtApplied: string;
   highest: number;
   keySetVersion: string;
+  /** The number of the epoch, and the sequence at which fences are to stand. */
+  epochNumber: number;
+  fenceWanted: number;
   horizonMs: number;
   /** Monotonic time at which the latest applied request was sent. */
   lastMs: number;
@@ -222,6 +225,14 @@ export const EPOCH_ROWS: readonly Row<ResponseEvent, never>[] = [
       state.held = new Map();
     }),
   },
+  {
+    id: 'E11',
+    when: always,
+    act: effect((state) => {
+      state.epochNumber = 0;
+      state.fenceWanted = 0;
+    }),
+  },
 ];
 
 export const RESPONSE_ROWS: readonly Row<ResponseEvent, Outcome>[] = [
@@ -296,6 +307,14 @@ export const RESPONSE_ROWS: readonly Row<ResponseEvent, Outcome>[] = [
     when: always,
     act: effect((state, { response }) => {
       advance(state, response.head, response.entry_id_at_head);
+    }),
+  },
+  {
+    id: 'R16',
+    when: always,
+    act: effect((state, { response }) => {
+      state.epochNumber = Math.max(state.epochNumber, response.epoch_number ?? 0);
+      state.fenceWanted = Math.max(state.fenceWanted, response.fence_wanted ?? 0);
     }),
   },
   {

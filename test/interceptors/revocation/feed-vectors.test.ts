@@ -56,6 +56,8 @@ function responseOf(step: ResponseStep): SyncResponse {
       seconds: BigInt(Math.floor(step.lease_ms / 1000)),
       nanos: (step.lease_ms % 1000) * 1e6,
     },
+    epochNumber: BigInt(step.epoch_number ?? 0),
+    fenceWanted: BigInt(step.fence_wanted ?? 0),
   };
 }
 
@@ -207,6 +209,8 @@ class Run {
       hydrated: feed.hydrated,
       horizon_ms: feed.horizonMs,
       lease_ms: feed.leaseLengthMs,
+      epoch_number: Number(feed.place.epochNumber),
+      fence_wanted: Number(feed.fenceWanted.sequence),
     };
     expect(state).to.deep.include(expected);
   }

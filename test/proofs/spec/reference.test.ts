@@ -19,7 +19,8 @@ describe('the tables of the specification', () => {
   it('have the same rows as the page, in the same order', () => {
     const page = readFileSync(join(SPECIFICATION_FOLDER, 'revocation-v1.md'), 'utf8');
     const rows = [...page.matchAll(/^\| ([A-Z][0-9]+) +\|/gm)].map(([, id]) => id);
-    expect(rows.filter((id) => !id?.startsWith('I') && !id?.startsWith('W'))).to.deep.equal(ROWS);
+    // Those of the issuer, of messages, of retention and of fences are not about the state of an instance.
+    expect(rows.filter((id) => id !== undefined && !/^[IWKX]/.test(id))).to.deep.equal(ROWS);
   });
 
   for (const vector of vectors) {
