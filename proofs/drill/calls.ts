@@ -5,6 +5,8 @@ import type { ChannelOptions, ClientDuplexStream, ClientReadableStream, ServiceE
 import { Client, credentials, status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { PolicyServiceClient } from '../../proto/gen/auth/v1/policy_service.js';
+import { UserServiceClient } from '../../proto/gen/auth/v1/user_service.js';
 import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { PaymentServiceClient } from '../../proto/gen/payment/v1/payment_service.js';
 import { RevocationServiceClient } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
@@ -60,6 +62,8 @@ export interface StreamKind {
 export interface Clients {
   readonly auth: AuthServiceClient;
   readonly revocation: RevocationServiceClient;
+  readonly policy: PolicyServiceClient;
+  readonly users: UserServiceClient;
   readonly inventory: readonly [InventoryServiceClient, InventoryServiceClient];
   readonly payment: PaymentServiceClient;
   readonly echo: Client;
@@ -71,6 +75,8 @@ export function connectTo({ processes }: Environment): Clients {
   const plain = credentials.createInsecure();
   const auth = new AuthServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
   const revocation = new RevocationServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
+  const policy = new PolicyServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
+  const users = new UserServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
   const inventory = [
     new InventoryServiceClient(processes['inventory-1'].address, plain, CHANNEL_OPTIONS),
     new InventoryServiceClient(processes['inventory-2'].address, plain, CHANNEL_OPTIONS),
@@ -80,11 +86,13 @@ export function connectTo({ processes }: Environment): Clients {
   return {
     auth,
     revocation,
+    policy,
+    users,
     inventory,
     payment,
     echo,
     close() {
-      for (const client of [auth, revocation, ...inventory, payment, echo]) client.close();
+      for (const client of [auth, revocation, policy, users, ...inventory, payment, echo]) client.close();
     },
   };
 }

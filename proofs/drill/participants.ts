@@ -18,6 +18,7 @@ import {
   VICTIM_CLIENT,
 } from './environment.js';
 import type { Player } from './load.js';
+import { createNarrowing, grantRole } from './narrowing.js';
 import type { RevocationOracle } from './revocation-oracle.js';
 
 const REVOKE_TIMEOUT_MS = 2_000;
@@ -33,7 +34,8 @@ type Target = NonNullable<RevokeRequest['target']>;
 /** A target to revoke, and the tokens that it hits. */
 export interface Revocation {
   readonly name: string;
-  readonly target: Target;
+  /** What is revoked; or what revokes it, where that is not Revoke. */
+  readonly target: Target | ((token: string) => Promise<void>);
   readonly hits: readonly Player[];
 }
 
@@ -76,6 +78,10 @@ export async function gatherParticipants(options: {
     logIn(4, 'good user'),
     logIn(5, 'other good user'),
   ]);
+  const narrowed = await logInNarrowed(clients, customers[6], {
+    name: `user whose role loses a scope in round ${round}`,
+    operator: environment.system.users.olga,
+  });
   const [delegate, goodDelegate, service] = await Promise.all([
     delegateOf(environment, clients, bySession, `delegate of ${bySession.player.name}`),
     delegateOf(environment, clients, good, `delegate of ${good.player.name}`),
@@ -131,9 +137,12 @@ export async function gatherParticipants(options: {
       },
       hits: [tenantDelegate],
     },
+    { name: 'scope of a role', target: createNarrowing(clients), hits: [narrowed.player] },
   ];
   const players = [
-    ...[byToken, byTokenId, bySession, byUser, byUserToo, good, alsoGood].map(({ player }) => player),
+    ...[byToken, byTokenId, bySession, byUser, byUserToo, good, alsoGood, narrowed].map(
+      ({ player }) => player,
+    ),
     delegate,
     tokenDelegate,
     goodDelegate,
@@ -188,15 +197,18 @@ export class Revoker {
     try {
       const token = await this.token();
       this.#oracle.revoking(hits, nowMs());
-      const request = {
-        target,
-        reason: 'the drill',
-        wait: RevokeWait.REVOKE_WAIT_NONE,
-        targets: [],
-        dryRun: false,
-        fences: [],
-      };
-      await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
+      if (typeof target === 'function') await target(token);
+      else {
+        const request = {
+          target,
+          reason: 'the drill',
+          wait: RevokeWait.REVOKE_WAIT_NONE,
+          targets: [],
+          dryRun: false,
+          fences: [],
+        };
+        await ask(revocation.revoke.bind(revocation), request, { token, timeoutMs: REVOKE_TIMEOUT_MS });
+      }
     } catch {
       return false;
     }
@@ -273,6 +285,19 @@ export async function logInAs(
     tokenId: jti ?? '',
     keyId: kid ?? '',
   };
+}
+
+/** Gives the user a role that will lose its scope, and logs the user in with it. */
+async function logInNarrowed(
+  clients: Clients,
+  customer: Customer | undefined,
+  { name, operator }: { readonly name: string; readonly operator: Customer },
+): Promise<LoggedIn> {
+  const { userId } = await logInAs(clients, customer, name);
+  const { username, password } = operator;
+  const { player } = await logInAs(clients, { username, password }, 'operator');
+  await patiently(() => grantRole(clients, { token: player.token, userId }));
+  return await logInAs(clients, customer, name);
 }
 
 /** A token of a user of another issuer, with the longest lifetime. */
