@@ -16,7 +16,13 @@ const GUARD_TESTS = ['test/interceptors/'];
 export const TARGETS: readonly Target[] = [
   { name: 'token', sources: ['interceptors/src/token/'], tests: GUARD_TESTS },
   { name: 'server', sources: ['interceptors/src/server/'], tests: GUARD_TESTS },
-  { name: 'revocation', sources: ['interceptors/src/revocation/'], tests: ['test/interceptors/revocation/'] },
+  {
+    name: 'revocation',
+    // The fences are rows of a database.
+    needsDatabase: true,
+    sources: ['interceptors/src/revocation/'],
+    tests: ['test/interceptors/revocation/'],
+  },
   {
     name: 'sessions',
     needsDatabase: true,
