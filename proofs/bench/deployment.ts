@@ -264,6 +264,6 @@ function costsOf(earlier: Readonly<Record<string, unknown>>): Costs {
     broadcastCpuSeconds: VERIFY_SECONDS,
     unheldSeconds: Number.isFinite(unheldSeconds) ? unheldSeconds : 0.02,
     entryCpuSeconds: Number.isFinite(entrySeconds) ? entrySeconds : 6 / 1e6,
-    listBytes: number(23, 'list', '10000000', 'bytes_per_entry'),
+    listBytes: number(18, 'list', '10000000', 'bytes_per_entry'),
   };
 }

@@ -2,9 +2,13 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 
+import { createContextStore } from '../../cli/src/contexts.js';
+import { EXIT } from '../../cli/src/failures.js';
+import { runProgram } from '../../cli/src/program.js';
 import { FORWARDED_VARIABLES } from '../../scripts/system/forwarded-variables.js';
 import { VARIABLES as AUTH_VARIABLES } from '../../services/auth/config.js';
 import { THRESHOLDS } from '../../services/auth/security/anomaly-rules.js';
@@ -29,6 +33,19 @@ const START_VARIABLES = ['PORTCULLIS_DATA_DIR', 'NATS_SERVER_BIN'];
 /** Variables that `npm start` reads itself, and passes on with other values. */
 const START_SERVERS = ['DATABASE_URL', 'NATS_URL'];
 
+/** Pages outside of `docs/`. */
+const PAGES = [
+  'README.md',
+  'CHANGELOG.md',
+  'CONTRIBUTING.md',
+  'SECURITY.md',
+  'cli/README.md',
+  'interceptors/README.md',
+];
+
+/** Reads a variable of the environment, with commander or without. */
+const READS_VARIABLE = /(?:\.env\(|environment\[)'(PORTCULLIS_[A-Z_]+)'/g;
+
 describe('the documentation', () => {
   it('describes every variable that a service reads, and no other', async () => {
     const configured = SERVICES.flatMap(variablesOf);
@@ -40,12 +57,28 @@ describe('the documentation', () => {
   });
 
   it('names no variable that does not exist', async () => {
-    const known = [...SERVICES.flatMap(variablesOf), ...START_VARIABLES];
+    const known = [...SERVICES.flatMap(variablesOf), ...START_VARIABLES, ...(await commandLineVariables())];
     for (const page of await pages()) {
       const named = (await read(page)).match(VARIABLE) ?? [];
       const unknown = named.filter((name) => !known.includes(name) && !known.includes(withoutFile(name)));
       expect(unknown, page).to.be.empty;
     }
+  });
+
+  it('describes every variable and every exit code of the command line, and no other', async () => {
+    const rows = (await read('cli/README.md')).split('\n').map((line) => line.split('|')[1]?.trim() ?? '');
+    const variables = rows.flatMap((cell) => /^`(PORTCULLIS_\w+)`$/.exec(cell)?.[1] ?? []);
+    expect(unique(variables)).to.deep.equal(unique(await commandLineVariables()));
+    const codes = rows.filter((cell) => /^\d+$/.test(cell)).map(Number);
+    expect(codes).to.deep.equal(Object.values(EXIT));
+  });
+
+  it('describes every command of the command line, and no other', async () => {
+    const described = [
+      ...(await read('cli/README.md')).matchAll(/^\| `([a-z -]+?)(?: (?:[A-Z]|--).*?)?` /gm),
+    ];
+    const help = await commandsOf([]);
+    expect(unique(described.map(([, name = '']) => name))).to.deep.equal(unique(help));
   });
 
   it('lists the variables that npm start does not pass on to the services that read them', async () => {
@@ -210,12 +243,32 @@ async function filesThatDeclareErrors(): Promise<string[]> {
   return sources.filter((_, index) => /\bdeclareErrors\b/.test(texts[index] ?? ''));
 }
 
+/** The variables that the command line reads. */
+async function commandLineVariables(): Promise<string[]> {
+  const folder = join('cli', 'src');
+  const files = await readdir(join(ROOT, folder), { recursive: true });
+  const texts = await Promise.all(
+    files.filter((file) => file.endsWith('.ts')).map((file) => read(join(folder, file))),
+  );
+  return texts.flatMap((text) => [...text.matchAll(READS_VARIABLE)].map(([, name = '']) => name));
+}
+
+/** The commands below a command, as its help lists them; the innermost only. */
+async function commandsOf(words: readonly string[]): Promise<string[]> {
+  const output = new PassThrough();
+  const terminal = { input: new PassThrough(), output, notes: new PassThrough() };
+  const store = createContextStore({ PORTCULLIS_CONFIG: '/nonexistent' });
+  await runProgram({ terminal, store, words: [...words, '--help'] });
+  const [, list = ''] = String(output.read()).split('Commands:\n');
+  const names = [...list.matchAll(/^ {2}([a-z-]+)/gm)].map(([, name = '']) => name);
+  const inner = names.filter((name) => name !== 'help').map((name) => commandsOf([...words, name]));
+  const found = (await Promise.all(inner)).flat();
+  return names.length === 0 ? [words.join(' ')] : found;
+}
+
 async function pages(): Promise<string[]> {
   const docs = await readdir(join(ROOT, 'docs'), { recursive: true });
-  return [
-    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'interceptors/README.md'],
-    ...docs.filter((path) => path.endsWith('.md')).map((path) => join('docs', path)),
-  ];
+  return [...PAGES, ...docs.filter((path) => path.endsWith('.md')).map((path) => join('docs', path))];
 }
 
 function read(path: string): Promise<string> {
