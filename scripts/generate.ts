@@ -1,16 +1,24 @@
-/** `npm run generate`: generates TypeScript and the descriptor image from `proto/`, or checks that they are up to date. */
+/**
+ * `npm run generate`: generates TypeScript and the descriptor image from `proto/`, and the references of the API and of the
+ * library, or checks that they are up to date.
+ */
 
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
+import { apiPages } from './reference/api.js';
+import { libraryPage } from './reference/library.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUF = join(ROOT, 'node_modules', '.bin', 'buf');
-/** The folders of generated code: the services', and those of the packages, which are independent. */
-const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen'), join('cli', 'gen')];
+const API_PAGES = join('docs', 'reference', 'api');
+const LIBRARY_PAGE = join('docs', 'reference', 'library.md');
+/** The folders with generated files only: code of the services, of the packages, which are independent, and pages. */
+const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen'), join('cli', 'gen'), API_PAGES];
 const LIBRARY_TEMPLATE = join('interceptors', 'buf.gen.yaml');
 const CLI_TEMPLATE = join('cli', 'buf.gen.yaml');
 const IMAGE = join('proto', 'gen', 'image.binpb');
@@ -76,13 +84,19 @@ async function checkCompatibility(scratch: string): Promise<void> {
 /** Runs the generators with `scratch` as target; returns the files by their path in the repository. */
 async function generate(scratch: string): Promise<Map<string, Buffer>> {
   for (const folder of GENERATED) await mkdir(join(scratch, folder), { recursive: true });
+  const described = join(scratch, 'described.binpb');
   await Promise.all([
     buf('generate', '--output', scratch),
     buf('generate', '--template', LIBRARY_TEMPLATE, '--output', scratch),
     buf('generate', '--template', CLI_TEMPLATE, '--output', scratch),
     // Source info is comments and positions: with it, every changed comment would change the image.
     buf('build', '--as-file-descriptor-set', '--exclude-source-info', '--output', join(scratch, IMAGE)),
+    buf('build', '--as-file-descriptor-set', '--output', described),
+    writeFile(join(scratch, LIBRARY_PAGE), await libraryPage(join(ROOT, 'interceptors'))),
   ]);
+  for (const [name, page] of apiPages(await readFile(described))) {
+    await writeFile(join(scratch, API_PAGES, name), page);
+  }
   return filesBelow(scratch);
 }
 
@@ -116,6 +130,7 @@ async function apply(fresh: ReadonlyMap<string, Buffer>, stale: readonly string[
 /** Every generated file below `base`, by its path relative to `base`. */
 async function filesBelow(base: string): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>();
+  if (existsSync(join(base, LIBRARY_PAGE))) files.set(LIBRARY_PAGE, await readFile(join(base, LIBRARY_PAGE)));
   for (const folder of GENERATED) {
     await mkdir(join(base, folder), { recursive: true });
     for (const entry of await readdir(join(base, folder), { recursive: true, withFileTypes: true })) {

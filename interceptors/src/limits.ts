@@ -15,8 +15,10 @@ export const RSA_BITS_MIN = 2048;
 /** Maximum size of an RSA key, in bits. Verifying with a larger one takes too long (compare CVE-2023-29409). */
 export const RSA_BITS_MAX = 8192;
 
-/** The range of RSA exponents, which are odd (FIPS 186-5 §5.4). A larger one would slow down every verification. */
+/** Minimum RSA exponent. Exponents are odd (FIPS 186-5 §5.4). */
 export const RSA_EXPONENT_MIN = 65_537n;
+
+/** Maximum RSA exponent. A larger one would slow down every verification. */
 export const RSA_EXPONENT_MAX = 4_294_967_295n;
 
 /** Maximum lifetime of an access token (`exp` - `iat`), in seconds. Revocations are kept for at least this long. */

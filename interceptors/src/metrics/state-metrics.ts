@@ -15,6 +15,7 @@ export interface StateMetric {
   read(): Iterable<readonly [value: number, ...labels: readonly string[]]>;
 }
 
+/** Registers metrics whose values are read at every scrape, under names that begin with `portcullis_`. */
 export function registerStateMetrics(registry: Registry, metrics: readonly StateMetric[]): void {
   for (const { name, help, kind, labels = [], read } of metrics) {
     const options = { name: `portcullis_${name}`, help, labelNames: [...labels], registers: [registry] };
