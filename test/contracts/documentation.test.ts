@@ -189,6 +189,17 @@ describe('the documentation', () => {
     }
   });
 
+  it('leads from the README to every page', async () => {
+    const all = await pages();
+    const reached = new Set(['README.md']);
+    for (const page of reached) {
+      for (const [, target = ''] of (await read(page)).matchAll(/\]\(([^)#:]+\.md)[^)]*\)/g)) {
+        reached.add(join(dirname(page), target));
+      }
+    }
+    expect(all.filter((page) => !reached.has(page))).to.be.empty;
+  });
+
   it('names only what the source file contains', async () => {
     const page = 'docs/architecture.md';
     const text = await read(page);

@@ -1,4 +1,4 @@
-/** The library's README: its schema generates, its code compiles, its server starts and rejects calls, its table is complete. */
+/** The READMEs of the project and of the library: the schema generates, the code compiles, the server starts and rejects calls, the table is complete. */
 
 import { execFile, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
@@ -18,13 +18,18 @@ const BIN = join(ROOT, 'node_modules', '.bin');
 
 const run = promisify(execFile);
 
+/** How many lines the guard of the project's README may have. */
+const GUARD_LINES_MAX = 12;
+
 describe("the library's README", () => {
   let text: string;
+  let projectText: string;
   let folder: string;
 
   before(async function () {
     this.timeout(120_000);
     text = await readFile(join(LIBRARY, 'README.md'), 'utf8');
+    projectText = await readFile(join(ROOT, 'README.md'), 'utf8');
     // Below the repository, so that the packages of the example are found.
     const cache = join(ROOT, 'node_modules', '.cache');
     await mkdir(cache, { recursive: true });
@@ -49,6 +54,7 @@ describe("the library's README", () => {
       'greeter.test.ts': greeterTest,
       'deposit.ts': deposit,
       'errors.ts': errors,
+      'project.ts': blocks('ts', projectText).join('\n'),
       'greeter.key.pem': String(clientKey),
     });
     await generate();
@@ -59,8 +65,8 @@ describe("the library's README", () => {
   });
 
   /** The code blocks in a language. */
-  function blocks(language: string): string[] {
-    return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
+  function blocks(language: string, page = text): string[] {
+    return [...page.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
       .filter(([, name]) => name === language)
       .map(([, , code = '']) => code);
   }
@@ -87,6 +93,17 @@ describe("the library's README", () => {
       (error: { stdout: string }) => error,
     );
     expect(stdout).to.equal('');
+  });
+
+  it("has the rule of the project's README, whose guard has at most 12 lines", () => {
+    const [rule = ''] = blocks('proto', projectText);
+    const indented = rule.replace(/^(?=.)/gm, '  ');
+    expect(blocks('proto').join('\n')).to.include(indented);
+    const lines = blocks('ts', projectText)
+      .join('\n')
+      .split('\n')
+      .filter((line) => line.trim() !== '');
+    expect(lines).to.have.length.within(1, GUARD_LINES_MAX);
   });
 
   it('starts a server that rejects calls without a token, and with one while it has no revocation list', async function () {
