@@ -137,6 +137,27 @@ describe('the documentation', () => {
     expect(documented.sort()).to.deep.equal(actual.sort());
   });
 
+  it('names every metric of OpenTelemetry, and its counterpart of prom-client', async () => {
+    const sources = await Promise.all(
+      ['calls', 'guard'].map((name) => read(`interceptors/src/otel/${name}.ts`)),
+    );
+    const created = sources.flatMap((text) =>
+      [...text.matchAll(/(?:counter|createHistogram|gauge|durationsOf)\(\s*'([^']+)'/g)].map(
+        ([, name = '']) => name,
+      ),
+    );
+    const rows = [
+      ...(await read('interceptors/README.md')).matchAll(
+        /^\| `((?:rpc|portcullis)\.[^`]+)` +\|[^|]*\| (?:`(\w+)`)? *\|$/gm,
+      ),
+    ];
+    expect(rows.map(([, name = '']) => name).sort()).to.deep.equal(created.sort());
+    const watched = await read('docs/operating/watch.md');
+    const counterparts = rows.flatMap(([, , name]) => name ?? []);
+    expect(counterparts).to.have.length.above(8);
+    for (const name of counterparts) expect(watched).to.include(`| \`${name}\``);
+  });
+
   it('lists every reason of an error, with its status and the services that send it, and no other', async () => {
     const rows = (await read('docs/reference/errors.md'))
       .split('\n')
