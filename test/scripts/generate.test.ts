@@ -8,7 +8,15 @@ import { promisify } from 'node:util';
 import { expect } from 'chai';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const COPIED = ['package.json', 'buf.yaml', 'buf.gen.yaml', 'interceptors', 'proto', 'scripts/generate.ts'];
+const COPIED = [
+  'package.json',
+  'buf.yaml',
+  'buf.gen.yaml',
+  'interceptors',
+  'cli',
+  'proto',
+  'scripts/generate.ts',
+];
 /** Each test runs the generators once or twice, which takes long on a busy machine. */
 const TEST_TIMEOUT_MS = 600_000;
 const CHANGED = 'proto/gen/portcullis/type/v1/money.ts';
