@@ -9,6 +9,7 @@ export const PROGRAM_PARTS = [
   'tsconfig.json',
   'tsconfig.build.json',
   'interceptors',
+  'cli',
   'services',
   'scripts',
   'proofs',

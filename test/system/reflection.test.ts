@@ -33,6 +33,7 @@ describe('reflection, as buf curl uses it', function () {
         'auth.v1.AuthService',
         'auth.v1.ClientService',
         'auth.v1.KeyService',
+        'auth.v1.PolicyService',
         'auth.v1.SecurityService',
         'auth.v1.UserService',
         'portcullis.revocation.v1.RevocationService',

@@ -26,7 +26,7 @@ describe('a call that no guard has decided', () => {
     for (const read of [principalOf, bearerOf, stillAllowed, signalOf, certificateThumbprintOf]) {
       expect(() => read(call), read.name).to.throw(
         TypeError,
-        'no guard decided this call: install its interceptor',
+        'no guard decided this call: give its interceptor to the server',
       );
     }
   });

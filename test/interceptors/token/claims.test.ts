@@ -397,6 +397,7 @@ describe('the claims of a token', () => {
         sessionId: 'any text',
         tokenId: 'any other text',
         issuedAtSeconds: NOW_SECONDS - 20,
+        revocable: undefined,
       });
     });
 
