@@ -4,7 +4,13 @@ import { createGuard } from '@portcullis/guard';
 import { GreeterServiceService, protoMetadata } from '../gen/greeter/v1/greeter.js';
 import { handlers } from './service.js';
 
-const { AUTH_ADDRESS = 'localhost:50051', ISSUER = '', NATS_URL = '', CLIENT_KEY_FILE = '' } = process.env;
+const {
+  ISSUER = '',
+  AUTH_ADDRESS = '',
+  NATS_URL = '',
+  NATS_NKEY_FILE = '',
+  CLIENT_KEY_FILE = '',
+} = process.env;
 
 const guard = await createGuard({
   issuer: ISSUER,
@@ -15,7 +21,7 @@ const guard = await createGuard({
     clientId: 'greeter',
     clientKey: readFileSync(CLIENT_KEY_FILE, 'utf8'),
   },
-  nats: { url: NATS_URL },
+  nats: { url: NATS_URL, files: { nkeyFile: NATS_NKEY_FILE } },
 });
 
 const server = new Server({ interceptors: [guard.interceptor] });
