@@ -34,6 +34,16 @@ export class CommandError extends Error {
 
 /** What to tell about any error, in one line or one for each fault. */
 export function describeFailure(error: unknown): { readonly text: string; readonly exitCode: ExitCode } {
+  const { text, exitCode } = failureOf(error);
+  return { text: printable(text), exitCode };
+}
+
+/** Text that may come from auth, without what could move the cursor of a terminal. */
+export function printable(text: string): string {
+  return text.replace(/[^\P{Cc}\n]/gu, '�');
+}
+
+function failureOf(error: unknown): { readonly text: string; readonly exitCode: ExitCode } {
   if (error instanceof CommandError) return { text: error.message, exitCode: error.exitCode };
   const { reason, message, violations } = errorOf(error);
   if (reason === '' && message === '') return { text: String(error), exitCode: EXIT.failed };

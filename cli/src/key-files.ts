@@ -1,7 +1,7 @@
 /** The keys of a service, made here: their private parts never leave this machine. */
 
 import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
+import { lstat, readFile, writeFile } from 'node:fs/promises';
 import { nkeys } from 'nats';
 import { CommandError } from './failures.js';
 
@@ -56,6 +56,17 @@ async function readOrCreate(
     return { text: content, isNew: true };
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    await requirePrivate(file);
     return { text: await readFile(file, 'utf8'), isNew: false };
   }
+}
+
+/** Somebody else may know a key that others could write or read, or that a link leads to. */
+async function requirePrivate(file: string): Promise<void> {
+  const found = await lstat(file);
+  const isOwn = process.getuid === undefined || found.uid === process.getuid();
+  if (found.isFile() && isOwn && (found.mode & 0o077) === 0) return;
+  throw new CommandError(
+    `${file} is there already, and is not a file that only you can read and write: remove it, or name another folder with --out.`,
+  );
 }

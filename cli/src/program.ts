@@ -65,6 +65,8 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .option('--ca <file>', 'CA certificate of auth (PEM); without it, plaintext on this machine only')
     .option('--cert <file>', 'client certificate (PEM)')
     .option('--key <file>', 'key of the client certificate (PEM)')
+    .option('--scopes <names>', 'scopes to ask for, separated by commas; default: all', listOf)
+    .option('--audiences <names>', 'services to ask for, separated by commas; default: all', listOf)
     .option('--password-stdin', 'read the password from standard input')
     .addOption(
       new Option('--password-file <file>', 'read the password from a file').env('PORTCULLIS_PASSWORD_FILE'),

@@ -144,7 +144,9 @@ export async function openSession(store: ContextStore, wanted: string | undefine
       accessTokenExpireTime: (renewed.accessTokenExpireTime ?? new Date(0)).toISOString(),
       refreshToken: renewed.refreshToken,
     };
-    await store.save(name, current);
+    // Another command may have logged in or out meanwhile: its session is the one to keep.
+    const stored = await store.load(name).catch(() => undefined);
+    if (stored?.context.refreshToken === refreshToken) await store.save(name, current);
   };
 
   const token = async (): Promise<string> => {

@@ -1,7 +1,7 @@
 /** What commands write and ask: results on standard output, everything else on standard error. */
 
 import password from '@inquirer/password';
-import { CommandError, EXIT } from './failures.js';
+import { CommandError, EXIT, printable } from './failures.js';
 
 /** Maximum length of what is read from standard input, in bytes. */
 const INPUT_BYTES_MAX = 1024 * 1024;
@@ -20,12 +20,12 @@ export interface Terminal {
 
 /** Writes the result of a command. */
 export function writeResult(terminal: Terminal, value: object, text: () => string): void {
-  const result = terminal.json ? JSON.stringify(value, printable, 2) : text();
+  const result = terminal.json ? JSON.stringify(value, jsonValue, 2) : printable(text());
   if (result !== '') terminal.output.write(`${result}\n`);
 }
 
 /** JSON has no large integers; dates and bytes have their usual forms. */
-function printable(_key: string, value: unknown): unknown {
+function jsonValue(_key: string, value: unknown): unknown {
   return typeof value === 'bigint' ? value.toString() : value;
 }
 

@@ -36,7 +36,8 @@ export function followBrokerKeys(
     pool.on('error', () => undefined);
     while (!signal.aborted) {
       const keys = await readKeys(pool).catch(() => undefined);
-      if (keys !== undefined && !signal.aborted) await allow(keys);
+      // A full disk must not end the system; the next round tries again.
+      if (keys !== undefined && !signal.aborted) await allow(keys).catch(() => undefined);
       await sleep(POLL_MS, undefined, { signal, ref: false }).catch(() => undefined);
     }
     await pool.end().catch(() => undefined);

@@ -211,6 +211,11 @@ function permissionsOf(user: string): Permissions {
     const subscribe = [REVOCATIONS, `${APPLIED}.*`, `${REPORTS}.*`, INBOX];
     return { publish: [REVOCATIONS], subscribe, allow_responses: true };
   }
+  return servicePermissions(user);
+}
+
+/** Of a service, whatever its name is. */
+function servicePermissions(user: string): Permissions {
   return { publish: [`${APPLIED}.${user}`, `${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
 }
 
@@ -231,7 +236,7 @@ function withKeys(
   if (authorization?.users === undefined || Object.keys(keys).length === 0) return authentication;
   const services = Object.entries(keys).map(([clientId, nkey]) => ({
     nkey,
-    permissions: permissionsOf(clientId),
+    permissions: servicePermissions(clientId),
   }));
   return {
     ...authentication,

@@ -1,6 +1,6 @@
 /** The command line against a running system: logins, the policy, and a service of one's own from its schema to its broker. */
 
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -298,6 +298,41 @@ describe('the command line', () => {
       expect(err).to.include('another key');
     });
 
+    it('takes no key that others could know, nor one behind a link', async () => {
+      const proto = path('shared.binpb');
+      await writeFile(proto, descriptorSet('shared', 'shared.call'));
+      const words = [
+        '--context',
+        'default',
+        'service',
+        'add',
+        'shared',
+        '--proto',
+        proto,
+        '--out',
+        path('shared'),
+      ];
+      expect((await run(words)).code).to.equal(0);
+      await chmod(join(path('shared'), 'shared.key.pem'), 0o644);
+      const open = await run(words);
+      expect(open.code).to.equal(1);
+      expect(open.err).to.include('only you can read');
+      await chmod(join(path('shared'), 'shared.key.pem'), 0o600);
+      await symlink(join(path('shared'), 'shared.key.pem'), path('linked.key.pem'));
+      const linked = await run([
+        '--context',
+        'default',
+        'service',
+        'add',
+        'linked',
+        '--proto',
+        proto,
+        '--out',
+        folder.path,
+      ]);
+      expect(linked.code).to.equal(1);
+    });
+
     it('says which file is missing, and which key is none', async () => {
       const missing = await run([
         '--context',
@@ -310,7 +345,7 @@ describe('the command line', () => {
       ]);
       expect(missing.code).to.equal(2);
       expect(missing.err).to.include('buf build');
-      await writeFile(path('broken.key.pem'), 'no key');
+      await writeFile(path('broken.key.pem'), 'no key', { mode: 0o600 });
       const proto = path('broken.binpb');
       await writeFile(proto, descriptorSet('broken', 'broken.call'));
       const broken = await run([

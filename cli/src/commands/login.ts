@@ -20,6 +20,9 @@ export interface LoginOptions {
   readonly key?: string;
   readonly passwordStdin?: true;
   readonly passwordFile?: string;
+  /** Default: all that the user may have. */
+  readonly scopes?: readonly string[];
+  readonly audiences?: readonly string[];
 }
 
 /** Logs in, and stores the session. The password is read from the terminal or from standard input, never from arguments. */
@@ -33,8 +36,8 @@ export async function login(terminal: Terminal, store: ContextStore, options: Lo
     const opened = await connection.call(auth.login.bind(auth), {
       username,
       password,
-      audiences: [],
-      scopes: [],
+      audiences: [...(options.audiences ?? [])],
+      scopes: [...(options.scopes ?? [])],
       deviceName: `portcullis on ${hostname()}`.slice(0, 100),
     });
     await store.save(

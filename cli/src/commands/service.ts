@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { errorOf } from '@portcullis/guard/client';
 import {
   ClientServiceClient,
+  ClientState,
   type CreateClientRequest,
   type RegisteredClient,
 } from '../../gen/auth/v1/client_service.js';
@@ -23,6 +24,10 @@ import { inSession } from './policy.js';
 const SYNC_SCOPE = 'auth.sync';
 const EXCHANGE_SCOPE = 'auth.exchange';
 const AUTH_AUDIENCE = 'auth';
+
+/** What may stand in the configuration of nats-server. */
+const CLIENT_ID = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+const NKEY = /^U[A-Z2-7]{55}$/;
 
 /** How many clients a page of ListClients has. */
 const PAGE_SIZE = 200;
@@ -175,8 +180,16 @@ function settingsOf(
     NATS_NKEY_FILE: nkey.file,
   };
   return Object.entries(values)
-    .map(([variable, value]) => `${variable}=${value}\n`)
+    .map(([variable, value]) => `${variable}=${quoted(variable, value)}\n`)
     .join('');
+}
+
+/** A value of a file for `node --env-file`. It may come from auth, and must not begin another variable. */
+function quoted(variable: string, value: string): string {
+  if (/[\p{Cc}"]/u.test(value)) {
+    throw new CommandError(`${variable} has a character that a settings file cannot have.`);
+  }
+  return /[\s#'`$\\]/.test(value) ? `"${value}"` : value;
 }
 
 /** The issuer's name, out of a token that it has issued. */
@@ -220,8 +233,13 @@ export async function printBrokerConfig(
 ): Promise<void> {
   await inSession(store, context, async (session) => {
     const users = (await allClients(session))
-      .filter(({ brokerPublicKey }) => brokerPublicKey !== '')
+      .filter(
+        ({ brokerPublicKey, state }) => brokerPublicKey !== '' && state === ClientState.CLIENT_STATE_ACTIVE,
+      )
       .map(({ clientId, brokerPublicKey }) => ({ clientId, nkey: brokerPublicKey }));
+    const strange = users.find(({ clientId, nkey }) => !CLIENT_ID.test(clientId) || !NKEY.test(nkey));
+    if (strange !== undefined)
+      throw new CommandError('Auth has sent a client that no configuration can name.');
     writeResult(terminal, { users }, () => users.map(brokerUserConfig).join('\n'));
   });
 }

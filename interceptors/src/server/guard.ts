@@ -102,7 +102,8 @@ export interface Guard {
   ): void;
   /**
    * Sets the rules of methods that a framework adds to its server itself. The server must have {@link interceptor} among
-   * its interceptors; without it these methods are open. Limits on connections do not apply to such a server.
+   * its interceptors; without it these methods are open. Limits on connections do not apply to such a server, and of
+   * several `authorization` headers Node shows the guard the first one only: no proxy in front may decide by another.
    *
    * @param rules - the rules; of all methods in it, or of those that are named
    * @param paths - full paths, such as `/greeter.v1.GreeterService/SayHello`

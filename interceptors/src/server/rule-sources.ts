@@ -35,6 +35,9 @@ const RULE_FIELD = 52473;
 /** The largest field number of a Rule that this version knows. */
 const RULE_FIELD_MAX = 7;
 
+/** The fields of a Rule that are numbers: `public`, `caller`, `on_stale` and `max_request_bytes`. */
+const NUMBERS: ReadonlySet<number> = new Set([1, 4, 6, 7]);
+
 /** Access rules by the full path of the method. */
 export class AccessRules {
   readonly #declared: ReadonlyMap<string, Rule | string>;
@@ -140,6 +143,8 @@ export function codeRules<Definition extends ServiceDefinition>(
 
 function declaredRule(rule: CodeRule): Rule | string {
   if (rule === 'public') return Rule.fromPartial({ public: true });
+  const fault = faultOfCodeRule(rule);
+  if (fault !== undefined) return fault;
   const { maxAuthAgeSeconds, maxRequestBytes = 0 } = rule;
   if (maxAuthAgeSeconds !== undefined && !(maxAuthAgeSeconds >= 0 && Number.isFinite(maxAuthAgeSeconds))) {
     return 'has a maxAuthAgeSeconds that is not a number of seconds';
@@ -160,6 +165,26 @@ function declaredRule(rule: CodeRule): Rule | string {
     onStale: rule.allowStale === true ? OnStale.ON_STALE_ALLOW : OnStale.ON_STALE_UNSPECIFIED,
     maxRequestBytes,
   };
+}
+
+/** The conditions of a rule in code. */
+const CONDITIONS: ReadonlySet<string> = new Set([
+  'scopes',
+  'roles',
+  'caller',
+  'maxAuthAgeSeconds',
+  'allowStale',
+  'maxRequestBytes',
+]);
+
+/** A condition that is misspelt, or whose value is missing, would leave the method open to more callers than was meant. */
+function faultOfCodeRule(rule: object): string | undefined {
+  for (const [name, value] of Object.entries(rule)) {
+    if (!CONDITIONS.has(name)) return `has ${JSON.stringify(name)}, which is no condition`;
+    if (value === undefined) return `has ${name} without a value`;
+    if (Array.isArray(value) && value.length === 0) return `has ${name} without a word`;
+  }
+  return undefined;
 }
 
 function listOf(words: string | readonly string[] = []): string[] {
@@ -231,8 +256,11 @@ function describedMethods(descriptorSet: Uint8Array) {
 /** A condition that is not understood would not be checked, so that the method would be more open than its schema says. */
 function ruleIn(message: Uint8Array): Rule | string {
   try {
-    for (const { number } of fieldsIn(message)) {
+    for (const { number, value } of fieldsIn(message)) {
       if (number > RULE_FIELD_MAX) return `has a rule of a newer version: field ${number} is not known`;
+      // The generated code would leave it out.
+      if ((typeof value === 'bigint') !== NUMBERS.has(number))
+        return 'declares an access rule that cannot be read';
     }
     return Rule.decode(message);
   } catch {

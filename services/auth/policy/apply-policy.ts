@@ -80,11 +80,18 @@ export async function changePolicy(
   const { actor, etag, reason } = request;
   const payload = JSON.stringify([etag, reason, ...edit.payload]);
   const idempotent = { subject: actor, method: edit.method, requestId, payload };
-  const { narrowingId, ...applied } = await deps.store.transaction(
-    (tx) => tx.once(idempotent, () => apply(deps, tx, request, edit)),
-    { importance: 'promise' },
-  );
-  const narrowed = narrowingId === undefined ? NOTHING : await deps.narrowings.finish(narrowingId);
+  const {
+    narrowingId,
+    earlier = [],
+    ...applied
+  } = await deps.store.transaction((tx) => tx.once(idempotent, () => apply(deps, tx, request, edit)), {
+    importance: 'promise',
+  });
+  // Whoever applies the policy in force wants to know that it is in force, also after an earlier request that failed.
+  let narrowed = NOTHING;
+  for (const id of narrowingId === undefined ? earlier : [narrowingId]) {
+    narrowed = await deps.narrowings.finish(id);
+  }
   return { ...applied, ...narrowed };
 }
 
@@ -108,10 +115,19 @@ async function apply(
   tx: AuthTransaction,
   request: PolicyRequest,
   edit: PolicyEdit,
-): Promise<Pick<AppliedPolicy, 'policy' | 'changes'> & { readonly narrowingId: bigint | undefined }> {
+): Promise<
+  Pick<AppliedPolicy, 'policy' | 'changes'> & {
+    readonly narrowingId: bigint | undefined;
+    /** Narrowings of earlier changes that are not finished, when this one changes nothing. */
+    readonly earlier?: readonly bigint[];
+  }
+> {
   const before = await tx.policy.lock();
   const { document, changes } = await plan(tx, before, request, edit);
-  if (changes.length === 0) return { policy: plainPolicy(before), changes, narrowingId: undefined };
+  if (changes.length === 0) {
+    const earlier = await tx.narrowings.pending();
+    return { policy: plainPolicy(before), changes, narrowingId: undefined, earlier };
+  }
   const { actor, reason, network } = request;
   const eventId = randomUUID();
   const policy = await tx.policy.replace(document);

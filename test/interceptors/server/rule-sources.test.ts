@@ -88,6 +88,14 @@ describe('rules of a descriptor set', () => {
     expect(() => descriptorRules(setWith(number))).to.throw(TypeError, 'FileDescriptorSet');
   });
 
+  it('are refused when a condition has another type, which would leave it out', () => {
+    // Field 2, the scopes, as a number.
+    expect(() => descriptorRules(setWith(ruleOption(Buffer.from([0x10, 0x01])))).read()).to.throw(
+      TypeError,
+      `${BUY} declares an access rule that cannot be read`,
+    );
+  });
+
   it('are missing, or the bytes are no descriptor set', () => {
     expect(() => descriptorRules(setWith(Buffer.alloc(0)))).to.throw(TypeError, 'declare it in the .proto');
     expect(() => descriptorRules(Buffer.from('no descriptor set'))).to.throw(TypeError, 'FileDescriptorSet');
@@ -147,6 +155,19 @@ describe('rules in code', () => {
       TypeError,
       'no such method: Pubic',
     );
+  });
+
+  it('are refused when a condition is misspelt, or lacks its value', () => {
+    const missing: { readonly scopes?: string } = {};
+    for (const [rule, fault] of [
+      [{ ...{ scope: 'echo.call' } }, 'has "scope", which is no condition'],
+      [{ scopes: missing.scopes }, 'has scopes without a value'],
+      [{ scopes: [] }, 'has scopes without a word'],
+      [{ roles: [] }, 'has roles without a word'],
+    ] as const) {
+      const rules = { Unary: rule as object, Public: 'public' as const };
+      expect(() => codeRules(definition, rules)).to.throw(TypeError, `Unary ${fault}`);
+    }
   });
 
   it('are refused when they make no sense', () => {
