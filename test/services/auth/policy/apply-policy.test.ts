@@ -310,6 +310,25 @@ describe('the policy', () => {
     });
   });
 
+  it('is finished before a request that changes nothing more returns', async () => {
+    await logIn(auth, await addUser(auth));
+    const failing = await openAuth(auth.url, {
+      openKeys: false,
+      onRevoked: () => {
+        throw new Error('this process has stopped');
+      },
+    });
+    const document = without('customer', 'payment.pay');
+    const request = { actor: 'olga', etag: '', dryRun: false, reason: '', network: '', document };
+    const failure = await failing.policy
+      .apply({ ...request, requestId: randomUUID() })
+      .catch((error: unknown) => error);
+    await failing.close();
+    expect(String(failure)).to.contain('this process has stopped');
+    expect((await apply(document)).changes).to.deep.equal([]);
+    expect(await auth.narrowings.resume()).to.equal(0);
+  });
+
   it('finds the users who lose a scope behind more sessions than one step looks at', async () => {
     const [first, second] = [await addUser(auth), await addUser(auth)].sort((a, b) =>
       a.userId < b.userId ? -1 : 1,
