@@ -1,4 +1,4 @@
-/** What is kept between commands: the systems that somebody has logged in to, with their tokens, in one private file. */
+/** The sessions that commands share: systems with their tokens, in a file that only its owner can read. */
 
 import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
@@ -39,7 +39,7 @@ const fileSchema = z.strictObject({
   contexts: z.record(z.string(), contextSchema),
 });
 
-/** A system, and the session of whoever has logged in to it. */
+/** A system, and the session of the user who has logged in to it. */
 export type Context = z.infer<typeof contextSchema>;
 
 type Contexts = z.infer<typeof fileSchema>;
@@ -133,7 +133,7 @@ function jsonOf(text: string): unknown {
   }
 }
 
-/** Another command never sees half a file, and nobody else sees any of it. */
+/** Replaces the file as a whole, because other commands may read it. Only its owner can read it. */
 async function write(file: string, contexts: Contexts): Promise<void> {
   const folder = dirname(file);
   await mkdir(folder, { recursive: true, mode: FOLDER_MODE });

@@ -5,6 +5,7 @@ import { ServerInterceptingCall, status } from '@grpc/grpc-js';
 import type { Registry } from 'prom-client';
 import { Counter, Histogram } from 'prom-client';
 import { type Clock, systemClock } from '../clock.js';
+import { isPast } from '../wire/deadlines.js';
 
 /** Upper bounds of the buckets of `grpc_server_handling_seconds`. */
 const HANDLING_SECONDS_BUCKETS = [
@@ -196,8 +197,4 @@ function codeName(code: status): string {
   if (code === status.CANCELLED) return 'Canceled';
   const words = (status[code] ?? 'UNKNOWN').toLowerCase().split('_');
   return words.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('');
-}
-
-function isPast(deadline: Date | number, clock: Clock): boolean {
-  return clock.wallMs() >= (deadline instanceof Date ? deadline.getTime() : deadline);
 }

@@ -28,6 +28,7 @@ import {
 } from '@opentelemetry/api';
 import { type Clock, systemClock } from '../clock.js';
 import { stateOf } from '../server/call-state.js';
+import { isPast } from '../wire/deadlines.js';
 
 /** The name of the instrumentation scope. */
 const SCOPE = '@portcullis/guard';
@@ -170,8 +171,4 @@ function callerOf(metadata: Metadata): Attributes {
   const principal = stateOf({ metadata })?.principal;
   if (principal === undefined) return {};
   return { 'portcullis.client.id': principal.clientId, 'portcullis.caller.kind': principal.kind };
-}
-
-function isPast(deadline: Date | number, clock: Clock): boolean {
-  return clock.wallMs() >= (deadline instanceof Date ? deadline.getTime() : deadline);
 }

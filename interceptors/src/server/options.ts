@@ -71,7 +71,8 @@ export interface GuardOptions {
   readonly log?: GuardLog | 'silent' | undefined;
   /**
    * `observe` refuses nothing because of tokens and rules: it logs and counts what `enforce` would refuse or cut. It is
-   * for services that begin to use the guard, and protects nothing. Default: `enforce`.
+   * for services that begin to use the guard, and protects nothing. A fence of a database that this instance lags behind
+   * still stops transactions. Default: `enforce`.
    */
   readonly mode?: 'enforce' | 'observe' | undefined;
   /** Makes `currentCall()` work in handlers, for frameworks that do not hand them the call. Default: false. */

@@ -1,6 +1,7 @@
 /** Deadlines of requests: grpc-js ends a call with a long one at once, and accepts malformed ones. */
 
 import type { Server, ServerInterceptingCallInterface } from '@grpc/grpc-js';
+import type { Clock } from '../clock.js';
 import {
   inspectHeadersOf,
   type RequestDeadline,
@@ -60,4 +61,9 @@ function deadlineOf(value: string | readonly string[], wallMs: () => number): Re
   if (amount === undefined) return 'malformed';
   const timeoutMs = Number(amount) * (UNIT_MS[unit] ?? 0);
   return timeoutMs > TIMER_MAX_MS ? wallMs() + timeoutMs : undefined;
+}
+
+/** Whether a deadline of grpc-js is over. */
+export function isPast(deadline: Date | number, clock: Pick<Clock, 'wallMs'>): boolean {
+  return clock.wallMs() >= (deadline instanceof Date ? deadline.getTime() : deadline);
 }
