@@ -7,13 +7,12 @@ const SECOND_MS = 1000;
 let encodedSecond = -1;
 let encodedDate: Buffer = Buffer.alloc(0);
 
-/** The field of this second, encoded. */
-export function dateField(): Buffer {
-  const now = Date.now();
-  const second = Math.floor(now / SECOND_MS);
+/** The field of a second, encoded. @param wallMs milliseconds since the Unix epoch */
+export function dateField(wallMs: number): Buffer {
+  const second = Math.floor(wallMs / SECOND_MS);
   if (second !== encodedSecond) {
     encodedSecond = second;
-    encodedDate = encodeField('date', new Date(now).toUTCString(), false);
+    encodedDate = encodeField('date', new Date(wallMs).toUTCString(), false);
   }
   return encodedDate;
 }

@@ -120,6 +120,13 @@ export class FrameReader {
 
   #deliver(bytes: Buffer, start: number, end: number): void {
     this.#frames += 1;
-    this.#sink.frame(bytes[start + 3] ?? 0, bytes[start + 4] ?? 0, readUint31(bytes, start + 5), bytes, start, end);
+    this.#sink.frame(
+      bytes[start + 3] ?? 0,
+      bytes[start + 4] ?? 0,
+      readUint31(bytes, start + 5),
+      bytes,
+      start,
+      end,
+    );
   }
 }

@@ -102,10 +102,13 @@ export function writeGoaway(out: Output, lastStreamId: number, code: number, deb
   const at = frame(out, 8 + debug.length, GOAWAY, 0, 0);
   writeUint32(out.buffer, at, lastStreamId);
   writeUint32(out.buffer, at + 4, code);
-  out.buffer.latin1Write(debug, at + 8, debug.length);
+  out.buffer.write(debug, at + 8, 'latin1');
 }
 
-export function writeSettings(out: Output, settings: readonly (readonly [id: number, value: number])[]): void {
+export function writeSettings(
+  out: Output,
+  settings: readonly (readonly [id: number, value: number])[],
+): void {
   let at = frame(out, settings.length * 6, SETTINGS, 0, 0);
   for (const [id, value] of settings) {
     out.buffer[at] = id >>> 8;
@@ -214,7 +217,13 @@ export function writeHeaders(
   for (let from = 0; from < length; from += FRAME_BYTES_DEFAULT) {
     const to = Math.min(length, from + FRAME_BYTES_DEFAULT);
     const type = from === 0 ? HEADERS : CONTINUATION;
-    const at = frame(out, to - from, type, (from === 0 ? flags : 0) | (to === length ? FLAG_END_HEADERS : 0), streamId);
+    const at = frame(
+      out,
+      to - from,
+      type,
+      (from === 0 ? flags : 0) | (to === length ? FLAG_END_HEADERS : 0),
+      streamId,
+    );
     block.copy(out.buffer, at, from, to);
   }
 }

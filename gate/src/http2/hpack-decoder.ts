@@ -1,7 +1,7 @@
 /** Decodes header blocks (RFC 7541 §3) with a dynamic table. */
 
 import { COMPRESSION_ERROR, ConnectionFault } from './errors.js';
-import { Field, FIELD_OVERHEAD_BYTES, isName, isValue } from './field.js';
+import { FIELD_OVERHEAD_BYTES, Field, isName, isValue } from './field.js';
 import { decodedBytesMax, decodeHuffman } from './huffman.js';
 import { STATIC_ENTRIES, STATIC_TABLE } from './static-table.js';
 
@@ -207,7 +207,7 @@ export class HpackDecoder {
     const from = isHuffman ? 0 : start;
     const to = isHuffman ? decoded : start + length;
     this.#isValue = isName(bytes, from, to);
-    return bytes.latin1Slice(from, to);
+    return bytes.toString('latin1', from, to);
   }
 
   #value(): string {
@@ -218,9 +218,10 @@ export class HpackDecoder {
     const end = this.#at;
     if (!isHuffman) {
       this.#isValue = isValue(this.#source, start, end);
-      return this.#source.latin1Slice(start, end);
+      return this.#source.toString('latin1', start, end);
     }
-    if (length < REMEMBERED_BYTES_MIN || length > REMEMBERED_BYTES_MAX) return this.#huffmanValue(start, length);
+    if (length < REMEMBERED_BYTES_MIN || length > REMEMBERED_BYTES_MAX)
+      return this.#huffmanValue(start, length);
     const slot = (length ^ (this.#source[end - 2] ?? 0) ^ (this.#source[end - 5] ?? 0)) % REMEMBERED_TEXTS;
     const known = this.#remembered[slot];
     if (known?.raw.length === length && this.#source.compare(known.raw, 0, length, start, end) === 0) {
@@ -236,7 +237,7 @@ export class HpackDecoder {
   #huffmanValue(start: number, length: number): string {
     const decoded = this.#huffman(start, length);
     this.#isValue = isValue(scratch, 0, decoded);
-    return scratch.latin1Slice(0, decoded);
+    return scratch.toString('latin1', 0, decoded);
   }
 
   /** Decodes to the scratch buffer. @returns the number of bytes */

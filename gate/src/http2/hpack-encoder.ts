@@ -65,5 +65,5 @@ function writeInteger(target: Buffer, at: number, flags: number, prefixBits: num
 
 function writeText(target: Buffer, at: number, text: string): number {
   const from = writeInteger(target, at, 0, 7, text.length);
-  return from + target.latin1Write(text, from, text.length);
+  return from + target.write(text, from, 'latin1');
 }

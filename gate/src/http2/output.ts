@@ -48,7 +48,8 @@ export class Output {
   /** Makes room for `length` bytes at the end. @returns their offset in {@link Output.buffer}, valid until the next call */
   reserve(length: number): number {
     if (this.#received !== undefined) this.#closeReceived();
-    if (this.#own !== slab || this.#ownEnd !== slabUsed || slabUsed + length > slab.length) this.#openOwn(length);
+    if (this.#own !== slab || this.#ownEnd !== slabUsed || slabUsed + length > slab.length)
+      this.#openOwn(length);
     const at = this.#ownEnd;
     this.#ownEnd += length;
     slabUsed = this.#ownEnd;

@@ -3,9 +3,18 @@
 import type { Field } from './field.js';
 import { wireOf } from './hpack-encoder.js';
 
-/** A request as its header block says, before anything is known about its caller. */
-export interface RequestHead {
+/** What the pseudo-headers of a request say (RFC 9113 §8.3.1). */
+interface Pseudo {
   readonly method: string;
+  readonly path: string;
+  readonly scheme: string;
+  readonly authority: string;
+}
+
+/** A request as its header block says, before anything is known about its caller. */
+export class RequestHead {
+  readonly method: string;
+  /** `:path`, as received. */
   readonly path: string;
   readonly scheme: string;
   /** `:authority`, or else `host`; empty when there is neither. */
@@ -18,6 +27,22 @@ export interface RequestHead {
   readonly fields: readonly Field[];
   /** The header block for the server, without the fields that are not forwarded. */
   readonly block: Buffer;
+
+  constructor(pseudo: Pseudo, authorizations: readonly string[], fields: readonly Field[], block: Buffer) {
+    this.method = pseudo.method;
+    this.path = pseudo.path;
+    this.scheme = pseudo.scheme;
+    this.authority = pseudo.authority;
+    this.authorizations = authorizations;
+    this.fields = fields;
+    this.block = block;
+    this.contentType = this.header('content-type') ?? '';
+  }
+
+  /** The first value of a header, by its lower-case name. */
+  header(name: string): string | undefined {
+    return this.fields.find((field) => field.name === name)?.value;
+  }
 }
 
 /** Why a request is malformed: a fixed text that holds nothing of the request. */
@@ -96,7 +121,8 @@ export function readRequestHead(fields: readonly Field[], forwardsToken: boolean
       authorizations.push(value);
       if (!forwardsToken) continue;
     } else {
-      if (CONNECTION_FIELDS.has(name) || (name === 'te' && value !== 'trailers')) return 'connection-specific field';
+      if (CONNECTION_FIELDS.has(name) || (name === 'te' && value !== 'trailers'))
+        return 'connection-specific field';
       if (SINGLE_FIELDS.has(name)) {
         if (seen.has(name)) return 'repeated field';
         seen.set(name, value);
@@ -112,16 +138,8 @@ export function readRequestHead(fields: readonly Field[], forwardsToken: boolean
   if (scheme !== 'http' && scheme !== 'https') return 'invalid scheme';
   const host = seen.get('host');
   if (authority !== undefined && host !== undefined && authority !== host) return 'conflicting authorities';
-  return {
-    method,
-    path,
-    scheme,
-    authority: authority ?? host ?? '',
-    contentType: seen.get('content-type') ?? '',
-    authorizations,
-    fields,
-    block: Buffer.concat(parts),
-  };
+  const pseudo = { method, path, scheme, authority: authority ?? host ?? '' };
+  return new RequestHead(pseudo, authorizations, fields, Buffer.concat(parts));
 }
 
 /**

@@ -1,9 +1,11 @@
 /** The calls of one connection: decided before the server receives anything, and ended when the decision changes. */
 
+import { dateField } from '../http2/date.js';
 import { CANCEL, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED } from '../http2/errors.js';
 import {
   FLAG_END_STREAM,
   FLAG_PADDED,
+  FRAME_BYTES_DEFAULT,
   FRAME_HEADER_BYTES,
   type HeadersExtras,
   writeData,
@@ -13,7 +15,6 @@ import {
   writeUint32,
   writeWindowUpdate,
 } from '../http2/frames.js';
-import { dateField } from '../http2/date.js';
 import { EMPTY_TABLE, encodeField, encodeFields } from '../http2/hpack-encoder.js';
 import type { RequestHead } from '../http2/request-head.js';
 import type { ResponseBlock } from '../http2/response-blocks.js';
@@ -61,10 +62,12 @@ export class Calls implements StreamOwner {
       return;
     }
     if (verdict instanceof Promise) {
-      verdict.then(
-        (decided) => this.#decided(stream, decided),
-        (error: unknown) => this.#undecidable(stream, error),
-      ).catch((error: unknown) => this.#port.event('internal_error', error));
+      verdict
+        .then(
+          (decided) => this.#decided(stream, decided),
+          (error: unknown) => this.#undecidable(stream, error),
+        )
+        .catch((error: unknown) => this.#port.event('internal_error', error));
     } else {
       this.#decided(stream, verdict);
     }
@@ -98,12 +101,14 @@ export class Calls implements StreamOwner {
   #refuse(stream: RelayStream, status: RelayStatus): void {
     const { head } = stream;
     const foreign =
-      head === undefined || isGrpc(head.contentType) ? undefined : this.#port.judge.foreignResponse?.(head, status);
+      head === undefined || isGrpc(head.contentType)
+        ? undefined
+        : this.#port.judge.foreignResponse?.(head, status);
     if (foreign === undefined) {
       this.finish(stream, status);
       return;
     }
-    this.#respond(stream, foreign.headers, foreign.body);
+    this.#respond(stream, [[':status', String(foreign.status)], ...foreign.headers], foreign.body);
     this.#stopRequest(stream);
     this.#close(stream);
   }
@@ -126,7 +131,8 @@ export class Calls implements StreamOwner {
     }
     if (isEnveloped(head.contentType)) {
       stream.requestMeter = new MessageMeter(requestBytesMax);
-      if (call.method?.responseStream === false) stream.responseMeter = new MessageMeter(Number.POSITIVE_INFINITY);
+      if (call.method?.responseStream === false)
+        stream.responseMeter = new MessageMeter(Number.POSITIVE_INFINITY);
     } else {
       stream.requestBytesLeft = requestBytesMax;
     }
@@ -300,7 +306,12 @@ export class Calls implements StreamOwner {
    */
   responseHeaders(stream: RelayStream, block: ResponseBlock, isEnd: boolean): boolean {
     const isPlaced = block === 'trailers' ? stream.isResponseBegun && isEnd : !stream.isResponseBegun;
-    if (block === 'malformed' || !isPlaced || stream.isResponseEnded || (block === 'informational' && isEnd)) {
+    if (
+      block === 'malformed' ||
+      !isPlaced ||
+      stream.isResponseEnded ||
+      (block === 'informational' && isEnd)
+    ) {
       this.#port.event('malformed_response');
       this.finish(stream, this.#port.statuses.malformedResponse);
       return false;
@@ -412,8 +423,10 @@ export class Calls implements StreamOwner {
     const hasRoom =
       body !== undefined &&
       body.length > 0 &&
-      body.length <= Math.min(port.clientWindow, port.clientStreamWindow, port.limits.frameBytes);
-    const block = Buffer.concat([encoded(headers), dateField()]);
+      body.length <= Math.min(port.clientWindow, port.clientStreamWindow, FRAME_BYTES_DEFAULT);
+    const isCut = body !== undefined && body.length > 0 && !hasRoom;
+    const sent = isCut ? headers.filter(([name]) => name !== 'content-length') : headers;
+    const block = Buffer.concat([encoded(sent), dateField(port.wallMs())]);
     this.#writeBlock(stream, block, !hasRoom);
     if (!hasRoom) return;
     port.clientWindow -= body.length;

@@ -5,7 +5,7 @@ import * as h2 from '../http2/frames.js';
 import type { Calls } from './calls.js';
 import { isOwnPing } from './own-ping.js';
 import type { ConnectionPort } from './port.js';
-import { OWN_SETTINGS_FOR_SERVER, readSettings, settingsForServer, valueOf } from './settings.js';
+import { OWN_SETTINGS_FOR_SERVER, readSettings, settingsForServer, settingOf } from './settings.js';
 import type { StreamTable } from './stream.js';
 
 export class ClientControl {
@@ -62,8 +62,8 @@ export class ClientControl {
     }
     port.spend(port.budgets.settings, 'settings');
     const settings = readSettings(bytes, at, end);
-    this.#streamWindowChanged(valueOf(settings, h2.SETTING_INITIAL_WINDOW_SIZE));
-    const table = valueOf(settings, h2.SETTING_HEADER_TABLE_SIZE);
+    this.#streamWindowChanged(settingOf(settings, h2.SETTING_INITIAL_WINDOW_SIZE));
+    const table = settingOf(settings, h2.SETTING_HEADER_TABLE_SIZE);
     if (table !== undefined && table < TABLE_BYTES_DEFAULT) port.owesTableUpdate = true;
     const { toServer } = port;
     if (toServer === undefined) {
@@ -126,7 +126,8 @@ export class ClientControl {
     const port = this.#port;
     if (increment === 0) throw new ConnectionFault(PROTOCOL_ERROR, 'WINDOW_UPDATE of 0');
     port.clientWindow += increment;
-    if (port.clientWindow > h2.WINDOW_LIMIT) throw new ConnectionFault(FLOW_CONTROL_ERROR, 'window too large');
+    if (port.clientWindow > h2.WINDOW_LIMIT)
+      throw new ConnectionFault(FLOW_CONTROL_ERROR, 'window too large');
     const own = Math.min(increment, port.ownDataUncredited);
     const { toServer } = port;
     if (own === 0) {
@@ -185,7 +186,8 @@ export class ClientControl {
     if (end - at < 4) throw new ConnectionFault(FRAME_SIZE_ERROR, 'invalid length of PRIORITY_UPDATE');
     const serverId = this.#streams.get(h2.readUint31(bytes, at))?.serverId ?? 0;
     const { toServer } = this.#port;
-    if (toServer !== undefined && serverId > 0) h2.writePriorityUpdate(toServer, serverId, bytes, at + 4, end);
+    if (toServer !== undefined && serverId > 0)
+      h2.writePriorityUpdate(toServer, serverId, bytes, at + 4, end);
   }
 }
 

@@ -48,7 +48,9 @@ export class ClientFrames implements LinkSink {
 
   get isBlocked(): boolean {
     const { toServer, limits } = this.#port;
-    return this.isStopped || toServer?.isBlocked === true || this.#calls.undecidedBytes > limits.undecidedBytes;
+    return (
+      this.isStopped || toServer?.isBlocked === true || this.#calls.undecidedBytes > limits.undecidedBytes
+    );
   }
 
   /** Whether the client's first settings have arrived. */
@@ -129,7 +131,10 @@ export class ClientFrames implements LinkSink {
     const extras =
       priorityStart === 0 && padding < 0
         ? undefined
-        : this.#extras(priorityStart === 0 ? undefined : bytes.subarray(priorityStart, priorityStart + 5), padding);
+        : this.#extras(
+            priorityStart === 0 ? undefined : bytes.subarray(priorityStart, priorityStart + 5),
+            padding,
+          );
     this.#block(id, flags, bytes, layout.blockStart, layout.blockEnd, extras);
   }
 

@@ -1,13 +1,26 @@
 /** One client connection and its connection to the server, from the first byte to the last. */
 
 import type { Socket } from 'node:net';
-import { ConnectionFault, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR } from '../http2/errors.js';
-import { PREFACE, STREAM_ID_MAX, WINDOW_DEFAULT, writeGoaway, writePing, writeSettings } from '../http2/frames.js';
+import {
+  ConnectionFault,
+  ENHANCE_YOUR_CALM,
+  INTERNAL_ERROR,
+  NO_ERROR,
+  PROTOCOL_ERROR,
+} from '../http2/errors.js';
+import {
+  PREFACE,
+  STREAM_ID_MAX,
+  WINDOW_DEFAULT,
+  writeGoaway,
+  writePing,
+  writeSettings,
+} from '../http2/frames.js';
 import type { Output } from '../http2/output.js';
 import { Calls } from './calls.js';
 import { ClientFrames } from './client-frames.js';
 import type { Judge, RelayCaller } from './judge.js';
-import { Budget, type RelayLimits } from './limits.js';
+import { Budget, type RelayClock, type RelayLimits } from './limits.js';
 import { Link, type LinkOwner } from './link.js';
 import type { LimitedBy, RelayEvent, RelayObserver } from './observer.js';
 import { OWN_PING } from './own-ping.js';
@@ -27,8 +40,7 @@ export interface ConnectionContext {
   readonly observer: RelayObserver;
   /** Opens a connection to the server. */
   connectServer(): Socket;
-  /** Monotonic time, in milliseconds. */
-  now(): number;
+  readonly clock: RelayClock;
   /** The connection holds nothing any more. */
   closed(connection: Connection): void;
 }
@@ -86,7 +98,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     this.statuses = context.statuses;
     this.forwardsToken = context.forwardsToken;
     this.caller = { ...facts, retireConnection: () => this.retire() };
-    const nowMs = context.now();
+    const nowMs = context.clock.monotonicMs();
     this.#openedMs = nowMs;
     this.#busyMs = nowMs;
     this.budgets = {
@@ -122,9 +134,13 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   }
 
   spend(budget: Budget, limit: LimitedBy): void {
-    if (budget.take(this.#context.now)) return;
+    if (budget.take(this.#context.clock)) return;
     this.event(`limit_${limit}`);
     throw new ConnectionFault(ENHANCE_YOUR_CALM, 'too many frames of one kind');
+  }
+
+  wallMs(): number {
+    return this.#context.clock.wallMs();
   }
 
   event(event: RelayEvent, detail?: unknown): void {
@@ -195,7 +211,10 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
       do {
         this.toServer?.flush();
         this.toClient.flush();
-      } while (this.#settleLink(this.#client) || (this.#server !== undefined && this.#settleLink(this.#server)));
+      } while (
+        this.#settleLink(this.#client) ||
+        (this.#server !== undefined && this.#settleLink(this.#server))
+      );
     } catch (error) {
       this.event('internal_error', error);
       this.#end();
@@ -226,7 +245,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   }
 
   #connect(): void {
-    this.#connectingMs = this.#context.now();
+    this.#connectingMs = this.#context.clock.monotonicMs();
     const socket = this.#context.connectServer();
     const server = new Link(socket, this.#serverFrames, this.limits.frameBytes, this);
     this.#server = server;
@@ -238,7 +257,12 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     if (this.#closingMs > 0 || this.#server !== server) return;
     this.#connectingMs = 0;
     this.#isServerReady = true;
-    this.#serverWatch = new SocketWatch(server, this.limits, this.limits.serverPingMs, this.#context.now());
+    this.#serverWatch = new SocketWatch(
+      server,
+      this.limits,
+      this.limits.serverPingMs,
+      this.#context.clock.monotonicMs(),
+    );
     server.output.append(PREFACE, 0, PREFACE.length);
     this.#clientFrames.isStopped = false;
     this.#settle();
@@ -277,7 +301,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   /** Asks the client to open a new connection. Calls in progress go on, and those that are on their way are accepted. */
   retire(): void {
     if (this.#retiringMs > 0 || this.#closingMs > 0 || this.lastAcceptedId < STREAM_ID_MAX) return;
-    this.#retiringMs = this.#context.now();
+    this.#retiringMs = this.#context.clock.monotonicMs();
     if (this.#hasPreface) {
       writeGoaway(this.toClient, STREAM_ID_MAX, NO_ERROR, '');
       writePing(this.toClient, 0, OWN_PING);
@@ -312,7 +336,11 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
       if (nowMs - this.#closingMs > this.limits.closeMs) this.destroy();
       return;
     }
-    if (!this.#clientFrames.hasSettings && this.#connectingMs === 0 && nowMs - this.#openedMs > this.limits.setupMs) {
+    if (
+      !this.#clientFrames.hasSettings &&
+      this.#connectingMs === 0 &&
+      nowMs - this.#openedMs > this.limits.setupMs
+    ) {
       this.#limited('setup');
       return;
     }
@@ -357,7 +385,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
 
   #end(): void {
     if (this.#closingMs > 0) return;
-    this.#closingMs = this.#context.now();
+    this.#closingMs = this.#context.clock.monotonicMs();
     this.#clientFrames.isStopped = true;
     this.#serverFrames.isStopped = true;
     this.#calls.abandonAll();
@@ -372,5 +400,4 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     this.#client.socket.destroy();
     this.#server?.socket.destroy();
   }
-
 }

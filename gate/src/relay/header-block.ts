@@ -37,7 +37,8 @@ export function readHeadersLayout(
   if (isPadded) at += 1;
   const priorityStart = hasPriority ? at : 0;
   if (hasPriority) {
-    if (readUint31(bytes, at) === streamId) throw new ConnectionFault(PROTOCOL_ERROR, 'stream depends on itself');
+    if (readUint31(bytes, at) === streamId)
+      throw new ConnectionFault(PROTOCOL_ERROR, 'stream depends on itself');
     at += PRIORITY_BYTES;
   }
   const blockEnd = padding > 0 ? end - padding : end;
@@ -74,7 +75,8 @@ export class PartialBlock {
     this.streamId = streamId;
     this.flags = flags;
     const { priorityStart } = layout;
-    if (priorityStart > 0) this.priority = Buffer.from(bytes.subarray(priorityStart, priorityStart + PRIORITY_BYTES));
+    if (priorityStart > 0)
+      this.priority = Buffer.from(bytes.subarray(priorityStart, priorityStart + PRIORITY_BYTES));
     this.#add(bytes, layout.blockStart, layout.blockEnd);
   }
 

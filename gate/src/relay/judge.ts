@@ -64,10 +64,11 @@ export interface RelayCaller {
 
 /** A response to a caller that speaks something else than gRPC. */
 export interface ForeignResponse {
-  /** The headers, `:status` first. */
+  /** The HTTP status. */
+  readonly status: number;
   readonly headers: readonly Header[];
-  /** Left out when the caller's flow control has no room for it. */
-  readonly body?: Buffer;
+  /** Left out, with `content-length`, when the caller's flow control has no room for it. */
+  readonly body: Buffer;
 }
 
 /** Decides calls. */

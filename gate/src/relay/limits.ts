@@ -106,6 +106,14 @@ export const RELAY_LIMITS: RelayLimits = {
   closeMs: 5 * SECOND_MS,
 };
 
+/** Both clocks, in milliseconds. */
+export interface RelayClock {
+  /** Since the Unix epoch. */
+  wallMs(): number;
+  /** Since an arbitrary start; never goes back. */
+  monotonicMs(): number;
+}
+
 /** How much of a {@link Rate} is left. */
 export class Budget {
   readonly #rate: Rate;
@@ -118,9 +126,9 @@ export class Budget {
     this.#sinceMs = nowMs;
   }
 
-  /** Takes one. @param now reads the clock, in milliseconds: only when nothing seems left. @returns false when none is left */
-  take(now: () => number): boolean {
-    if (this.#left < 1) this.#refill(now());
+  /** Takes one. @param clock read only when nothing seems left. @returns false when none is left */
+  take(clock: RelayClock): boolean {
+    if (this.#left < 1) this.#refill(clock.monotonicMs());
     if (this.#left < 1) return false;
     this.#left -= 1;
     return true;

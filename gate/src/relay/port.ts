@@ -48,6 +48,8 @@ export interface ConnectionPort {
   owesTableUpdate: boolean;
   /** Streams above this id are ignored: the client was told so with GOAWAY. */
   lastAcceptedId: number;
+  /** Milliseconds since the Unix epoch. */
+  wallMs(): number;
   /** Takes one from a budget. @throws ConnectionFault ENHANCE_YOUR_CALM when none is left */
   spend(budget: Budget, limit: LimitedBy): void;
   /** Writes what was collected when this turn ends. */

@@ -3,7 +3,7 @@
 import type { Server, Socket } from 'node:net';
 import { type CallerFacts, Connection, type ConnectionContext } from './connection.js';
 import type { Judge, RelayCall } from './judge.js';
-import { RELAY_LIMITS, type RelayLimits } from './limits.js';
+import { RELAY_LIMITS, type RelayClock, type RelayLimits } from './limits.js';
 import type { RelayObserver } from './observer.js';
 import { RELAY_STATUSES, type RelayStatuses } from './statuses.js';
 
@@ -18,6 +18,7 @@ export interface RelayOptions {
   readonly callerOf: (socket: Socket) => CallerFacts;
   /** Whether the server receives `authorization`. Default: false. */
   readonly forwardsToken?: boolean;
+  readonly clock: RelayClock;
   readonly limits?: Partial<RelayLimits>;
   readonly statuses?: RelayStatuses;
   readonly observer?: RelayObserver;
@@ -73,14 +74,14 @@ class RunningRelay implements Relay {
         socket.setKeepAlive(true, KEEPALIVE_MS);
         return socket;
       },
-      now: () => performance.now(),
+      clock: options.clock,
       closed: (connection) => this.#closed(connection),
     };
     // A TLS server emits `connection` as well, for the socket below.
     const isTls = 'setSecureContext' in options.server;
     this.#server.on(isTls ? 'secureConnection' : 'connection', this.#accept);
     this.#timer = setInterval(() => {
-      const nowMs = performance.now();
+      const nowMs = options.clock.monotonicMs();
       for (const connection of this.#connections) connection.look(nowMs);
     }, LOOK_INTERVAL_MS);
     this.#timer.unref();

@@ -113,7 +113,8 @@ export class ServerFrames implements LinkSink {
   }
 
   #checkKnown(id: number): void {
-    if (!this.#streams.isKnownToServer(id)) throw new ConnectionFault(PROTOCOL_ERROR, 'frame on an idle stream');
+    if (!this.#streams.isKnownToServer(id))
+      throw new ConnectionFault(PROTOCOL_ERROR, 'frame on an idle stream');
   }
 
   #headers(flags: number, id: number, bytes: Buffer, start: number, end: number): void {
@@ -129,7 +130,12 @@ export class ServerFrames implements LinkSink {
     const isEnd = (flags & h2.FLAG_END_STREAM) !== 0;
     if (stream === undefined || !this.#calls.responseHeaders(stream, kind, isEnd)) return;
     if (this.#port.owesTableUpdate && !emptiesTable(bytes, blockStart)) {
-      h2.writeHeaders(this.#port.toClient, stream.id, [emptyTable, bytes.subarray(blockStart, blockEnd)], isEnd);
+      h2.writeHeaders(
+        this.#port.toClient,
+        stream.id,
+        [emptyTable, bytes.subarray(blockStart, blockEnd)],
+        isEnd,
+      );
     } else {
       h2.writeUint32(bytes, start + 5, stream.id);
       this.#port.toClient.append(bytes, start, end);
@@ -217,7 +223,7 @@ export class ServerFrames implements LinkSink {
     const at = start + h2.FRAME_HEADER_BYTES;
     if (end - at < 8) throw new ConnectionFault(FRAME_SIZE_ERROR, 'invalid length of GOAWAY');
     if (id !== 0) throw new ConnectionFault(PROTOCOL_ERROR, 'GOAWAY on a stream');
-    const debug = bytes.latin1Slice(at + 8, end);
+    const debug = bytes.toString('latin1', at + 8, end);
     this.#follower.serverLeaves(h2.readUint31(bytes, at), h2.readUint32(bytes, at + 4), debug);
   }
 }

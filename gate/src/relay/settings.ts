@@ -26,7 +26,8 @@ const SETTING_BYTES = 6;
  * @throws ConnectionFault for a value that RFC 9113 excludes
  */
 export function readSettings(bytes: Buffer, start: number, end: number): Setting[] {
-  if ((end - start) % SETTING_BYTES !== 0) throw new ConnectionFault(FRAME_SIZE_ERROR, 'invalid length of SETTINGS');
+  if ((end - start) % SETTING_BYTES !== 0)
+    throw new ConnectionFault(FRAME_SIZE_ERROR, 'invalid length of SETTINGS');
   const settings: Setting[] = [];
   for (let at = start; at < end; at += SETTING_BYTES) {
     const id = ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0);
@@ -81,7 +82,8 @@ export function settingsForClient(settings: readonly Setting[], limits: RelayLim
     if (id === SETTING_MAX_CONCURRENT_STREAMS) passed.push([id, Math.min(value, limits.streams)]);
     else if (id === SETTING_MAX_FRAME_SIZE) passed.push([id, Math.min(value, limits.frameBytes)]);
     else if (id === SETTING_MAX_HEADER_LIST_SIZE) passed.push([id, Math.min(value, limits.headerListBytes)]);
-    else if (id === SETTING_INITIAL_WINDOW_SIZE || id === SETTING_NO_RFC7540_PRIORITIES) passed.push([id, value]);
+    else if (id === SETTING_INITIAL_WINDOW_SIZE || id === SETTING_NO_RFC7540_PRIORITIES)
+      passed.push([id, value]);
   }
   return passed;
 }
@@ -96,6 +98,6 @@ export function ownSettingsForClient(limits: RelayLimits): Setting[] {
 }
 
 /** The last value of a setting, or undefined. */
-export function valueOf(settings: readonly Setting[], wanted: number): number | undefined {
+export function settingOf(settings: readonly Setting[], wanted: number): number | undefined {
   return settings.findLast(([id]) => id === wanted)?.[1];
 }

@@ -32,5 +32,8 @@ function plainStatus(code: number, message: string): RelayStatus {
     ['grpc-message', encodeURI(message)],
   ];
   const [status, text] = headers as [Header, Header];
-  return { headers, trailersOnly: [[':status', '200'], status, text, ['content-type', 'application/grpc+proto']] };
+  return {
+    headers,
+    trailersOnly: [[':status', '200'], status, text, ['content-type', 'application/grpc+proto']],
+  };
 }
