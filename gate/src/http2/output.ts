@@ -11,6 +11,9 @@ const COPIED_BYTES_MAX = 2048;
 /** What may wait in a socket before its output counts as blocked, in bytes. */
 const WAITING_BYTES_MAX = 64 * 1024;
 
+/** How many times as much is too much in any case. */
+const OVERFULL_FACTOR = 4;
+
 /** The current slab. A used part is never written again, so that sockets may hold it for as long as they need. */
 let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
 let slabUsed = 0;
@@ -43,6 +46,14 @@ export class Output {
   /** Whether the peer reads more slowly than its data arrives. */
   get isBlocked(): boolean {
     return this.#socket.writableLength > this.#waitingBytesMax;
+  }
+
+  /**
+   * Whether far more waits than the other side can have caused, because that is not read while this is blocked: the peer makes
+   * this process answer, and does not read the answers.
+   */
+  get isOverfull(): boolean {
+    return this.#socket.writableLength > OVERFULL_FACTOR * this.#waitingBytesMax;
   }
 
   /** Makes room for `length` bytes at the end. @returns their offset in {@link Output.buffer}, valid until the next call */

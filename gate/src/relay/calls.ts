@@ -1,32 +1,23 @@
 /** The calls of one connection: decided before the server receives anything, and ended when the decision changes. */
 
-import { dateField } from '../http2/date.js';
 import { CANCEL, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED } from '../http2/errors.js';
 import {
   FLAG_END_STREAM,
-  FLAG_PADDED,
-  FRAME_BYTES_DEFAULT,
   FRAME_HEADER_BYTES,
   type HeadersExtras,
-  writeData,
   writeHeaders,
   writeRstStream,
   writeSettingsAck,
   writeUint32,
   writeWindowUpdate,
 } from '../http2/frames.js';
-import { EMPTY_TABLE, encodeField, encodeFields } from '../http2/hpack-encoder.js';
 import type { RequestHead } from '../http2/request-head.js';
 import type { ResponseBlock } from '../http2/response-blocks.js';
-import type { Header, RelayCall, RelayStatus, Verdict } from './judge.js';
-import { isEnveloped, MessageMeter } from './message-meter.js';
+import type { RelayCall, RelayStatus, Verdict } from './judge.js';
+import { isEnveloped } from './message-meter.js';
 import type { ConnectionPort } from './port.js';
+import { emptyTable, encodedIdentity, sendForeign, sendStatus } from './replies.js';
 import { RelayStream, type StreamOwner, type StreamTable } from './stream.js';
-
-const emptyTable = Buffer.of(EMPTY_TABLE);
-
-/** The encoded forms of lists that are used again. */
-const encodedLists = new WeakMap<readonly Header[], Buffer>();
 
 export class Calls implements StreamOwner {
   readonly #port: ConnectionPort;
@@ -108,7 +99,7 @@ export class Calls implements StreamOwner {
       this.finish(stream, status);
       return;
     }
-    this.#respond(stream, [[':status', String(foreign.status)], ...foreign.headers], foreign.body);
+    sendForeign(this.#port, stream, foreign);
     this.#stopRequest(stream);
     this.#close(stream);
   }
@@ -129,13 +120,7 @@ export class Calls implements StreamOwner {
       this.#reset(stream, REFUSED_STREAM);
       return;
     }
-    if (isEnveloped(head.contentType)) {
-      stream.requestMeter = new MessageMeter(requestBytesMax);
-      if (call.method?.responseStream === false)
-        stream.responseMeter = new MessageMeter(Number.POSITIVE_INFINITY);
-    } else {
-      stream.requestBytesLeft = requestBytesMax;
-    }
+    stream.measure(isEnveloped(head.contentType), requestBytesMax, call.method?.responseStream === false);
     const identity = port.judge.identityHeaders?.(call, head);
     const parts = [head.block];
     if (identity !== undefined && identity.length > 0) parts.push(encodedIdentity(identity));
@@ -208,7 +193,11 @@ export class Calls implements StreamOwner {
     const { toServer, toClient } = this.#port;
     const call = stream.call as RelayCall;
     const length = end - start - FRAME_HEADER_BYTES;
-    const denial = call.denial() ?? this.#excess(stream, call, flags, bytes, start, end);
+    let denial = call.denial();
+    if (denial === undefined && !stream.admitsRequest(flags, bytes, start, end)) {
+      this.#port.event('limit_request_bytes');
+      denial = call.exceeded('request_bytes');
+    }
     if (denial !== undefined || toServer === undefined) {
       writeWindowUpdate(toClient, 0, length);
       if (denial !== undefined) this.cut(stream, denial);
@@ -220,30 +209,6 @@ export class Calls implements StreamOwner {
     writeUint32(bytes, start + 5, stream.serverId);
     toServer.append(bytes, start, end);
     if (isEnd) this.#closeIfEnded(stream);
-  }
-
-  /** @returns a status when the request becomes too large */
-  #excess(
-    stream: RelayStream,
-    call: RelayCall,
-    flags: number,
-    bytes: Buffer,
-    start: number,
-    end: number,
-  ): RelayStatus | undefined {
-    const isPadded = (flags & FLAG_PADDED) !== 0;
-    const from = start + FRAME_HEADER_BYTES + (isPadded ? 1 : 0);
-    const to = isPadded ? end - (bytes[from - 1] ?? 0) : end;
-    let isWithin: boolean;
-    if (stream.requestMeter === undefined) {
-      stream.requestBytesLeft -= to - from;
-      isWithin = stream.requestBytesLeft >= 0;
-    } else {
-      isWithin = stream.requestMeter.read(bytes, from, to);
-    }
-    if (isWithin) return undefined;
-    this.#port.event('limit_request_bytes');
-    return call.exceeded('request_bytes');
   }
 
   /** The trailers of a request. */
@@ -341,21 +306,11 @@ export class Calls implements StreamOwner {
       this.cut(stream, denial);
       return;
     }
-    if (stream.responseMeter !== undefined) this.#followResponse(stream, flags, bytes, start, end);
+    if (stream.completesResponse(flags, bytes, start, end)) stream.call?.answered();
     writeUint32(bytes, start + 5, stream.id);
     port.toClient.append(bytes, start, end);
     port.clientWindow -= length;
     if ((flags & FLAG_END_STREAM) !== 0) this.responseEnded(stream);
-  }
-
-  #followResponse(stream: RelayStream, flags: number, bytes: Buffer, start: number, end: number): void {
-    const meter = stream.responseMeter as MessageMeter;
-    const isPadded = (flags & FLAG_PADDED) !== 0;
-    const from = start + FRAME_HEADER_BYTES + (isPadded ? 1 : 0);
-    meter.read(bytes, from, isPadded ? end - (bytes[from - 1] ?? 0) : end);
-    if (meter.complete === 0) return;
-    stream.responseMeter = undefined;
-    stream.call?.answered();
   }
 
   /** Credits the server for DATA that no client receives. */
@@ -389,10 +344,7 @@ export class Calls implements StreamOwner {
     if (stream.isClosed) return;
     const { toServer } = this.#port;
     if (stream.serverId > 0 && toServer !== undefined) writeRstStream(toServer, stream.serverId, CANCEL);
-    if (!stream.isResponseEnded) {
-      if (stream.isResponseBegun) this.#writeBlock(stream, encoded(status.headers), true);
-      else this.#respond(stream, status.trailersOnly, undefined);
-    }
+    if (!stream.isResponseEnded) sendStatus(this.#port, stream, status);
     this.#stopRequest(stream);
     this.#close(stream);
   }
@@ -418,28 +370,6 @@ export class Calls implements StreamOwner {
     }
   }
 
-  #respond(stream: RelayStream, headers: readonly Header[], body: Buffer | undefined): void {
-    const port = this.#port;
-    const hasRoom =
-      body !== undefined &&
-      body.length > 0 &&
-      body.length <= Math.min(port.clientWindow, port.clientStreamWindow, FRAME_BYTES_DEFAULT);
-    const isCut = body !== undefined && body.length > 0 && !hasRoom;
-    const sent = isCut ? headers.filter(([name]) => name !== 'content-length') : headers;
-    const block = Buffer.concat([encoded(sent), dateField(port.wallMs())]);
-    this.#writeBlock(stream, block, !hasRoom);
-    if (!hasRoom) return;
-    port.clientWindow -= body.length;
-    port.ownDataUncredited += body.length;
-    writeData(port.toClient, stream.id, body, FLAG_END_STREAM);
-  }
-
-  #writeBlock(stream: RelayStream, block: Buffer, isEnd: boolean): void {
-    const port = this.#port;
-    writeHeaders(port.toClient, stream.id, port.owesTableUpdate ? [emptyTable, block] : [block], isEnd);
-    port.owesTableUpdate = false;
-  }
-
   /** Asks the client to send nothing more: the response is complete (RFC 9113 §8.1). */
   #stopRequest(stream: RelayStream): void {
     if (!stream.isRequestEnded) writeRstStream(this.#port.toClient, stream.id, NO_ERROR);
@@ -461,21 +391,4 @@ export class Calls implements StreamOwner {
 
 function isGrpc(contentType: string): boolean {
   return contentType.startsWith('application/grpc') && !contentType.startsWith('application/grpc-web');
-}
-
-/** Identity may be a credential for the server: nobody shall index it. */
-function encodedIdentity(list: readonly Header[]): Buffer {
-  const known = encodedLists.get(list);
-  if (known !== undefined) return known;
-  const block = Buffer.concat(list.map(([name, value]) => encodeField(name, value, true)));
-  encodedLists.set(list, block);
-  return block;
-}
-
-function encoded(list: readonly Header[]): Buffer {
-  const known = encodedLists.get(list);
-  if (known !== undefined) return known;
-  const block = encodeFields(list);
-  encodedLists.set(list, block);
-  return block;
 }

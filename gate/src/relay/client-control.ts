@@ -5,7 +5,7 @@ import * as h2 from '../http2/frames.js';
 import type { Calls } from './calls.js';
 import { isOwnPing } from './own-ping.js';
 import type { ConnectionPort } from './port.js';
-import { OWN_SETTINGS_FOR_SERVER, readSettings, settingsForServer, settingOf } from './settings.js';
+import { OWN_SETTINGS_FOR_SERVER, readSettings, settingOf, settingsForServer } from './settings.js';
 import type { StreamTable } from './stream.js';
 
 export class ClientControl {

@@ -47,10 +47,9 @@ export class ClientFrames implements LinkSink {
   }
 
   get isBlocked(): boolean {
-    const { toServer, limits } = this.#port;
-    return (
-      this.isStopped || toServer?.isBlocked === true || this.#calls.undecidedBytes > limits.undecidedBytes
-    );
+    const { toClient, toServer, limits } = this.#port;
+    if (this.isStopped || toServer?.isBlocked === true || toClient.isOverfull) return true;
+    return this.#calls.undecidedBytes > limits.undecidedBytes;
   }
 
   /** Whether the client's first settings have arrived. */

@@ -20,11 +20,11 @@ import type { Output } from '../http2/output.js';
 import { Calls } from './calls.js';
 import { ClientFrames } from './client-frames.js';
 import type { Judge, RelayCaller } from './judge.js';
-import { Budget, type RelayClock, type RelayLimits } from './limits.js';
+import type { Budget, RelayClock, RelayLimits } from './limits.js';
 import { Link, type LinkOwner } from './link.js';
 import type { LimitedBy, RelayEvent, RelayObserver } from './observer.js';
 import { OWN_PING } from './own-ping.js';
-import type { Budgets, ConnectionPort } from './port.js';
+import { type Budgets, type ConnectionPort, createBudgets } from './port.js';
 import { type ServerFollower, ServerFrames } from './server-frames.js';
 import { ownSettingsForClient } from './settings.js';
 import { type PeerFault, SocketWatch } from './socket-watch.js';
@@ -101,16 +101,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     const nowMs = context.clock.monotonicMs();
     this.#openedMs = nowMs;
     this.#busyMs = nowMs;
-    this.budgets = {
-      resets: new Budget(limits.resets, nowMs),
-      refusedStreams: new Budget(limits.refusedStreams, nowMs),
-      settings: new Budget(limits.settings, nowMs),
-      pings: new Budget(limits.pings, nowMs),
-      hints: new Budget(limits.hints, nowMs),
-      emptyData: new Budget(limits.emptyData, nowMs),
-      windowUpdates: new Budget(limits.windowUpdates, nowMs),
-      lateFrames: new Budget(limits.lateFrames, nowMs),
-    };
+    this.budgets = createBudgets(limits, nowMs);
     this.#streams = new StreamTable(limits.streams);
     this.#calls = new Calls(this, this.#streams);
     this.#clientFrames = new ClientFrames(this, this.#calls, this.#streams);

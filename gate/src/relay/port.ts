@@ -2,7 +2,7 @@
 
 import type { Output } from '../http2/output.js';
 import type { Judge, RelayCaller } from './judge.js';
-import type { Budget, RelayLimits } from './limits.js';
+import { Budget, type RelayLimits } from './limits.js';
 import type { LimitedBy, RelayEvent } from './observer.js';
 import type { RelayStatuses } from './statuses.js';
 
@@ -59,4 +59,18 @@ export interface ConnectionPort {
   /** A stream was removed, or held data was released: the connection may go on, or end. */
   streamsChanged(): void;
   event(event: RelayEvent, detail?: unknown): void;
+}
+
+/** Full budgets. */
+export function createBudgets(limits: RelayLimits, nowMs: number): Budgets {
+  return {
+    resets: new Budget(limits.resets, nowMs),
+    refusedStreams: new Budget(limits.refusedStreams, nowMs),
+    settings: new Budget(limits.settings, nowMs),
+    pings: new Budget(limits.pings, nowMs),
+    hints: new Budget(limits.hints, nowMs),
+    emptyData: new Budget(limits.emptyData, nowMs),
+    windowUpdates: new Budget(limits.windowUpdates, nowMs),
+    lateFrames: new Budget(limits.lateFrames, nowMs),
+  };
 }

@@ -2,17 +2,15 @@
 
 import { ConnectionFault, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, PROTOCOL_ERROR } from '../http2/errors.js';
 import * as h2 from '../http2/frames.js';
-import { EMPTY_TABLE } from '../http2/hpack-encoder.js';
 import { emptiesTable, ResponseBlocks } from '../http2/response-blocks.js';
 import type { Calls } from './calls.js';
 import { checkDataPadding, PartialBlock, readHeadersLayout } from './header-block.js';
 import type { LinkSink } from './link.js';
 import { isOwnPing } from './own-ping.js';
 import type { ConnectionPort } from './port.js';
+import { emptyTable } from './replies.js';
 import { readSettings, settingsForClient } from './settings.js';
 import type { StreamTable } from './stream.js';
-
-const emptyTable = Buffer.of(EMPTY_TABLE);
 
 /** Credit for WINDOW_UPDATE frames of a client for each DATA frame that it receives: for the connection, and the stream. */
 const WINDOW_UPDATES_PER_DATA = 2;

@@ -1,9 +1,9 @@
 /** The calls in progress of one connection, by the ids that the client and the server know them by. */
 
-import { FRAME_HEADER_BYTES, type HeadersExtras, STREAM_ID_MAX } from '../http2/frames.js';
+import { FLAG_PADDED, FRAME_HEADER_BYTES, type HeadersExtras, STREAM_ID_MAX } from '../http2/frames.js';
 import type { RequestHead } from '../http2/request-head.js';
 import type { CutHandler, RelayCall, RelayStatus } from './judge.js';
-import type { MessageMeter } from './message-meter.js';
+import { MessageMeter } from './message-meter.js';
 
 /** Ends calls. */
 export interface StreamOwner {
@@ -39,11 +39,11 @@ export class RelayStream implements CutHandler {
   isResponseEnded = false;
   /** In no table any more. */
   isClosed = false;
-  requestMeter: MessageMeter | undefined;
+  #requestMeter: MessageMeter | undefined;
   /** What the request may hold if it does not consist of messages, in bytes. */
-  requestBytesLeft = 0;
+  #requestBytesLeft = 0;
   /** Finds the end of the only response; undefined when there may be several, or none is left. */
-  responseMeter: MessageMeter | undefined;
+  #responseMeter: MessageMeter | undefined;
 
   constructor(id: number, owner: StreamOwner) {
     this.id = id;
@@ -52,6 +52,32 @@ export class RelayStream implements CutHandler {
 
   cut(status: RelayStatus): void {
     this.#owner.cut(this, status);
+  }
+
+  /** Says what to measure, once the call is admitted. @param isEnveloped whether bodies consist of messages with a prefix */
+  measure(isEnveloped: boolean, requestBytesMax: number, hasOneResponse: boolean): void {
+    this.#requestBytesLeft = requestBytesMax;
+    if (!isEnveloped) return;
+    this.#requestMeter = new MessageMeter(requestBytesMax);
+    if (hasOneResponse) this.#responseMeter = new MessageMeter(Number.POSITIVE_INFINITY);
+  }
+
+  /** Measures a DATA frame of the request. @returns false when the request becomes too large */
+  admitsRequest(flags: number, bytes: Buffer, start: number, end: number): boolean {
+    const from = dataStart(flags, start);
+    const to = dataEnd(flags, bytes, start, end);
+    if (this.#requestMeter !== undefined) return this.#requestMeter.read(bytes, from, to);
+    this.#requestBytesLeft -= to - from;
+    return this.#requestBytesLeft >= 0;
+  }
+
+  /** Measures a DATA frame of the response. @returns whether the only response is complete with it; true at most once */
+  completesResponse(flags: number, bytes: Buffer, start: number, end: number): boolean {
+    if (this.#responseMeter === undefined) return false;
+    this.#responseMeter.read(bytes, dataStart(flags, start), dataEnd(flags, bytes, start, end));
+    if (this.#responseMeter.complete === 0) return false;
+    this.#responseMeter = undefined;
+    return true;
   }
 
   /** Keeps a copy of a part of the request: the bytes of a socket are part of something larger. */
@@ -67,6 +93,15 @@ export class RelayStream implements CutHandler {
     for (const part of this.held ?? []) if ('frame' in part) bytes += part.frame.length - FRAME_HEADER_BYTES;
     return bytes;
   }
+}
+
+function dataStart(flags: number, start: number): number {
+  return start + FRAME_HEADER_BYTES + ((flags & FLAG_PADDED) === 0 ? 0 : 1);
+}
+
+/** Where the data of a DATA frame ends and its padding begins. */
+function dataEnd(flags: number, bytes: Buffer, start: number, end: number): number {
+  return (flags & FLAG_PADDED) === 0 ? end : end - (bytes[start + FRAME_HEADER_BYTES] ?? 0);
 }
 
 /** Ids that are remembered beside twice the number of open streams. */

@@ -144,7 +144,7 @@ describe('gate: relay between clients and servers of grpc-js', () => {
   });
 
   it('keeps the order of what waits for a decision', async () => {
-    let decide = (): void => {};
+    let decide: () => void = () => {};
     relayed.judge.waiting = new Promise((resolve) => {
       decide = resolve;
     });

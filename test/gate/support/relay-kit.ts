@@ -101,7 +101,7 @@ class JudgedCall implements RelayCall {
 }
 
 /** Admits calls with {@link TOKEN}; paths that begin with `/public` need none. */
-class TestJudge implements Judge<JudgedCall> {
+export class TestJudge implements Judge<JudgedCall> {
   readonly live = new Set<JudgedCall>();
   readonly judged: { readonly path: string; readonly authorizations: readonly string[] }[] = [];
   /** Every path and token that was admitted. */
@@ -243,7 +243,7 @@ interface RunningRelay {
 }
 
 /** Starts a relay before what listens on a port. */
-async function relayTo(
+export async function relayTo(
   serverPort: number,
   { judge = new TestJudge(), limits = {}, forwardsToken = false }: RelayedOptions = {},
 ): Promise<RunningRelay> {
@@ -320,7 +320,6 @@ class EchoClient {
   constructor(port: number, host = '127.0.0.1') {
     this.#client = new Client(`${host}:${port}`, credentials.createInsecure(), {
       'grpc.use_local_subchannel_pool': 1,
-      'grpc.enable_retries': 0,
       'grpc.max_receive_message_length': -1,
       'grpc.max_send_message_length': -1,
     });
