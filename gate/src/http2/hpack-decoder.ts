@@ -6,7 +6,7 @@ import { decodedBytesMax, decodeHuffman } from './huffman.js';
 import { STATIC_ENTRIES, STATIC_TABLE } from './static-table.js';
 
 /** What one decoder accepts. */
-export interface HpackLimits {
+interface HpackLimits {
   /** Maximum size of the dynamic table, in bytes (SETTINGS_HEADER_TABLE_SIZE as the peer was told). */
   readonly tableBytesMax: number;
   /** Maximum size of a header list, in bytes (RFC 9113 §6.5.2). */

@@ -46,7 +46,7 @@ export class RequestHead {
 }
 
 /** Why a request is malformed: a fixed text that holds nothing of the request. */
-export type HeadFault =
+type HeadFault =
   | 'invalid field'
   | 'misplaced pseudo-header'
   | 'repeated pseudo-header'

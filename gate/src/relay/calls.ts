@@ -170,7 +170,6 @@ export class Calls implements StreamOwner {
       for (; port.heldSettingsAcks > 0; port.heldSettingsAcks--) writeSettingsAck(port.toServer);
     }
     port.scheduleFlush();
-    port.streamsChanged();
   }
 
   /** A DATA frame of a request, `bytes[start, end)`. */
@@ -385,7 +384,6 @@ export class Calls implements StreamOwner {
       this.#forgetHeld(stream.heldBytes);
     }
     port.scheduleFlush();
-    port.streamsChanged();
   }
 }
 

@@ -88,6 +88,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #retiringMs = 0;
   #closingMs = 0;
   #isFlushScheduled = false;
+  #isInTurn = false;
   #isClosed = false;
 
   constructor(socket: Socket, facts: CallerFacts, context: ConnectionContext) {
@@ -139,7 +140,8 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   }
 
   scheduleFlush(): void {
-    if (this.#isFlushScheduled) return;
+    // The end of a turn writes everything in any case.
+    if (this.#isFlushScheduled || this.#isInTurn) return;
     this.#isFlushScheduled = true;
     process.nextTick(this.#flushScheduled);
   }
@@ -148,10 +150,6 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     this.#isFlushScheduled = false;
     this.#settle();
   };
-
-  streamsChanged(): void {
-    this.scheduleFlush();
-  }
 
   /** Reads the preface, before frames begin (RFC 9113 §3.4). @returns the bytes after it */
   #readPreface(chunk: Buffer): Buffer {
@@ -174,7 +172,12 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     return this.#prefaceLeft === 0;
   }
 
+  turnBegins(): void {
+    this.#isInTurn = true;
+  }
+
   turnEnded(link: Link, error: unknown): void {
+    this.#isInTurn = false;
     if (error !== undefined) this.#failed(link, error);
     else this.#settle();
   }

@@ -6,7 +6,7 @@ import { FLAG_PADDED, FLAG_PRIORITY, FRAME_HEADER_BYTES, readUint31 } from '../h
 const PRIORITY_BYTES = 5;
 
 /** The parts of one HEADERS frame: offsets into its bytes. */
-export interface HeadersLayout {
+interface HeadersLayout {
   readonly blockStart: number;
   readonly blockEnd: number;
   /** Where the priority begins; 0 when there is none. */

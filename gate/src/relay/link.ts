@@ -12,6 +12,8 @@ export interface LinkSink extends FrameSink {
 
 /** Receives what happens to a socket. */
 export interface LinkOwner {
+  /** Bytes have arrived; `turnEnded` follows. */
+  turnBegins(): void;
   /** Bytes were read and their frames received, or something was thrown; or the socket takes more output again. */
   turnEnded(link: Link, error: unknown): void;
   /** The peer has closed, or the socket is broken. Called once. */
@@ -67,6 +69,7 @@ export class Link {
   #read(chunk: Buffer): void {
     if (this.#isEnded) return;
     this.isActive = true;
+    this.#owner.turnBegins();
     let error: unknown;
     try {
       this.reader.push(this.opening === undefined ? chunk : this.opening(chunk));

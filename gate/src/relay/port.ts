@@ -52,12 +52,10 @@ export interface ConnectionPort {
   wallMs(): number;
   /** Takes one from a budget. @throws ConnectionFault ENHANCE_YOUR_CALM when none is left */
   spend(budget: Budget, limit: LimitedBy): void;
-  /** Writes what was collected when this turn ends. */
+  /** When this turn ends: writes what was collected, and goes on, or closes, as the calls in progress need. */
   scheduleFlush(): void;
   /** The client has answered a PING of the gate. */
   ownPingAnswered(): void;
-  /** A stream was removed, or held data was released: the connection may go on, or end. */
-  streamsChanged(): void;
   event(event: RelayEvent, detail?: unknown): void;
 }
 

@@ -16,7 +16,7 @@ import {
 } from '../http2/frames.js';
 import type { RelayLimits } from './limits.js';
 
-export type Setting = readonly [id: number, value: number];
+type Setting = readonly [id: number, value: number];
 
 const SETTING_BYTES = 6;
 

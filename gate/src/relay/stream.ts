@@ -12,7 +12,7 @@ export interface StreamOwner {
 }
 
 /** A part of a request that waits for the decision: a DATA frame, or the block of the trailers. */
-export type HeldPart = { readonly frame: Buffer } | { readonly trailers: Buffer };
+type HeldPart = { readonly frame: Buffer } | { readonly trailers: Buffer };
 
 /** One request and its response. Without closures, because every call allocates one. */
 export class RelayStream implements CutHandler {

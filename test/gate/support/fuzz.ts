@@ -87,7 +87,6 @@ class FuzzedConnection {
       },
       scheduleFlush: () => {},
       ownPingAnswered: () => {},
-      streamsChanged: () => {},
       event: (event, detail) => {
         if (event === 'internal_error') errors.push(detail);
       },

@@ -27,7 +27,7 @@ const PREFACE = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
 const WAIT_MS = 5000;
 
 /** A frame as received. */
-export interface Frame {
+interface Frame {
   readonly type: number;
   readonly flags: number;
   readonly id: number;
