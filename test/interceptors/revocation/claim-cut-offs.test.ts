@@ -2,6 +2,7 @@
 
 import { expect } from 'chai';
 import { ClaimCutOffs, isRevokedByClaim } from '../../../interceptors/src/revocation/claim-cut-offs.js';
+import { heapUsedAfterCollection } from '../../support/heap.js';
 
 const ISSUER = 'https://other.example';
 const token = (issuedAtSeconds: number, claims?: Record<string, readonly string[]>, issuer = ISSUER) => ({
@@ -76,6 +77,22 @@ describe('cut-offs by claims', () => {
     cutOffs.add(ISSUER, '/tenant', 'more', { seconds: 9, keepUntilMs: 2 });
     expect(other.revokes(token(9, { '/tenant': ['more'] }))).to.equal(false);
   });
+
+  for (const [what, place] of [
+    ['claims', (index: number) => [ISSUER, `/claim ${index}`]],
+    ['issuers', (index: number) => [`https://${index}.example`, '/tenant']],
+  ] as const) {
+    it(`keep nothing of ${what} whose values were all dropped`, () => {
+      const places = Array.from({ length: 5000 }, (_, index) => place(index));
+      const before = heapUsedAfterCollection();
+      for (const [issuer = '', claim = ''] of places)
+        cutOffs.add(issuer, claim, 'acme', { seconds: 1, keepUntilMs: 4000 });
+      expect(heapUsedAfterCollection() - before).to.be.greaterThan(600_000);
+      cutOffs.dropUntil(4000);
+      expect(heapUsedAfterCollection() - before).to.be.lessThan(300_000);
+      expect(cutOffs.size).to.equal(1);
+    });
+  }
 
   it('agree with the question for one entry', () => {
     const entry = { issuer: ISSUER, claim: '/tenant' };
