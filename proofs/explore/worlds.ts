@@ -124,7 +124,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     restores: 1,
-    states: 0,
+    states: 236_194,
   },
   {
     name: 'restore-requests',
@@ -164,7 +164,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     forward: 1,
     sleeps: 3,
-    states: 0,
+    states: 216_566,
   },
   {
     name: 'user',
@@ -282,7 +282,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     receipts: 'PROMPT',
     withoutPulls: true,
-    states: 0,
+    states: 213_699,
   },
   {
     name: 'receipts-two',
@@ -400,7 +400,7 @@ export const WORLDS: readonly World[] = [
     restores: 1,
     crashes: true,
     tail: true,
-    states: 0,
+    states: 59_067,
   },
 ];
 
