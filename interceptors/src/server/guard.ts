@@ -140,15 +140,6 @@ export class ServerGuard implements Guard, CallGuard {
     this.engine.setRules(rules.read(paths));
   }
 
-  /** Calls of tokens that are no longer valid wait to be cut. */
-  get isCutting(): boolean {
-    return this.engine.isCutting;
-  }
-
-  endLate(): void {
-    this.engine.endLate();
-  }
-
   /** Sets up, once for each server, what happens to connections and headers before a call exists. */
   #prepare(server: Server): void {
     if (this.#prepared.has(server)) return;
