@@ -6,12 +6,14 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ServerOptions } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
+import type { Exchange } from '../server/caller-exchange.js';
 import { createGuard, type Guard, ServerGuard } from '../server/guard.js';
 import type { GuardLimits } from '../server/guard-limits.js';
 import type { GuardOptions } from '../server/options.js';
 import { accessRulesOf } from '../server/rule-sources.js';
 import { Accounts } from './accounts.js';
 import { type BadTokens, createBadTokens } from './bad-tokens.js';
+import { createKitExchange } from './exchange.js';
 import { IssuerLog } from './issuer-log.js';
 import { type Credential, decideMatrix, type Matrix, type ServiceRules } from './matrix.js';
 import {
@@ -66,6 +68,13 @@ export interface TestKit {
   user(options?: UserOptions): Persona;
   /** A service that acts for itself, as a client of the issuer. */
   service(clientId: string, options?: ServiceOptions): Persona;
+  /**
+   * Token exchange for a service under test that acts for its callers: what `createExchange` of the client module is with an
+   * issuer. It gives every scope that the caller's token has, for any audience: what a client may exchange is policy.
+   *
+   * @param clientId - the service that acts
+   */
+  exchange(clientId: string): Exchange;
   /** Bad tokens by name, made of the persona's token. Default: of a user without rights. */
   badTokens(persona?: Persona): BadTokens;
   /**
@@ -209,6 +218,10 @@ class Kit implements TestKit {
 
   service(clientId: string, options?: ServiceOptions): Persona {
     return createService(this.#parts.accounts, clientId, options);
+  }
+
+  exchange(clientId: string): Exchange {
+    return createKitExchange(this.#parts.accounts, clientId);
   }
 
   badTokens(persona: Persona = this.user()): BadTokens {
