@@ -35,6 +35,12 @@ const RULE_FIELD = 52473;
 /** The largest field number of a Rule that this version knows. */
 const RULE_FIELD_MAX = 7;
 
+/** The members of a Rule in generated code that this version knows. */
+const RULE_MEMBERS: ReadonlySet<string> = new Set(Object.keys(Rule.fromPartial({})));
+
+/** What is wrong with a method that a schema has twice: with different rules, one of them would be lost. */
+const TWICE = 'is declared twice';
+
 /** The fields of a Rule that are numbers: `public`, `caller`, `on_stale` and `max_request_bytes`. */
 const NUMBERS: ReadonlySet<number> = new Set([1, 4, 6, 7]);
 
@@ -105,19 +111,38 @@ export function accessRulesOf(
 
 /** The rules in the `protoMetadata` that ts-proto generates with `outputSchema=no-file-descriptor`. */
 function generatedRules(definition: ServiceDefinition, schema: SchemaMetadata): AccessRules {
-  const declared = new Map<string, Rule>();
+  const declared = new Map<string, Rule | string>();
   for (const { path } of Object.values(definition)) {
     // The definition lists every method; the schema's metadata only those that have options.
     const [service = '', method = ''] = path.slice(1).split('/');
     const options = schema.options?.services?.[service.slice(service.lastIndexOf('.') + 1)]?.methods;
     const rule = options && Object.hasOwn(options, method) ? options[method]?.['rule'] : undefined;
-    if (rule !== undefined) declared.set(path, rule as Rule);
+    if (declared.has(path)) declared.set(path, TWICE);
+    else if (rule !== undefined) declared.set(path, newerMemberOf(rule as Rule) ?? (rule as Rule));
   }
   return new AccessRules(
     declared,
     'Declare option (portcullis.access.v1.rule) of the method in its .proto and generate the code again, or pass ' +
       'codeRules or descriptorRules',
   );
+}
+
+/**
+ * What is wrong with a rule that the code of a newer schema has decoded: it has a member that this version does not know, so
+ * it would not be checked. Fields that the generated code itself does not know have left no trace.
+ */
+function newerMemberOf(rule: Rule): string | undefined {
+  for (const [name, value] of Object.entries(rule) as [string, unknown][]) {
+    if (RULE_MEMBERS.has(name) || isDefault(value)) continue;
+    return `has a rule of a newer version: its ${name} is not known`;
+  }
+  return undefined;
+}
+
+/** Whether it is what a decoder gives to a member that is not in the message. */
+function isDefault(value: unknown): boolean {
+  if (typeof value === 'object' && value !== null) return Object.keys(value).length === 0;
+  return [undefined, null, false, 0, 0n, ''].some((initial) => Object.is(initial, value));
 }
 
 /**
@@ -132,7 +157,8 @@ export function codeRules<Definition extends ServiceDefinition>(
   const declared = new Map<string, Rule | string>();
   for (const [name, { path }] of Object.entries(definition)) {
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
-    if (rule !== undefined) declared.set(path, declaredRule(rule));
+    if (declared.has(path)) declared.set(path, TWICE);
+    else if (rule !== undefined) declared.set(path, declaredRule(rule));
   }
   const unknown = Object.keys(rules).filter((name) => !Object.hasOwn(definition, name));
   if (unknown.length > 0) throw new TypeError(`no such method: ${unknown.join(', ')}`);
@@ -211,9 +237,12 @@ const OTHER_PACKAGES = /^(google|grpc|portcullis)(\.|$)/;
  * @throws MalformedMessageError when the bytes are no descriptor set
  */
 export function methodsOfDescriptorSet(descriptorSet: Uint8Array): DeclaredMethod[] {
+  const paths = new Set<string>();
   return methodsIn(descriptorSet, RULE_FIELD)
     .filter(({ packageName }) => !OTHER_PACKAGES.test(packageName))
     .map(({ path, option }) => {
+      if (paths.has(path)) return { path, rule: undefined, fault: TWICE };
+      paths.add(path);
       const rule = option === undefined ? undefined : ruleIn(option);
       const read = rule === undefined || typeof rule === 'string' ? rule : ruleOf(rule);
       return typeof read === 'string'
@@ -230,8 +259,12 @@ export function methodsOfDescriptorSet(descriptorSet: Uint8Array): DeclaredMetho
  */
 export function descriptorRules(descriptorSet: Uint8Array): AccessRules {
   const declared = new Map<string, Rule | string>();
+  const paths = new Set<string>();
   for (const { path, option, packageName } of describedMethods(descriptorSet)) {
-    if (option !== undefined && !OTHER_PACKAGES.test(packageName)) declared.set(path, ruleIn(option));
+    if (OTHER_PACKAGES.test(packageName)) continue;
+    if (paths.has(path)) declared.set(path, TWICE);
+    else if (option !== undefined) declared.set(path, ruleIn(option));
+    paths.add(path);
   }
   if (declared.size === 0) {
     throw new TypeError(
