@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { codeRules, descriptorRules } from '@portcullis/guard';
 import { expect } from 'chai';
-import { methodsOfDescriptorSet, readRules } from '../../../interceptors/src/server/rule-sources.js';
+import { methodsOfDescriptorSet } from '../../../interceptors/src/server/descriptor-rules.js';
+import { readRules } from '../../../interceptors/src/server/rule-sources.js';
 import {
   AuthServiceService,
   protoMetadata as authMetadata,
