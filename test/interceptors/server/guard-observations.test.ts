@@ -266,7 +266,23 @@ describe('a guard, as its operators see it', () => {
       await start();
       const { inner } = await call('Forgotten', bearer(await issuer.token()));
       expect(inner.sent).to.deep.equal(['NOT_FOUND NOT_FOUND']);
-      expect(lines).to.deep.equal([{ event: 'method_without_rule', path: '/test.v1.EchoService/Forgotten' }]);
+      const line = { event: 'method_without_rule', path: '/test.v1.EchoService/Forgotten', count: 1 };
+      expect(lines).to.deep.equal([line]);
+    });
+
+    it('reads no other header than authorization', async () => {
+      await start();
+      const metadata = new Metadata();
+      for (const key of [
+        'x-authorization',
+        'proxy-authorization',
+        'cookie',
+        'x-user-id',
+        'x-forwarded-user',
+      ]) {
+        metadata.set(key, `Bearer ${await issuer.token()}`);
+      }
+      expect((await call('Unary', metadata)).inner.sent).to.deep.equal(['UNAUTHENTICATED TOKEN_MISSING']);
     });
 
     it('rejects a token that came in plaintext from another machine, and logs it as invalid', async () => {
