@@ -107,7 +107,13 @@ export function nginx(): Promise<Peer<string>> {
 export function haproxy(): Promise<Peer<string>> {
   return obtain('haproxy', async () => {
     const own = await onPath('haproxy');
-    const program = own ?? (await fromDebian('haproxy', 'usr/sbin/haproxy', ['liblua5.3-0', 'libopentracing-c-wrapper0', 'libopentracing1']));
+    const program =
+      own ??
+      (await fromDebian('haproxy', 'usr/sbin/haproxy', [
+        'liblua5.3-0',
+        'libopentracing-c-wrapper0',
+        'libopentracing1',
+      ]));
     const { stdout } = await exec(program, ['-v'], PROJECT_FOLDER, LIBRARIES);
     return { value: program, version: /version ([\d.]+)/.exec(stdout)?.[1] ?? stdout.trim() };
   });

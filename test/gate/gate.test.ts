@@ -84,7 +84,11 @@ describe('startGate', () => {
         [{ 'content-type': 'application/json' }, 401, 'UNAUTHENTICATED'],
         [{ 'content-type': 'application/json', 'connect-protocol-version': '1' }, 401, 'unauthenticated'],
       ] as const) {
-        const stream = session.request({ ':method': 'POST', ':path': '/test.v1.EchoService/Unary', ...headers });
+        const stream = session.request({
+          ':method': 'POST',
+          ':path': '/test.v1.EchoService/Unary',
+          ...headers,
+        });
         stream.end('{}');
         const [answer] = (await once(stream, 'response')) as [IncomingHttpHeaders & IncomingHttpStatusHeader];
         const parts: Buffer[] = [];

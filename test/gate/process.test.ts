@@ -24,7 +24,7 @@ const RULES = `services:
 `;
 
 describe('portcullis gate', function () {
-  this.timeout(120_000);
+  this.timeout(40_000);
   let system: TestSystem;
   let clients: SystemClients;
   let folder: TemporaryFolder;
@@ -78,25 +78,33 @@ describe('portcullis gate', function () {
     return { port, ops, words };
   }
 
+  afterEach(() => console.error(debug.output, debug.errors));
+  let debug = { output: '', errors: '' };
   it('admits, refuses and cuts with two workers, publishes one key, and stops on SIGTERM', async () => {
     const { port, ops, words } = await settings();
     const { child, said, exit } = start([...words, '--workers=2', '--identity=signed']);
+    debug = said;
+    const step = (text: string): void => console.error('STEP', text);
     const get = (path: string): Promise<Response | undefined> =>
       fetch(`http://127.0.0.1:${ops}${path}`).catch(() => undefined);
     await until(async () => (await get('/readyz'))?.status === 200 || child.exitCode !== null);
     expect(child.exitCode, said.errors).to.equal(null);
+    step('const client = new Client(');
     const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
     const { accessToken } = await clients.logIn('alice');
     expect(await callEcho(client, bearer(accessToken))).to.deep.equal(HELLO);
     expect(upstream.received.at(-1)?.get('x-portcullis-identity')).to.have.length(1);
     expect(errorOf(await rejectionOf(callEcho(client))).reason).to.equal('TOKEN_MISSING');
+    step('const keys = (await');
     const keys = (await (await get('/jwks.json'))?.json()) as { keys: unknown[] };
     expect(keys.keys).to.have.length(1);
     const metrics = await (await get('/metrics'))?.text();
     expect(metrics).to.match(/portcullis_decisions_total\{[^}]*outcome="ADMITTED"[^}]*\} 1/);
+    step('child.kill(SIGHUP);');
     child.kill('SIGHUP');
     const stream = openEchoStream(client, bearer(accessToken));
     await new Promise((resolve) => stream.once('data', resolve));
+    step('const ended = new Promise');
     const ended = new Promise<unknown>((resolve) => stream.once('error', resolve));
     const { accessToken: operator } = await clients.logIn('olga');
     const request = RevokeRequest.fromPartial({
@@ -105,6 +113,7 @@ describe('portcullis gate', function () {
     });
     await ask(clients.revocation.revoke.bind(clients.revocation), request, { token: operator });
     expect(errorOf(await ended).reason).to.equal('TOKEN_REVOKED');
+    step('client.close();');
     client.close();
     child.kill('SIGTERM');
     expect(await exit).to.equal(0);
