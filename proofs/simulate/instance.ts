@@ -27,7 +27,7 @@ import { watchFeeds } from '../spec/feed-steps.js';
 import type { Step } from '../spec/steps.js';
 import type { Broker } from './broker.js';
 import { createFeed, OnceCheckedFeed, type WatchedFeed } from './guards.js';
-import type { Money } from './money.js';
+import { type Money, placeStep } from './money.js';
 import type { RecordedToken } from './oracle.js';
 import type { AuthService } from './replica.js';
 import { ListedKeys } from './signatures.js';
@@ -136,7 +136,7 @@ export class Instance {
     this.#fences =
       options.money &&
       new Fences({
-        databases: [options.money.fenceFor(process)],
+        databases: [options.money.fenceFor(process, instance.toString('hex'), feed)],
         feed,
         syncNow: () => this.#runner.syncNow(),
         timers: process,
@@ -161,7 +161,7 @@ export class Instance {
         warn: (fields, message) => world.tell(process.name, () => `${message}: ${JSON.stringify(fields)}`),
         error: () => {},
       },
-      fences: this.#fences,
+      fences: this.#fences && this.#reporting(this.#fences, options.money),
       onKeys: (keys) => this.#enforcement.replaceKeys(keys),
       onCurrentChange: (isCurrent) => {
         world.tell(process.name, () => (isCurrent ? 'is current' : 'is stale'));
@@ -188,6 +188,20 @@ export class Instance {
       violations.push({ oracle: 'tables', atMs: scheduler.nowMs, what });
     };
     watchFeeds(feed, () => ({ onStep }));
+  }
+
+  /** Fences whose reports, and what is raised, are compared with the rows of the specification. */
+  #reporting(fences: Fences, money: Money | undefined): Pick<Fences, 'positions' | 'granted'> {
+    const instance = this.id.toString('hex');
+    return {
+      granted: () => fences.granted(),
+      positions: () => {
+        const positions = fences.positions();
+        const [known] = positions;
+        money?.compare({ do: 'report', instance, expect: known === undefined ? null : placeStep(known) });
+        return positions;
+      },
+    };
   }
 
   /** Both clocks are read. @returns true */
@@ -249,9 +263,10 @@ export class Instance {
       const objection = this.#enforcement.admissions.denialReason(verified, false);
       if (objection !== undefined) throw new Error(objection);
     };
-    await money.transaction(process, async ({ query, onDurable }) => {
+    await money.transaction(process, async ({ name, query, onDurable }) => {
       if (without === 'fence-list') check();
       const passes = await this.#fences?.pass(query);
+      this.#comparePass(money, name, verified, passes === true || without === 'fence-position');
       if (passes !== true && without !== 'fence-position') throw new Error('behind the fence');
       if (without !== 'fence-list') check();
       onDurable(() => {
@@ -262,6 +277,22 @@ export class Instance {
         violations.push({ oracle: 'late', atMs: scheduler.nowMs, what });
       });
       await pause();
+    });
+  }
+
+  /** Compares whether a transaction passes its fence with the rows of the specification. */
+  #comparePass(money: Money, transaction: string, token: VerifiedToken, passes: boolean): void {
+    if (!this.#world.comparesTables) return;
+    const objection = passes ? this.#enforcement.admissions.denialReason(token, false) : undefined;
+    const isStale = objection === 'REVOCATION_STATE_STALE';
+    const passed = passes && (objection === undefined || this.#world.without === 'fence-list');
+    money.compare({
+      do: 'pass',
+      transaction,
+      place: placeStep(this.#feed.place),
+      lease: !isStale,
+      refused: objection !== undefined && !isStale,
+      expect: passed ? 'passed' : 'failed',
     });
   }
 
