@@ -24,12 +24,14 @@ export async function runGate(flags: RawSettings, configFile: string | undefined
   readRuleTable(settings.rules);
   const log = createGateLog(settings.logLevel);
   const stopped = stopSignal();
-  const running = await start(settings, { flags, configFile, log });
+  let running: Running | undefined;
+  // From the beginning: without a listener, SIGHUP ends the process.
   const onHangUp = (): void => {
     log.info({ event: 'reload' }, 'reading rules and certificates again');
-    running.reload();
+    running?.reload();
   };
   process.on('SIGHUP', onHangUp);
+  running = await start(settings, { flags, configFile, log });
   const signal = await stopped;
   log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
   await running.close();
