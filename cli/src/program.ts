@@ -1,6 +1,9 @@
 /** The commands, their options and their help. */
 
+import type { RawSettings } from '@portcullis/gate';
+import { GATE_FLAGS } from '@portcullis/gate/flags';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { openGate, printGateRules } from './commands/gate.js';
 import { login, logout, printToken } from './commands/login.js';
 import { applyPolicy, getPolicy, planPolicy } from './commands/policy.js';
 import { addService, printBrokerConfig } from './commands/service.js';
@@ -95,6 +98,7 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .description('make the policy of a file the one in force')
     .option('--etag <etag>', 'apply only if the policy is still the one that plan has compared with')
     .option('--reason <text>', 'why, for the security event')
+    .option('--request-id <uuid>', 'the id of an earlier request, to repeat it: it is answered once')
     .action((file, options) => applyPolicy(terminal(), store, file, withContext(options)));
 
   const service = program.command('service').description('services of your own');
@@ -123,7 +127,37 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .command('broker-config')
     .description('print what nats-server must allow the registered services')
     .action((options) => printBrokerConfig(terminal(), store, withContext(options)));
+
+  const gate = program
+    .command('gate')
+    .description(
+      'guard a gRPC server of any language: admit calls by rules, and end those whose token is revoked',
+    )
+    .option('--config <file>', 'settings in YAML or JSON, under the names of these options');
+  for (const { name, value, help } of GATE_FLAGS) gate.option(`--${name} <${value}>`, help);
+  gate.action((_, command: Command) =>
+    openGate(gateSettingsOf(command), command.opts<{ config?: string }>().config),
+  );
+  gate
+    .command('rules <file>')
+    .description('print the access rule of every method of a descriptor set, or of a file of rules')
+    .option('--rules <file>', 'access rules in YAML or JSON, for methods whose .proto has none')
+    .option('--public <paths>', 'methods that need no token, separated by commas', listOf, [])
+    .action((file, options) => printGateRules(terminal(), file, options));
   return program;
+}
+
+/** The options of the gate that were given, under their own names. */
+function gateSettingsOf(command: Command): RawSettings {
+  const given = GATE_FLAGS.flatMap(({ name }) => {
+    const value: unknown = command.getOptionValue(camelCase(name));
+    return typeof value === 'string' ? [[name, value] as const] : [];
+  });
+  return Object.fromEntries(given);
+}
+
+function camelCase(name: string): string {
+  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 function listOf(text: string): readonly string[] {

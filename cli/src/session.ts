@@ -119,6 +119,8 @@ export interface Session {
   token(): Promise<string>;
   /** Calls a unary method with a token of the session. */
   call<Request, Response>(method: UnaryMethod<Request, Response>, request: Request): Promise<Response>;
+  /** Replaces the access token, also one that is not about to expire: it may have been revoked without the session. */
+  renew(): Promise<void>;
   close(): void;
 }
 
@@ -144,9 +146,7 @@ export async function openSession(store: ContextStore, wanted: string | undefine
       accessTokenExpireTime: (renewed.accessTokenExpireTime ?? new Date(0)).toISOString(),
       refreshToken: renewed.refreshToken,
     };
-    // Another command may have logged in or out meanwhile: its session is the one to keep.
-    const stored = await store.load(name).catch(() => undefined);
-    if (stored?.context.refreshToken === refreshToken) await store.save(name, current);
+    await store.replace(name, refreshToken, current);
   };
 
   const token = async (): Promise<string> => {
@@ -170,6 +170,7 @@ export async function openSession(store: ContextStore, wanted: string | undefine
         return await connection.call(method, request, current.accessToken);
       }
     },
+    renew,
     close: connection.close,
   };
 }

@@ -1,7 +1,7 @@
 /** What commands write and ask: results on standard output, everything else on standard error. */
 
 import password from '@inquirer/password';
-import { CommandError, EXIT, printable } from './failures.js';
+import { CommandError, EXIT, printable, printableJson } from './failures.js';
 
 /** Maximum length of what is read from standard input, in bytes. */
 const INPUT_BYTES_MAX = 1024 * 1024;
@@ -20,7 +20,7 @@ export interface Terminal {
 
 /** Writes the result of a command. */
 export function writeResult(terminal: Terminal, value: object, text: () => string): void {
-  const result = terminal.json ? JSON.stringify(value, jsonValue, 2) : printable(text());
+  const result = terminal.json ? printableJson(JSON.stringify(value, jsonValue, 2)) : printable(text());
   if (result !== '') terminal.output.write(`${result}\n`);
 }
 
@@ -31,7 +31,7 @@ function jsonValue(_key: string, value: unknown): unknown {
 
 /** Tells the person something that is not part of the result. */
 export function note(terminal: Terminal, text: string): void {
-  terminal.notes.write(`${text}\n`);
+  terminal.notes.write(`${printable(text)}\n`);
 }
 
 /** A table with its columns aligned. */

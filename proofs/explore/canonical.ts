@@ -6,7 +6,7 @@
  * histories of every world, with all guards and without each. No reduction uses a rule that a guard can leave out.
  */
 
-import type { Question, Receipts, RecordState, State, WatchState } from './state.js';
+import type { Arrival, Question, Receipts, RecordState, State, WatchState } from './state.js';
 import type { World } from './world.js';
 
 /** Brings a state into its canonical form. */
@@ -52,7 +52,10 @@ function isRanked(questions: readonly Question[], lastRank: number): boolean {
   return isFound || lastRank === place + 1;
 }
 
-/** What the instance holds is in the request for auth alone, which reads it once. */
+/**
+ * What the instance holds is in the request for auth alone, which reads it once. So is the position; packing leaves it
+ * out, because a replay knows a request by that object.
+ */
 function dropWhatWasRead(state: State): void {
   const isRead = ({ answer, heldTo }: Question): boolean => answer !== undefined && heldTo > 0;
   if (!state.questions.some(isRead)) return;
@@ -125,6 +128,9 @@ function mergeClocks(state: State, world: World): void {
   state.feed = { ...feed, clocks: { ...clocks, lowest: clocks.highest, rise: 0 } };
 }
 
+/** Where and when a request has arrived that has its response. */
+const ANSWERED: Arrival = { replica: 0, age: 0, isBefore: true };
+
 /** What the replicas know counts for the call that waits, and for those that may wait later. */
 function mergeReceipts(state: State, receipts: Receipts, world: World): void {
   const watch = settledWatch(state, receipts.watch);
@@ -141,6 +147,12 @@ function mergeReceipts(state: State, receipts: Receipts, world: World): void {
   });
   const mergeRecord = (record: RecordState | undefined): RecordState | undefined =>
     record === undefined || isLast ? undefined : { ...merge(record), seen: record.seen & live };
+  const arrivalOf = ({ arrival, answer }: Question): Arrival | undefined => {
+    if (arrival === undefined) return undefined;
+    // What the replica learns of a request, it has learned when it has read the log for it.
+    if (answer !== undefined) return ANSWERED;
+    return merge({ ...arrival, replica: isLast ? 0 : arrival.replica });
+  };
   state.receipts = {
     watch: watch && (isLast ? { ...watch, replica: 0 } : watch),
     records: receipts.records.map(mergeRecord),
@@ -149,8 +161,7 @@ function mergeReceipts(state: State, receipts: Receipts, world: World): void {
   state.questions = state.questions.map((question) => ({
     ...question,
     seen: question.seen & live,
-    arrival:
-      question.arrival && merge({ ...question.arrival, replica: isLast ? 0 : question.arrival.replica }),
+    arrival: arrivalOf(question),
   }));
   state.feed = { ...state.feed, unacknowledged: state.feed.unacknowledged & live };
   if (!isLast) sortReplicas(state, state.receipts);
@@ -171,7 +182,7 @@ function settledWatch(state: State, watch: WatchState | undefined): WatchState |
 /** The replicas are alike: the one at which a call waits, or the one that knows more, is the first. */
 function sortReplicas(state: State, { records, shared, watch }: Receipts): void {
   const weights = [0, 1].map((replica) => {
-    const arrived = state.questions.filter(({ arrival }) => arrival?.replica === replica);
+    const arrived = unanswered(state).filter(({ arrival }) => arrival?.replica === replica);
     return [
       watch?.replica === replica ? 1 : 0,
       ...[records[replica], shared[replica]].flatMap((record) =>
@@ -189,10 +200,15 @@ function sortReplicas(state: State, { records, shared, watch }: Receipts): void 
     shared: shared.toReversed(),
     watch: watch && { ...watch, replica: 1 - watch.replica },
   };
-  state.questions = state.questions.map((question) => ({
-    ...question,
-    arrival: question.arrival && { ...question.arrival, replica: 1 - question.arrival.replica },
-  }));
+  state.questions = state.questions.map((question) =>
+    question.arrival === undefined || question.answer !== undefined
+      ? question
+      : { ...question, arrival: { ...question.arrival, replica: 1 - question.arrival.replica } },
+  );
+}
+
+function unanswered({ questions }: State): readonly Question[] {
+  return questions.filter(({ answer }) => answer === undefined);
 }
 
 function compareNumbers(left: readonly number[], right: readonly number[]): number {

@@ -24,8 +24,7 @@ const OTHER_LIST = new ReferenceList(EVERYTHING, 0);
  * @param everyFeed - compares each feed instead of one in {@link COMPARED_FEEDS}
  */
 export function comparedWithTables(protocol: Protocol, everyFeed = false): Protocol {
-  class ComparedFeed extends protocol.Feed {}
-  watchFeeds(ComparedFeed.prototype, (feed) => watcherOf(feed as ExposedFeed));
+  const ComparedFeed = comparedFeedOf(protocol.Feed);
   let feeds = 0;
   return {
     ...protocol,
@@ -35,6 +34,18 @@ export function comparedWithTables(protocol: Protocol, everyFeed = false): Proto
       return everyFeed || feeds % COMPARED_FEEDS === 0 ? ComparedFeed : protocol.Feed;
     },
   };
+}
+
+const COMPARED = new WeakMap<Protocol['Feed'], Protocol['Feed']>();
+
+/** One class for all worlds, so that its code stays compiled. */
+function comparedFeedOf(Feed: Protocol['Feed']): Protocol['Feed'] {
+  const known = COMPARED.get(Feed);
+  if (known !== undefined) return known;
+  class ComparedFeed extends Feed {}
+  watchFeeds(ComparedFeed.prototype, (feed) => watcherOf(feed as ExposedFeed));
+  COMPARED.set(Feed, ComparedFeed);
+  return ComparedFeed;
 }
 
 /** @throws Error, later, when a decision of the feed is not that of the tables */

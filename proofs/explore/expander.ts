@@ -101,6 +101,7 @@ export class Expander {
           violation: { what, at: { ...own } },
         };
       }
+      model.beginSteps();
       for (const code of model.events(state)) {
         const after = { ...state };
         model.step(after, code);

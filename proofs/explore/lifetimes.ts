@@ -4,6 +4,8 @@
  * that it revokes has expired.
  */
 
+import { keptUntilMs } from '../spec/retention-rows.js';
+
 /** The rules, each of which the search can leave out. */
 export const LIFETIME_GUARDS = {
   'older-lifetime': 'the former lifetime counts until its end is noted',
@@ -222,7 +224,10 @@ function revocationsFrom(state: State, without: LifetimeGuard | undefined): read
   if (mintings.length > 0 && without !== 'waits-for-minting') return steps;
   const from = begun ?? state;
   const counted = without === 'older-lifetime' ? from.lifetime : Math.max(from.lifetime, from.older);
-  const kept = Math.max(counted, from.olderEndsIn);
+  const entry = { kind: 'SESSION', issuer: '', token_expires_ms: null, locked_ms: 0 };
+  // The row of the specification; all clocks are one here.
+  const kept =
+    keptUntilMs({ ...entry, lifetime_ms: counted, former_end_ms: from.olderEndsIn }, { marginMs: 0 }) ?? 0;
   steps.push({
     what: `the revocation is committed, and kept for ${kept}`,
     next: { ...state, begun: undefined, keptFor: kept },

@@ -8,12 +8,13 @@ import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { integerBetween } from '../shared/command-line.js';
 import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
 import { roundTo } from '../shared/statistics.js';
+import { createThreads } from './crew.js';
 import { eventsOf } from './events.js';
 import { exploreFence, type FenceFigures } from './fence/report.js';
 import { GUARDS, guardOf } from './guards.js';
 import { LIFETIME_GUARD_NAMES, searchLifetimes } from './lifetimes.js';
 import { replay, type Trace, traceOf } from './replay.js';
-import { type Found, search } from './search.js';
+import { type Found, search, type Violation } from './search.js';
 import { WORLDS, worldOf } from './worlds.js';
 
 const WORKERS_MAX = 64;
@@ -49,6 +50,9 @@ interface WorldFigures {
   readonly as_recorded: boolean;
   readonly violations: number;
   readonly seconds: number;
+  readonly states_per_second: number;
+  /** Bytes of the table, and of the states that were not expanded yet at their most, for each state. */
+  readonly bytes_per_state: number;
 }
 
 /** The JSON figures of one guard that was left out. */
@@ -85,6 +89,10 @@ const program = new Command('npm run explore --')
   )
   .option('--minutes <n>', 'stops after this time', parseMinutes)
   .option('--workers <n>', 'number of threads', integerBetween(1, WORKERS_MAX))
+  .option(
+    '--bare',
+    'keeps no predecessors of states: half of the memory, and a violation without its history',
+  )
   .option('--trace <file>', 'where to write the last counterexample, for a test that replays it')
   .option('--record', 'records the number of states of each world in proofs/explore/worlds.ts')
   .option('--json <file>', 'where to write the figures')
@@ -106,6 +114,7 @@ const flags = program.opts<{
   fence?: boolean;
   minutes?: number;
   workers?: number;
+  bare?: boolean;
   trace?: string;
   record?: boolean;
   json?: string;
@@ -115,7 +124,8 @@ const workers = flags.workers ?? Math.min(WORKERS_MAX, availableParallelism());
 const minutes = flags.minutes ?? (flags.short === true ? SHORT_MINUTES : undefined);
 const untilMs = minutes === undefined ? Number.POSITIVE_INFINITY : performance.now() + minutes * 60_000;
 
-process.exitCode = await main();
+const crew = createThreads(workers);
+process.exitCode = await main().finally(() => crew.close());
 
 async function main(): Promise<number> {
   const worlds = chosenWorlds();
@@ -186,7 +196,11 @@ async function exploreWorld(name: string): Promise<WorldFigures> {
     : found.violation === undefined
       ? 'the time is over'
       : 'a violation';
-  console.log(`${name}: ${found.states.toLocaleString('en-US')} states, ${end}`);
+  const statesPerSecond = Math.round(found.states / found.seconds);
+  const bytesPerState = roundTo(found.bytes / found.states, 1);
+  console.log(
+    `${name}: ${found.states.toLocaleString('en-US')} states, ${end}; ${statesPerSecond.toLocaleString('en-US')} a second, ${bytesPerState} bytes each`,
+  );
   if (found.violation !== undefined) await printCounterexample(name, undefined, found.violation);
   const { states: recorded } = worldOf(name);
   const isAsRecorded =
@@ -204,6 +218,8 @@ async function exploreWorld(name: string): Promise<WorldFigures> {
     as_recorded: isAsRecorded,
     violations: (found.violation === undefined ? 0 : 1) + missing.length,
     seconds: roundTo(found.seconds, 1),
+    states_per_second: statesPerSecond,
+    bytes_per_state: bytesPerState,
   };
 }
 
@@ -233,7 +249,7 @@ async function leaveOut(name: string): Promise<GuardFigures> {
     const found = await searchWith(world, name);
     isSearchedToTheEnd &&= found.isFixPoint;
     if (found.violation === undefined) continue;
-    const steps = found.violation.events.length;
+    const steps = found.violation.events?.length ?? found.depth;
     console.log(`without ${name}: ${world} is violated after ${steps} events`);
     await printCounterexample(world, name, found.violation);
     return { found: true, steps, world, outside, ok: !outside };
@@ -253,7 +269,8 @@ async function searchWith(world: string, without: string | undefined): Promise<F
   const found = await search({
     world: worldOf(world),
     without,
-    workers,
+    crew,
+    isBare: flags.bare ?? false,
     untilMs,
     onProgress: ({ states, depth, frontier }) => {
       const perSecond = Math.round(states / ((performance.now() - startedMs) / 1000));
@@ -272,13 +289,17 @@ async function searchWith(world: string, without: string | undefined): Promise<F
 async function printCounterexample(
   name: string,
   without: string | undefined,
-  violation: NonNullable<Found['violation']>,
+  { what: expected, events }: Violation,
 ): Promise<void> {
   const world = worldOf(name);
-  const { story, violation: what } = await replay(world, without, violation.events, { checksStates: true });
+  if (events === undefined) {
+    console.log(`      ${expected}; search again without --bare for its history`);
+    return;
+  }
+  const { story, violation: what } = await replay(world, without, events, { checksStates: true });
   for (const [index, line] of story.entries()) console.log(`${String(index + 1).padStart(4)}  ${line}`);
-  console.log(`      ${what ?? `The replay does not show what the search has found: ${violation.what}`}`);
-  const trace: Trace = traceOf(world, without, violation);
+  console.log(`      ${what ?? `The replay does not show what the search has found: ${expected}`}`);
+  const trace: Trace = traceOf(world, without, { what: expected, events });
   await writeFigures(flags.trace, trace);
 }
 

@@ -6,8 +6,10 @@
 import { type EventCode, type EventKind, eventCode, eventOf, PAST_MAX } from './events.js';
 import { questionAt } from './instance-model.js';
 import type { Packing } from './packing.js';
+import { PartKeys, PartTable, withNumber } from './part-table.js';
 import { REPLICAS } from './receipts-model.js';
 import { emptyState, type Question, type State } from './state.js';
+import type { Fingerprint } from './table.js';
 import type { World } from './world.js';
 
 /** Number of results that are kept; then all are dropped. */
@@ -18,33 +20,42 @@ const CHECK_EVERY = 1024;
 
 /** Which part of a state an event depends on, and how the part after it changes the state. */
 interface Scope {
+  /** The part does not depend on the number of the event. */
+  readonly isShared: boolean;
   readonly cut: (state: State, number: number) => State;
   /** The number of the event in the part. */
   readonly numberIn: (number: number) => number;
-  readonly merge: (state: State, part: State, number: number) => void;
+  readonly merge: (state: State, result: Result, number: number) => void;
 }
 
 const BLANK: State = emptyState();
 
-/** Makes texts of parts of states: equal parts have equal texts. */
+/** Computes fingerprints of parts of states: equal parts have equal ones. */
 class Keys {
   readonly #packing: Packing;
   readonly #blank: { readonly state: State; readonly bytes: Uint8Array };
-  readonly #scratch: Buffer;
+  readonly #keys: PartKeys;
 
   constructor(packing: Packing) {
     this.#packing = packing;
     const bytes = new Uint8Array(packing.length);
     packing.write(BLANK, bytes);
     this.#blank = { state: BLANK, bytes };
-    this.#scratch = Buffer.alloc(packing.length + 2);
+    this.#keys = new PartKeys(packing.length);
   }
 
-  of(part: State, code: EventCode): string {
-    this.#packing.write(part, this.#scratch, this.#blank);
-    this.#scratch.writeUInt16LE(code, this.#packing.length);
-    return this.#scratch.toString('latin1');
+  /** It is valid until the next one is computed. */
+  of(part: State): Fingerprint {
+    this.#packing.write(part, this.#keys.bytes, this.#blank);
+    return this.#keys.key();
   }
+}
+
+/** What an event has done to a part. */
+interface Result {
+  readonly after: State;
+  /** Whether what the open requests have in common with the feed is still the same. */
+  readonly keepsQuestions: boolean;
 }
 
 /** Applies the events of one world. */
@@ -53,7 +64,9 @@ export class Memo {
   readonly #apply: (state: State, code: EventCode) => void;
   readonly #scopes: { readonly [K in EventKind]?: Scope };
   readonly #keys: Keys;
-  readonly #results = new Map<string, State>();
+  readonly #results = new PartTable<Result>();
+  /** The fingerprints of the parts of the present state that several events share. */
+  readonly #shared = new Map<Scope, Fingerprint>();
   #hits = 0;
 
   /** @param apply - applies an event to a state */
@@ -64,6 +77,11 @@ export class Memo {
     this.#keys = new Keys(packing);
   }
 
+  /** The next events are applied to copies of another state. */
+  begin(): void {
+    this.#shared.clear();
+  }
+
   /** Applies an event to a state. */
   apply(state: State, code: EventCode): void {
     const { kind, number } = eventOf(code);
@@ -72,29 +90,39 @@ export class Memo {
       this.#apply(state, code);
       return;
     }
-    const part = scope.cut(state, number);
     const inPart = eventCode(kind, scope.numberIn(number));
-    const key = this.#keys.of(part, inPart);
-    let after = this.#results.get(key);
-    if (after === undefined) {
-      after = part;
+    const key = this.#keyOf(state, scope, number, inPart);
+    let result = this.#results.get(key);
+    if (result === undefined) {
+      const after = scope.cut(state, number);
+      const { questions } = after;
       this.#apply(after, inPart);
+      result = { after, keepsQuestions: isSameFor(questions, after.questions) };
       if (this.#results.size >= RESULTS_MAX) this.#results.clear();
-      this.#results.set(key, after);
+      this.#results.add(key, result);
     } else {
       this.#hits += 1;
-      if (this.#hits % CHECK_EVERY === 0) this.#check(state, code, scope, after);
+      if (this.#hits % CHECK_EVERY === 0) this.#check(state, code, scope, result);
     }
-    scope.merge(state, after, number);
+    scope.merge(state, result, number);
+  }
+
+  #keyOf(state: State, scope: Scope, number: number, inPart: EventCode): Fingerprint {
+    let key = scope.isShared ? this.#shared.get(scope) : undefined;
+    if (key === undefined) {
+      key = { ...this.#keys.of(scope.cut(state, number)) };
+      if (scope.isShared) this.#shared.set(scope, key);
+    }
+    return withNumber(key, inPart);
   }
 
   /** @throws Error when the event depends on more than its part of the state */
-  #check(state: State, code: EventCode, scope: Scope, after: State): void {
+  #check(state: State, code: EventCode, scope: Scope, result: Result): void {
     const { kind, number } = eventOf(code);
     const whole = { ...state };
     this.#apply(whole, code);
     const merged = { ...state };
-    scope.merge(merged, after, number);
+    scope.merge(merged, result, number);
     if (this.#bytesOf(whole).equals(this.#bytesOf(merged))) return;
     throw new Error(
       `${kind} depends on more than its part of the state: expected ${JSON.stringify(whole)}, got ${JSON.stringify(merged)}`,
@@ -111,7 +139,7 @@ export class Memo {
 /** Remembers which parts of states the oracle has found in order. */
 export class Approved {
   readonly #keys: Keys;
-  readonly #approved = new Set<string>();
+  readonly #approved = new PartTable<true>();
   #hits = 0;
 
   constructor(packing: Packing) {
@@ -120,8 +148,8 @@ export class Approved {
 
   /** @returns the violation in a state; undefined when there is none */
   violationOf(state: State, judge: (state: State) => string | undefined): string | undefined {
-    const key = this.#keys.of(partForOracle(state), 0);
-    if (this.#approved.has(key)) {
+    const key = this.#keys.of(partForOracle(state));
+    if (this.#approved.get(key) !== undefined) {
       this.#hits += 1;
       const violation = this.#hits % CHECK_EVERY === 0 ? judge(state) : undefined;
       if (violation === undefined) return undefined;
@@ -130,7 +158,7 @@ export class Approved {
     const violation = judge(state);
     if (violation !== undefined) return violation;
     if (this.#approved.size >= RESULTS_MAX) this.#approved.clear();
-    this.#approved.add(key);
+    this.#approved.add(key, true);
     return undefined;
   }
 }
@@ -183,6 +211,7 @@ function scopesOf(world: World): { readonly [K in EventKind]?: Scope } {
 /** What happens to the feed, and to what the open requests have in common with it. */
 function feedScope({ cached = false, stale = false }: World, takes: 'NOTHING' | 'ANSWER' | 'PULL'): Scope {
   return {
+    isShared: takes !== 'ANSWER',
     cut: (state, number) => ({
       ...BLANK,
       feed: state.feed,
@@ -200,12 +229,11 @@ function feedScope({ cached = false, stale = false }: World, takes: 'NOTHING' | 
       rejected: state.rejected,
     }),
     numberIn: (number) => number,
-    merge: (state, after, number) => {
+    merge: (state, { after, keepsQuestions }, number) => {
       state.feed = after.feed;
-      const before = takes === 'ANSWER' ? state.questions.toSpliced(number, 1) : state.questions;
-      const questions = after.questions.map((question, index) => withAgesOf(before[index], question));
-      if (questions.length !== state.questions.length || questions.some(isNotIn(state.questions))) {
-        state.questions = questions;
+      if (!keepsQuestions) {
+        const before = takes === 'ANSWER' ? state.questions.toSpliced(number, 1) : state.questions;
+        state.questions = after.questions.map((question, index) => withAgesOf(before[index], question));
       }
       if (takes === 'PULL') {
         state.pull = after.pull;
@@ -226,6 +254,7 @@ function feedScope({ cached = false, stale = false }: World, takes: 'NOTHING' | 
 function readScope(from: (state: State) => Partial<State>, numbers = 1): Scope {
   const questionOf = (number: number): number => Math.floor(number / numbers);
   return {
+    isShared: false,
     cut: (state, number) => ({
       ...BLANK,
       ...from(state),
@@ -235,7 +264,7 @@ function readScope(from: (state: State) => Partial<State>, numbers = 1): Scope {
       questions: [questionAt(state, questionOf(number))].map(withoutAges),
     }),
     numberIn: (number) => number % numbers,
-    merge: (state, after, number) => {
+    merge: (state, { after }, number) => {
       const [read] = after.questions;
       const index = questionOf(number);
       state.questions =
@@ -252,6 +281,7 @@ function readScope(from: (state: State) => Partial<State>, numbers = 1): Scope {
 
 /** A request arrives at a replica. */
 const ARRIVE: Scope = {
+  isShared: false,
   cut: (state, number) => ({
     ...BLANK,
     database: state.database,
@@ -260,7 +290,7 @@ const ARRIVE: Scope = {
     questions: [questionAt(state, Math.floor(number / REPLICAS))].map(withoutAges),
   }),
   numberIn: (number) => number % REPLICAS,
-  merge: (state, after, number) => {
+  merge: (state, { after }, number) => {
     const index = Math.floor(number / REPLICAS);
     const arrival = after.questions[0]?.arrival;
     state.questions = state.questions.with(index, { ...questionAt(state, index), arrival });
@@ -270,6 +300,7 @@ const ARRIVE: Scope = {
 
 /** The waiting replica reads the record of the other one. */
 const READ_OTHERS: Scope = {
+  isShared: true,
   cut: (state) => ({
     ...BLANK,
     database: state.database,
@@ -277,13 +308,20 @@ const READ_OTHERS: Scope = {
     receipts: state.receipts,
   }),
   numberIn: (number) => number,
-  merge: (state, after) => {
+  merge: (state, { after }) => {
     state.receipts = after.receipts;
   },
 };
 
-function isNotIn(questions: readonly Question[]): (question: Question, index: number) => boolean {
-  return (question, index) => questions[index] !== question;
+/** Whether requests have the same in common with the feed as before. */
+function isSameFor(before: readonly Question[], after: readonly Question[]): boolean {
+  return (
+    before.length === after.length &&
+    after.every((question, index) => {
+      const former = before[index];
+      return former !== undefined && withAgesOf(former, question) === former;
+    })
+  );
 }
 
 /** What a request has in common with the feed. */

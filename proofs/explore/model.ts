@@ -108,6 +108,11 @@ export class Model {
     });
   }
 
+  /** The next steps begin at copies of another state. */
+  beginSteps(): void {
+    this.#memo.begin();
+  }
+
   /** Lets an event happen, or remembers what an equal one has done. */
   step(state: State, code: EventCode): void {
     this.#memo.apply(state, code);

@@ -136,6 +136,8 @@ export function getFeed(from: Cursor): FeedState {
   };
 }
 
+export const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
+
 /** Length of a packed request, in bytes. */
 export const QUESTION_BYTES = 23;
 
@@ -150,8 +152,10 @@ export function putQuestion(to: Cursor, question: Question): void {
   to.put(question.wall + BIAS);
   to.put(question.rises);
   to.put((question.ofList ? 1 : 0) + (answer === undefined ? 0 : 2) + (answer?.pull === true ? 4 : 0));
-  putPosition(to, question.at);
-  to.put(question.keys);
+  // Once auth has read the log for it, nothing depends on where the request stood in its epoch.
+  putPosition(to, answer === undefined ? question.at : { ...NOWHERE, epoch: question.at.epoch });
+  // A key set that comes with the response confirms nothing that the request named.
+  to.put(answer !== undefined && answer.keys > 0 ? 0 : question.keys);
   to.put(question.seen);
   to.put(question.heldTo);
   to.put(question.digest);

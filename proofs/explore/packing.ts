@@ -9,6 +9,7 @@ import {
   getPosition,
   getQuestion,
   getReceipts,
+  NOWHERE,
   putFeed,
   putPosition,
   putQuestion,
@@ -17,7 +18,7 @@ import {
   RECEIPTS_BYTES,
   times,
 } from './packing-parts.js';
-import { type Database, emptyState, type Position, type Pull, type State } from './state.js';
+import { type Database, emptyState, type Pull, type State } from './state.js';
 import { isOfOtherIssuer, type World } from './world.js';
 
 /** A part of a packed state: it has its place, so that parts which an event leaves alone need not be packed again. */
@@ -320,8 +321,6 @@ function getInstance(from: Cursor, state: State): void {
   state.cached = from.get();
   state.flagged = from.get();
 }
-
-const NOWHERE: Position = { epoch: 0, sequence: 0, entry: 0 };
 
 /** Copies in later epochs count: entries of other issuers are copied into each. */
 function entriesMax(world: World): number {

@@ -52,6 +52,7 @@ export async function replay(
     model.packing.pack(state, bytes);
     if (packedModel !== undefined) {
       const after = packedModel.packing.unpack(packed);
+      packedModel.beginSteps();
       packedModel.step(after, code);
       packedModel.packing.pack(after, packed);
       if (Buffer.compare(bytes, packed) !== 0) {

@@ -1,14 +1,20 @@
 /** The search: breadth first, so that the first violation has one of the shortest histories. */
 
-import { Worker } from 'node:worker_threads';
+import { type Chunk, type Crew, createOwnCrew, type Expanded } from './crew.js';
 import { EVENTS, type EventCode, type EventKind } from './events.js';
-import { createExpander, type Expander, type Expansion } from './expander.js';
-import { createTable, type Fingerprint, FingerprintTable, slotsFor } from './table.js';
+import { createExpander, type Expander } from './expander.js';
+import { bytesOf, createTable, type Fingerprint, FingerprintTable, withRoomFor } from './table.js';
 import type { World } from './world.js';
 
 /** Largest and smallest number of states that a thread expands at once. */
-const CHUNK_STATES_MAX = 4096;
+export const CHUNK_STATES_MAX = 4096;
 const CHUNK_STATES_MIN = 128;
+
+/** From so many states of one depth on, they are kept compressed. */
+const DEFLATED_STATES_MIN = 200_000;
+
+/** Number of chunks for each thread between two looks at the size of the table. */
+const ROUND_CHUNKS = 4;
 
 /** Number of events of a state, at most; it bounds how many states a chunk adds. */
 const EVENTS_MAX = 32;
@@ -17,8 +23,10 @@ const EVENTS_MAX = 32;
 export interface SearchOptions {
   readonly world: World;
   readonly without: string | undefined;
-  /** Number of threads; 0 searches in the caller's thread. */
-  readonly workers: number;
+  /** Default: the caller's own thread. */
+  readonly crew?: Crew;
+  /** The table keeps no predecessors: it needs half of the memory, and a violation has no history. */
+  readonly isBare?: boolean;
   /** Monotonic time at which the search stops, in milliseconds. */
   readonly untilMs?: number;
   readonly onProgress?: (progress: Progress) => void;
@@ -42,25 +50,24 @@ export interface Found {
   /** The kinds of events that have happened. */
   readonly kinds: readonly EventKind[];
   readonly seconds: number;
-  readonly violation: { readonly what: string; readonly events: readonly EventCode[] } | undefined;
+  /** The largest size of the table, and of the states that were not expanded yet, in bytes. */
+  readonly bytes: number;
+  readonly violation: Violation | undefined;
 }
 
-/** What expands chunks: threads, or the caller's own. */
-interface Crew {
-  readonly size: number;
-  expand(chunk: Uint8Array, table: SharedArrayBuffer): Promise<Expansion>;
-  close(): Promise<void>;
+/** A state that violates something. */
+export interface Violation {
+  readonly what: string;
+  /** The events that lead to it; undefined when the table has no predecessors. */
+  readonly events: readonly EventCode[] | undefined;
 }
 
 /** Searches one world, with its guards or without one of them. */
 export async function search(options: SearchOptions): Promise<Found> {
-  const expander = await createExpander(options.world, options.without);
-  const crew = options.workers === 0 ? createOwnCrew(expander) : createThreads(options);
-  try {
-    return await new Search(options, expander, crew).run();
-  } finally {
-    await crew.close();
-  }
+  const { world, without, crew = createOwnCrew() } = options;
+  const expander = await createExpander(world, without);
+  await crew.begin({ world, without });
+  return await new Search(options, expander, crew).run();
 }
 
 class Search {
@@ -68,24 +75,26 @@ class Search {
   readonly #expander: Expander;
   readonly #crew: Crew;
   readonly #startedMs = performance.now();
-  #memory = createTable(slotsFor(1));
+  #memory;
+  #bytesMax = 0;
   #states = 1;
   #transitions = 0;
   readonly #kinds = new Set<number>();
   #depth = 0;
-  #violation: Expansion['violation'];
+  #violation: Expanded['violation'];
   #isOver = false;
 
   constructor(options: SearchOptions, expander: Expander, crew: Crew) {
     this.#options = options;
     this.#expander = expander;
     this.#crew = crew;
+    this.#memory = createTable(options.isBare);
   }
 
   async run(): Promise<Found> {
     const root = this.#expander.root();
     new FingerprintTable(this.#memory).add(this.#expander.fingerprintOf(root), { low: 0, high: 0 });
-    let frontier: Uint8Array[] = [root];
+    let frontier: Chunk[] = [{ bytes: root, isDeflated: false, states: 1 }];
     while (frontier.length > 0 && this.#violation === undefined && !this.#isOver) {
       frontier = await this.#level(frontier);
       this.#depth += 1;
@@ -97,75 +106,70 @@ class Search {
       isFixPoint: this.#violation === undefined && !this.#isOver,
       kinds: EVENTS.filter((_, number) => this.#kinds.has(number)),
       seconds: (performance.now() - this.#startedMs) / 1000,
+      bytes: this.#bytesMax,
       violation: this.#violation && {
         what: this.#violation.what,
-        events: this.#pathTo(this.#violation.at),
+        events: this.#options.isBare === true ? undefined : this.#pathTo(this.#violation.at),
       },
     };
   }
 
   /** Expands all states of one depth. @returns those of the next */
-  async #level(frontier: readonly Uint8Array[]): Promise<Uint8Array[]> {
+  async #level(frontier: readonly Chunk[]): Promise<Chunk[]> {
     const chunks = this.#chunksOf(frontier);
-    const next: Uint8Array[] = [];
+    const deflates = statesIn(frontier) >= DEFLATED_STATES_MIN;
+    const next: Chunk[] = [];
     const { onProgress = () => {}, untilMs = Number.POSITIVE_INFINITY } = this.#options;
-    const { length } = this.#expander.model.packing;
-    let found = 0;
     while (chunks.length > 0 && this.#violation === undefined) {
       if (performance.now() >= untilMs) {
         this.#isOver = true;
         break;
       }
       // Between two rounds no thread uses the table, so it can be replaced.
-      const round = chunks.splice(0, Math.max(1, this.#crew.size) * ROUND_CHUNKS);
-      const states = round.reduce((sum, chunk) => sum + chunk.length / length, 0);
-      this.#makeRoomFor(states * EVENTS_MAX);
-      for (const expansion of await this.#expandAll(round)) {
-        this.#states += expansion.states;
-        this.#transitions += expansion.transitions;
-        for (const kind of expansion.kinds) this.#kinds.add(kind);
-        this.#violation ??= expansion.violation;
-        if (expansion.states > 0) next.push(expansion.next);
-        found += expansion.states;
+      const round = chunks.splice(0, this.#crew.size * ROUND_CHUNKS);
+      this.#memory = withRoomFor(this.#memory, this.#states, statesIn(round) * EVENTS_MAX);
+      for (const { transitions, kinds, violation, next: found } of await this.#expandAll(round, deflates)) {
+        this.#states += statesIn(found);
+        this.#transitions += transitions;
+        for (const kind of kinds) this.#kinds.add(kind);
+        this.#violation ??= violation;
+        next.push(...found);
       }
-      const left = chunks.reduce((sum, chunk) => sum + chunk.length / length, found);
-      onProgress({ states: this.#states, depth: this.#depth, frontier: left });
+      onProgress({
+        states: this.#states,
+        depth: this.#depth,
+        frontier: statesIn(chunks) + statesIn(next),
+      });
     }
+    const waiting = next.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    this.#bytesMax = Math.max(this.#bytesMax, bytesOf(this.#memory) + waiting);
     return next;
   }
 
-  async #expandAll(round: readonly Uint8Array[]): Promise<Expansion[]> {
+  async #expandAll(round: readonly Chunk[], deflates: boolean): Promise<Expanded[]> {
     const waiting = [...round];
-    const expansions: Expansion[] = [];
+    const expansions: Expanded[] = [];
     const work = async (): Promise<void> => {
-      for (;;) {
-        const chunk = waiting.shift();
-        if (chunk === undefined) return;
-        expansions.push(await this.#crew.expand(chunk, this.#memory));
+      for (let chunk = waiting.shift(); chunk !== undefined; chunk = waiting.shift()) {
+        expansions.push(await this.#crew.expand({ chunk, table: this.#memory, deflates }));
       }
     };
-    await Promise.all(Array.from({ length: Math.max(1, this.#crew.size) }, work));
+    await Promise.all(Array.from({ length: this.#crew.size }, work));
     return expansions;
   }
 
-  /** Cuts states into so many chunks that every thread has something to do. */
-  #chunksOf(frontier: readonly Uint8Array[]): Uint8Array[] {
+  /** Cuts what is not compressed into so many chunks that every thread has something to do. */
+  #chunksOf(frontier: readonly Chunk[]): Chunk[] {
     const { length } = this.#expander.model.packing;
-    const states = frontier.reduce((sum, part) => sum + part.length / length, 0);
-    const share = Math.ceil(states / (Math.max(1, this.#crew.size) * ROUND_CHUNKS));
-    const bytes = Math.min(CHUNK_STATES_MAX, Math.max(CHUNK_STATES_MIN, share)) * length;
-    const chunks: Uint8Array[] = [];
-    for (const part of frontier) {
-      for (let from = 0; from < part.length; from += bytes) chunks.push(part.slice(from, from + bytes));
+    const raw = Buffer.concat(frontier.filter(({ isDeflated }) => !isDeflated).map(({ bytes }) => bytes));
+    const share = Math.ceil(raw.length / length / (this.#crew.size * ROUND_CHUNKS));
+    const size = length * Math.min(CHUNK_STATES_MAX, Math.max(CHUNK_STATES_MIN, share));
+    const chunks = frontier.filter(({ isDeflated }) => isDeflated);
+    for (let from = 0; from < raw.length; from += size) {
+      const bytes = Uint8Array.from(raw.subarray(from, from + size));
+      chunks.push({ bytes, isDeflated: false, states: bytes.length / length });
     }
     return chunks;
-  }
-
-  #makeRoomFor(states: number): void {
-    const table = new FingerprintTable(this.#memory);
-    if (slotsFor(this.#states + states) <= table.slots) return;
-    this.#memory = createTable(slotsFor(2 * (this.#states + states)));
-    table.copyTo(new FingerprintTable(this.#memory));
   }
 
   /** The events from the first state to this one. */
@@ -187,44 +191,6 @@ class Search {
   }
 }
 
-/** Number of chunks for each thread between two looks at the size of the table. */
-const ROUND_CHUNKS = 4;
-
-function createOwnCrew(expander: Expander): Crew {
-  return {
-    size: 1,
-    expand: (chunk, table) => Promise.resolve(expander.expand(chunk, new FingerprintTable(table))),
-    close: () => Promise.resolve(),
-  };
-}
-
-/** Threads that expand chunks, each with its own copy of the protocol. */
-function createThreads({ world, without, workers }: SearchOptions): Crew {
-  const threads = Array.from(
-    { length: workers },
-    () => new Worker(new URL('./worker.js', import.meta.url), { workerData: { world, without } }),
-  );
-  const idle = [...threads];
-  return {
-    size: workers,
-    expand: async (chunk, table) => {
-      const thread = idle.pop();
-      if (thread === undefined) throw new RangeError('every thread is busy');
-      try {
-        return await new Promise<Expansion>((resolve, reject) => {
-          thread.once('error', reject);
-          thread.once('message', (expansion: Expansion) => {
-            thread.off('error', reject);
-            resolve(expansion);
-          });
-          thread.postMessage({ chunk, table });
-        });
-      } finally {
-        idle.push(thread);
-      }
-    },
-    close: async () => {
-      await Promise.all(threads.map((thread) => thread.terminate()));
-    },
-  };
+function statesIn(chunks: readonly Chunk[]): number {
+  return chunks.reduce((sum, { states }) => sum + states, 0);
 }

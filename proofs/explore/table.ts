@@ -1,18 +1,34 @@
 /**
- * The fingerprints of all states that were visited, shared by all workers: a hash table of 64-bit fingerprints in shared
- * memory, each with the fingerprint of the state from which it was first reached.
+ * The table of all states that were found, shared by the threads of a search: for each the fingerprint and, unless the
+ * table is a bare one, that of the state from which it was first reached.
+ *
+ * It consists of segments that grow one by one, so that growing needs little more memory than the table has.
  */
 
-/** Words of a slot: the fingerprint, and that of the predecessor. */
-const WORDS = 4;
+/** Words of a fingerprint. */
+const FINGERPRINT_WORDS = 2;
 
-/** Load above which a table should be replaced by a larger one. */
-const LOAD_MAX = 0.6;
+/** The segments; the highest bits of a fingerprint say in which one it is. */
+const SEGMENT_BITS = 4;
+
+/** Slots of a new segment. */
+const SLOTS_MIN = 256;
+
+/** Load above which a segment grows, and by how much it grows. */
+const LOAD_MAX = 0.85;
+const GROWTH = 1.25;
 
 /** A fingerprint: two 32-bit numbers, neither of which is zero. */
 export interface Fingerprint {
   low: number;
   high: number;
+}
+
+/** The memory of a table; threads can share it. */
+export interface TableMemory {
+  /** Words of a slot. */
+  readonly words: number;
+  readonly segments: readonly SharedArrayBuffer[];
 }
 
 /** Computes a fingerprint of 64 bits. @param words - a packed state */
@@ -37,78 +53,114 @@ function mix(value: number): number {
   return mixed ^ (mixed >>> 16);
 }
 
+/** Memory for an empty table. @param isBare - it keeps no predecessors, and needs half of the memory */
+export function createTable(isBare = false): TableMemory {
+  const words = isBare ? FINGERPRINT_WORDS : 2 * FINGERPRINT_WORDS;
+  return {
+    words,
+    segments: Array.from({ length: 2 ** SEGMENT_BITS }, () => createSegment(SLOTS_MIN, words)),
+  };
+}
+
+function createSegment(slots: number, words: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(slots * words * Int32Array.BYTES_PER_ELEMENT);
+}
+
+/** Memory of a table with room for more states, of which there are so many now. The memory that still fits is kept. */
+export function withRoomFor(memory: TableMemory, states: number, more: number): TableMemory {
+  const { words, segments } = memory;
+  // Fingerprints are spread evenly.
+  const needed = Math.ceil((states + more) / segments.length / LOAD_MAX);
+  const slotsOf = (segment: SharedArrayBuffer): number =>
+    segment.byteLength / (words * Int32Array.BYTES_PER_ELEMENT);
+  if (segments.every((segment) => slotsOf(segment) >= needed)) return memory;
+  const slots = Math.ceil(needed * GROWTH);
+  return { words, segments: segments.map((segment) => grown(segment, slots, words)) };
+}
+
+function grown(segment: SharedArrayBuffer, slots: number, words: number): SharedArrayBuffer {
+  const larger = createSegment(slots, words);
+  const from = new Int32Array(segment);
+  const to = new Int32Array(larger);
+  for (let at = 0; at < from.length; at += words) {
+    const low = from[at] ?? 0;
+    if (low === 0) continue;
+    let target = slotOf(low, slots) * words;
+    while (to[target] !== 0) target = target + words === to.length ? 0 : target + words;
+    for (let word = 0; word < words; word += 1) to[target + word] = from[at + word] ?? 0;
+  }
+  return larger;
+}
+
+/** Where the search for a fingerprint begins. */
+function slotOf(low: number, slots: number): number {
+  return Math.floor(((low >>> 0) * slots) / 2 ** 32);
+}
+
 /** The table. Several threads may add at a time. */
 export class FingerprintTable {
-  readonly words: Int32Array;
-  readonly #mask: number;
+  readonly #segments: readonly Int32Array[];
+  readonly #words: number;
 
   /** @param memory - from {@link createTable} */
-  constructor(memory: SharedArrayBuffer) {
-    this.words = new Int32Array(memory);
-    this.#mask = this.words.length / WORDS - 1;
-  }
-
-  get slots(): number {
-    return this.#mask + 1;
+  constructor({ words, segments }: TableMemory) {
+    this.#words = words;
+    this.#segments = segments.map((segment) => new Int32Array(segment));
   }
 
   /** Adds a fingerprint. @returns whether it is new */
   add(state: Fingerprint, from: Fingerprint): boolean {
-    const { words } = this;
-    let slot = (state.high ^ (state.low >>> 5)) & this.#mask;
+    const words = this.#words;
+    const segment = this.#segmentOf(state);
+    let at = slotOf(state.low, segment.length / words) * words;
     for (;;) {
-      const at = slot * WORDS;
-      let low = Atomics.load(words, at);
+      let low = Atomics.load(segment, at);
       if (low === 0) {
-        low = Atomics.compareExchange(words, at, 0, state.low);
+        low = Atomics.compareExchange(segment, at, 0, state.low);
         if (low === 0) {
-          words[at + 2] = from.low;
-          words[at + 3] = from.high;
-          Atomics.store(words, at + 1, state.high);
+          if (words > FINGERPRINT_WORDS) {
+            segment[at + 2] = from.low;
+            segment[at + 3] = from.high;
+          }
+          Atomics.store(segment, at + 1, state.high);
           return true;
         }
       }
       if (low === state.low) {
         // Another thread has taken the slot and writes the second half next.
-        let high = Atomics.load(words, at + 1);
-        while (high === 0) high = Atomics.load(words, at + 1);
+        let high = Atomics.load(segment, at + 1);
+        while (high === 0) high = Atomics.load(segment, at + 1);
         if (high === state.high) return false;
       }
-      slot = (slot + 1) & this.#mask;
+      at += words;
+      if (at === segment.length) at = 0;
     }
   }
 
-  /** The predecessor of a state; undefined when it is not in the table. */
+  /** The predecessor of a state; undefined when it is not in the table, or the table is a bare one. */
   predecessorOf(state: Fingerprint): Fingerprint | undefined {
-    const { words } = this;
-    let slot = (state.high ^ (state.low >>> 5)) & this.#mask;
-    for (;;) {
-      const at = slot * WORDS;
-      if (words[at] === 0) return undefined;
-      if (words[at] === state.low && words[at + 1] === state.high) {
-        return { low: words[at + 2] ?? 0, high: words[at + 3] ?? 0 };
+    const words = this.#words;
+    if (words === FINGERPRINT_WORDS) return undefined;
+    const segment = this.#segmentOf(state);
+    let at = slotOf(state.low, segment.length / words) * words;
+    while (segment[at] !== 0) {
+      if (segment[at] === state.low && segment[at + 1] === state.high) {
+        return { low: segment[at + 2] ?? 0, high: segment[at + 3] ?? 0 };
       }
-      slot = (slot + 1) & this.#mask;
+      at += words;
+      if (at === segment.length) at = 0;
     }
+    return undefined;
   }
 
-  /** Copies all fingerprints into another table. */
-  copyTo(other: FingerprintTable): void {
-    const { words } = this;
-    for (let at = 0; at < words.length; at += WORDS) {
-      const low = words[at] ?? 0;
-      if (low === 0) continue;
-      other.add({ low, high: words[at + 1] ?? 0 }, { low: words[at + 2] ?? 0, high: words[at + 3] ?? 0 });
-    }
+  #segmentOf({ high }: Fingerprint): Int32Array {
+    const segment = this.#segments[high >>> (32 - SEGMENT_BITS)];
+    if (segment === undefined) throw new RangeError('the table has too few segments');
+    return segment;
   }
 }
 
-/** Memory for a table. @param slots - a power of two */
-export function createTable(slots: number): SharedArrayBuffer {
-  return new SharedArrayBuffer(slots * WORDS * Int32Array.BYTES_PER_ELEMENT);
-}
-
-/** The number of slots that `states` states need. */
-export function slotsFor(states: number): number {
-  return 2 ** Math.ceil(Math.log2(Math.max(1024, states / LOAD_MAX)));
+/** The size of a table, in bytes. */
+export function bytesOf({ segments }: TableMemory): number {
+  return segments.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }

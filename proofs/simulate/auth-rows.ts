@@ -24,13 +24,14 @@ import type {
 import type { LockedSession, RefreshTokenRow, Session } from '../../services/auth/records/sessions.js';
 import type { MintingTimes } from '../../services/auth/records/tokens.js';
 import type { UserState } from '../../services/auth/records/users.js';
-import { enforcementBoundMs, tokensEndOf } from '../../services/auth/revocation/log.js';
+import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 import type { LogReader, RevocationStore } from '../../services/auth/revocation/log-access.js';
 import type { AuthStore, AuthTransaction, IdempotentRequest } from '../../services/auth/transaction.js';
 import { clientRows } from './client-rows.js';
 import type { Cluster, Node, Tables, Transaction } from './database.js';
 import { keyRows, liveKeys, type StoredKey } from './key-rows.js';
 import { onlyThese } from './only-these.js';
+import { keepUntilMs } from './retention.js';
 import type { Process } from './time.js';
 import { START_MS, type World } from './world.js';
 
@@ -521,21 +522,6 @@ async function mintingTimes(
     now,
     lifetimeSeconds: world.without === 'stored-lifetime' ? configured.accessTokenSeconds : stored,
   };
-}
-
-/** As the statement of the store in PostgreSQL. */
-function keepUntilMs({ without, settings }: World, log: LogRow, entry: NewEntry, nowMs: number): number {
-  if (without === 'retention') return nowMs + 500;
-  const marginMs = settings.keepMarginSeconds * 1000;
-  const end = tokensEndOf(entry);
-  if (end instanceof Date) return end.getTime() + marginMs;
-  if (end === 'ANY') return nowMs + 1 + settings.accessTokenSecondsMax * 1000 + marginMs;
-  const seconds = Math.max(
-    log.tokenSeconds,
-    without === 'older-lifetimes' ? 0 : (log.olderTokenSeconds ?? 0),
-  );
-  const olderEndMs = without === 'older-lifetimes' ? 0 : log.olderTokensEndByMs;
-  return Math.max(nowMs + seconds * 1000, olderEndMs) + 1 + marginMs;
 }
 
 /** Stores an entry. Only its broadcast asks for an acknowledgement. */

@@ -177,6 +177,7 @@ export class Transaction {
   readonly #client: Process;
   readonly #writes = new Map<string, { table: string; key: string; row: object | undefined }>();
   readonly #onDurable: (() => void)[] = [];
+  readonly #onEnd: (() => void)[] = [];
   #state: 'open' | 'committing' | 'ended' = 'open';
   #busy = false;
   #last: Promise<unknown> = Promise.resolve();
@@ -250,6 +251,11 @@ export class Transaction {
     this.#onDurable.push(tell);
   }
 
+  /** Called when the transaction ends, committed or not, before its locks are free. */
+  onEnd(tell: () => void): void {
+    this.#onEnd.push(tell);
+  }
+
   /**
    * Commits. The writes are durable once the standby has them, and visible and acknowledged after that. On a deposed
    * primary no standby answers: the commit neither fails nor succeeds until the client's time limit.
@@ -291,6 +297,7 @@ export class Transaction {
 
   #end(): void {
     this.#state = 'ended';
+    for (const tell of this.#onEnd) tell();
     this.node.release(this);
   }
 }

@@ -1,6 +1,5 @@
 /** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
 
-import { Metadata } from '@grpc/grpc-js';
 import type { RevocationSource } from '@portcullis/guard';
 import {
   type AccessRule,
@@ -28,7 +27,7 @@ import { watchFeeds } from '../spec/feed-steps.js';
 import type { Step } from '../spec/steps.js';
 import type { Broker } from './broker.js';
 import { createFeed, OnceCheckedFeed, type WatchedFeed } from './guards.js';
-import type { Money } from './money.js';
+import { type Money, placeStep } from './money.js';
 import type { RecordedToken } from './oracle.js';
 import type { AuthService } from './replica.js';
 import { ListedKeys } from './signatures.js';
@@ -137,7 +136,7 @@ export class Instance {
     this.#fences =
       options.money &&
       new Fences({
-        databases: [options.money.fenceFor(process)],
+        databases: [options.money.fenceFor(process, instance.toString('hex'), feed)],
         feed,
         syncNow: () => this.#runner.syncNow(),
         timers: process,
@@ -162,7 +161,7 @@ export class Instance {
         warn: (fields, message) => world.tell(process.name, () => `${message}: ${JSON.stringify(fields)}`),
         error: () => {},
       },
-      fences: this.#fences,
+      fences: this.#fences && this.#reporting(this.#fences, options.money),
       onKeys: (keys) => this.#enforcement.replaceKeys(keys),
       onCurrentChange: (isCurrent) => {
         world.tell(process.name, () => (isCurrent ? 'is current' : 'is stale'));
@@ -191,6 +190,20 @@ export class Instance {
     watchFeeds(feed, () => ({ onStep }));
   }
 
+  /** Fences whose reports, and what is raised, are compared with the rows of the specification. */
+  #reporting(fences: Fences, money: Money | undefined): Pick<Fences, 'positions' | 'granted'> {
+    const instance = this.id.toString('hex');
+    return {
+      granted: () => fences.granted(),
+      positions: () => {
+        const positions = fences.positions();
+        const [known] = positions;
+        money?.compare({ do: 'report', instance, expect: known === undefined ? null : placeStep(known) });
+        return positions;
+      },
+    };
+  }
+
   /** Both clocks are read. @returns true */
   readClocks(): true {
     this.#runner.isCurrent();
@@ -211,9 +224,9 @@ export class Instance {
     options: { allowStale?: boolean; told?: (outcome: Outcome, call?: Call) => void } = {},
   ): void {
     const { allowStale = false, told = () => {} } = options;
-    token.metadata ??= metadataOf(token.text);
+    token.authorizations ??= [`Bearer ${token.text}`];
     const rule = allowStale ? STALE_RULE : RULE;
-    const decision = this.#enforcement.admissions.decide(rule, token.metadata, CALLER);
+    const decision = this.#enforcement.admissions.decide(rule, token.authorizations, CALLER);
     const decided = (admission: Admission): void => {
       this.#world.measures.checks += 1;
       if (admission.kind === 'refused') {
@@ -250,9 +263,10 @@ export class Instance {
       const objection = this.#enforcement.admissions.denialReason(verified, false);
       if (objection !== undefined) throw new Error(objection);
     };
-    await money.transaction(process, async ({ query, onDurable }) => {
+    await money.transaction(process, async ({ name, query, onDurable }) => {
       if (without === 'fence-list') check();
       const passes = await this.#fences?.pass(query);
+      this.#comparePass(money, name, verified, passes === true || without === 'fence-position');
       if (passes !== true && without !== 'fence-position') throw new Error('behind the fence');
       if (without !== 'fence-list') check();
       onDurable(() => {
@@ -263,6 +277,22 @@ export class Instance {
         violations.push({ oracle: 'late', atMs: scheduler.nowMs, what });
       });
       await pause();
+    });
+  }
+
+  /** Compares whether a transaction passes its fence with the rows of the specification. */
+  #comparePass(money: Money, transaction: string, token: VerifiedToken, passes: boolean): void {
+    if (!this.#world.comparesTables) return;
+    const objection = passes ? this.#enforcement.admissions.denialReason(token, false) : undefined;
+    const isStale = objection === 'REVOCATION_STATE_STALE';
+    const passed = passes && (objection === undefined || this.#world.without === 'fence-list');
+    money.compare({
+      do: 'pass',
+      transaction,
+      place: placeStep(this.#feed.place),
+      lease: !isStale,
+      refused: objection !== undefined && !isStale,
+      expect: passed ? 'passed' : 'failed',
     });
   }
 
@@ -390,12 +420,6 @@ function noteBeginning(feed: OnceCheckedFeed, token: CompactToken, nowSeconds: n
   const claims =
     payload && readClaims(payload, token.keyId, { issuer: ISSUER, audience: undefined, nowSeconds });
   if (claims !== undefined && !('fault' in claims)) feed.verificationBegins(claims);
-}
-
-function metadataOf(text: string): Metadata {
-  const metadata = new Metadata();
-  metadata.set('authorization', `Bearer ${text}`);
-  return metadata;
 }
 
 /** A live call: it repeats the check with every message, and when its token is revoked. */

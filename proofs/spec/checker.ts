@@ -1,8 +1,8 @@
 /** Runs steps against the reference instance, and compares what was decided with what the tables say. */
 
+import type { Ticket } from './instance-state.js';
 import { ReferenceInstance } from './reference.js';
 import type { StateStep, Step } from './steps.js';
-import type { Ticket } from './table.js';
 
 /** A step whose decision is not that of the tables. */
 export interface Mismatch {

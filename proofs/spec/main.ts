@@ -3,8 +3,11 @@
 import { Command } from 'commander';
 import { tableText } from '../shared/reporting.js';
 import { firstMismatch } from './checker.js';
+import { fenceMismatch, readFenceVectors } from './fence-checker.js';
+import { FENCE_ROWS } from './fence-rows.js';
 import { missingTools, SEARCHES, searchModel } from './model.js';
 import { ReferenceInstance, ROWS } from './reference.js';
+import { keptUntilMs, RETENTION_ROWS, readRetentionVectors } from './retention-rows.js';
 import { checkTraceFile } from './trace-file.js';
 import { readVectors } from './vectors.js';
 
@@ -40,10 +43,30 @@ function checkVectors(): boolean {
         firstMismatch(steps, new ReferenceInstance({ listMax, without: new Set([row]) })) === undefined,
     ),
   );
+  const fences = readFenceVectors();
+  for (const vector of fences) {
+    const mismatch = fenceMismatch(vector);
+    if (mismatch !== undefined) wrong.push(`${vector.name}: step ${mismatch.step}, ${mismatch.what}`);
+  }
+  unneeded.push(
+    ...FENCE_ROWS.filter((row) =>
+      fences.every((vector) => fenceMismatch(vector, new Set([row])) === undefined),
+    ),
+  );
+  const kept = readRetentionVectors();
+  for (const { name, entry, keep_until_ms: expected } of kept) {
+    const found = keptUntilMs(entry);
+    if (found !== expected) wrong.push(`${name}: the tables say ${found}`);
+  }
+  unneeded.push(
+    ...RETENTION_ROWS.filter(({ id }) => kept.every(({ row }) => row !== id)).map(({ id }) => id),
+  );
   for (const line of wrong) console.error(line);
   for (const row of unneeded) console.error(`no vector fails without row ${row}`);
+  const count = vectors.length + fences.length + kept.length;
+  const rows = ROWS.length + FENCE_ROWS.length + RETENTION_ROWS.length;
   console.log(
-    `${vectors.length} vectors, ${wrong.length} against the tables; ${ROWS.length} rows, ${unneeded.length} without a vector`,
+    `${count} vectors, ${wrong.length} against the tables; ${rows} rows, ${unneeded.length} without a vector`,
   );
   return wrong.length === 0 && unneeded.length === 0;
 }

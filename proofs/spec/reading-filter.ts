@@ -1,7 +1,7 @@
 /** Decides which steps a trace must contain: the clocks are read with every call, and most readings change nothing. */
 
+import { CLOCK_JITTER_MS } from './clock-rows.js';
 import type { Step } from './steps.js';
-import { CLOCK_JITTER_MS } from './table.js';
 
 /** A reading that changes nothing is recorded at most once in this time, in milliseconds. */
 const UNCHANGED_INTERVAL_MS = 100;

@@ -1,6 +1,10 @@
 /** The reference instance: it follows the tables of the specification, row by row, and nothing else. */
 
+import { CLOCK_ROWS, LEASE_ROWS } from './clock-rows.js';
+import { ENTRY_FLAGS, ENTRY_HELD, HELD, heldBy, type InstanceState, type Ticket } from './instance-state.js';
 import { ENTRY_FAULTS, FULL, PACKED_FAULTS, ReferenceList, TOKEN_ROWS, UnusableEntry } from './list.js';
+import { PART_ROWS, PULL_ABANDON_ROWS, PULL_BEGIN_ROWS } from './pull-rows.js';
+import { decide } from './rows.js';
 import type {
   BroadcastResult,
   EntryStep,
@@ -17,21 +21,9 @@ import {
   BROADCAST_END_ROWS,
   BROADCAST_ENTRY_ROWS,
   BROADCAST_ROWS,
-  CLOCK_ROWS,
-  decide,
-  ENTRY_FLAGS,
-  ENTRY_HELD,
   EPOCH_ROWS,
-  HELD,
-  heldBy,
-  type InstanceState,
   LATEST,
-  LEASE_ROWS,
-  PART_ROWS,
-  PULL_ABANDON_ROWS,
-  PULL_BEGIN_ROWS,
   RESPONSE_ROWS,
-  type Ticket,
 } from './table.js';
 
 const NOTHING_HELD = { held_to: 0, held_digest: '' };

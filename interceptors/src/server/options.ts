@@ -1,4 +1,4 @@
-/** The options of a guard. */
+/** The options of a guard, and of an engine. */
 
 import type { ChannelCredentials } from '@grpc/grpc-js';
 import type { ClientKey } from '../client/client-key.js';
@@ -13,8 +13,8 @@ import type { TrustedIssuer } from '../token/trusted-issuers.js';
 import type { Plaintext } from '../wire/connection.js';
 import type { GuardLimits, LimitName } from './guard-limits.js';
 
-/** Options of `createGuard`. */
-export interface GuardOptions {
+/** Options of `createEngine`. */
+export interface EngineOptions {
   /** The issuer (`iss`) whose tokens are accepted, and whose revocation log is followed. */
   readonly issuer: string;
   /** The audience (`aud`) of this service. */
@@ -58,11 +58,6 @@ export interface GuardOptions {
   readonly listEntriesMax?: number | undefined;
   /** What a peer can make this process hold. Those that are missing have safe defaults. */
   readonly limits?: Partial<GuardLimits> | undefined;
-  /**
-   * The databases of this service that have a fence. The guard keeps them where the issuer wants them; transactions pass
-   * them with `passFence`.
-   */
-  readonly fences?: readonly FenceDatabase[] | undefined;
   /** Full paths of methods without a rule that need no token, such as those of the health service. */
   readonly publicMethods?: Iterable<string>;
   /** Default: the clocks of this machine. */
@@ -75,10 +70,24 @@ export interface GuardOptions {
    * still stops transactions. Default: `enforce`.
    */
   readonly mode?: 'enforce' | 'observe' | undefined;
-  /** Makes `currentCall()` work in handlers, for frameworks that do not hand them the call. Default: false. */
-  readonly callContext?: boolean | undefined;
   readonly observer?: GuardObserver;
 }
+
+/** Options of `createGuard`. */
+export interface GuardOptions extends EngineOptions {
+  /**
+   * The databases of this service that have a fence. The guard keeps them where the issuer wants them; transactions pass
+   * them with `passFence`.
+   */
+  readonly fences?: readonly FenceDatabase[] | undefined;
+  /** Makes `currentCall()` work in handlers, for frameworks that do not hand them the call. Default: false. */
+  readonly callContext?: boolean | undefined;
+}
+
+/** Upper bounds of the buckets in which histograms count what `GuardObserver.verified` reports, in seconds. */
+export const VERIFY_SECONDS_BUCKETS = [
+  0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2,
+];
 
 /** Observes a guard, for metrics. Its methods must not throw. */
 export interface GuardObserver {

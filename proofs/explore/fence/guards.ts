@@ -1,7 +1,7 @@
 /** The guards of the fence, each of which the explorer can leave out, and the worlds in which their absence shows. */
 
 import type { Edit, ModuleName } from '../protocol.js';
-import type { FenceEnvironment, FenceWorld } from './model.js';
+import type { FenceEnvironment, FenceWorld } from './state.js';
 
 /** A guard of the fence. */
 export interface FenceGuard {

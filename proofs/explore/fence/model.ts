@@ -8,103 +8,15 @@
  */
 
 import type { Feed, Moment } from '@portcullis/guard/internal';
-import { EntryKind } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import type { FenceStep as TableStep } from '../../spec/fence-rows.js';
 import { entryIdOf, epochIdOf, INSTANCE, SERVICE } from '../identifiers.js';
 import type { Protocol } from '../protocol.js';
+import { compareFence, instanceName, raiseName, workName } from './compared.js';
+import type { FenceEnvironment, FenceState, FenceStep, FenceWorld, Instance, Log, Place } from './state.js';
+import { claimsOf, entryOf } from './tokens.js';
 
 /** The instances. */
 const INSTANCES = [0, 1] as const;
-
-/** What the surroundings do although a guard of theirs forbids it. */
-export interface FenceEnvironment {
-  /** The transaction does not keep the lock on the fence. */
-  readonly withoutLock?: boolean;
-  /** The transaction reads the fence as it was when the transaction began. */
-  readonly oldVersion?: boolean;
-  /** The token is looked up in the list before the fence is locked, and not after. */
-  readonly listFirst?: boolean;
-  /** The instance reports the fence before the database has confirmed the commit. */
-  readonly reportsEarly?: boolean;
-  /** An epoch that is opened after a restore may get the number of one that was lost. */
-  readonly equalNumbers?: boolean;
-}
-
-/** How much of everything there may be in one history. */
-export interface FenceWorld {
-  readonly name: string;
-  readonly about: string;
-  readonly entries: number;
-  readonly epochs: number;
-  readonly restores: number;
-  /** The first instance only runs transactions, and the second one only raises the fence. */
-  readonly apart?: boolean;
-  /** No entry arrives by broadcast. */
-  readonly withoutBroadcasts?: boolean;
-  /** Instances may crash and start again. */
-  readonly crashes?: boolean;
-  readonly states: number;
-}
-
-/** A place in the log: the number of the epoch, and a sequence. */
-type Place = readonly [epochNumber: number, sequence: number];
-
-/** A transaction of one instance. */
-interface Work {
-  /** BEGUN: the snapshot is taken. LOCKED: the fence was read. PASSED: only COMMIT is missing. */
-  readonly step: 'BEGUN' | 'LOCKED' | 'PASSED';
-  /** The fence as it was when the transaction began, or as it was read. */
-  readonly fence: Place;
-  /** The entry that revokes the token of the work. */
-  readonly token: number;
-}
-
-interface Instance {
-  /** The log that its list is a copy of, and how much of it; undefined before the first sync. */
-  readonly list: { readonly log: number; readonly applied: number } | undefined;
-  /** Entries of that log that came by broadcast, by their sequences. */
-  readonly heard: readonly number[];
-  /** Where it knows the fence to stand. */
-  readonly known: Place | undefined;
-  readonly work: Work | undefined;
-  /** A transaction that raises the fence, and what it has written; it is not committed. */
-  readonly raising: Place | undefined;
-}
-
-/** One log: that of an epoch. */
-interface Log {
-  readonly number: number;
-  /** What its entries revoke, in their order. */
-  readonly entries: readonly number[];
-}
-
-/** A state; it is compared as JSON. */
-export interface FenceState {
-  /** All logs that have ever been, the lost ones included. */
-  readonly logs: readonly Log[];
-  readonly present: number;
-  /** How many entries were committed. */
-  readonly committed: number;
-  /** The entries that the database still has. */
-  readonly kept: readonly number[];
-  readonly backup:
-    | { readonly log: number; readonly length: number; readonly kept: readonly number[] }
-    | undefined;
-  readonly restoresLeft: number;
-  readonly fence: Place;
-  readonly instances: readonly [Instance, Instance];
-  /** The latest report that auth has stored. */
-  readonly reported: Place | undefined;
-  /** The entries whose Revoke has returned FENCED. */
-  readonly fenced: readonly number[];
-  /** What has gone wrong. */
-  readonly violation: string;
-}
-
-/** An event, in words. */
-export interface FenceStep {
-  readonly text: string;
-  readonly state: FenceState;
-}
 
 const NOWHERE: Place = [0, 0];
 const NEW: Instance = { list: undefined, heard: [], known: undefined, work: undefined, raising: undefined };
@@ -115,12 +27,15 @@ export class FenceModel {
   readonly #protocol: Protocol;
   readonly #world: FenceWorld;
   readonly #environment: FenceEnvironment;
+  readonly #isCompared: boolean;
   readonly #feeds = new Map<string, Feed>();
 
-  constructor(protocol: Protocol, world: FenceWorld, environment: FenceEnvironment = {}) {
+  /** @param isCompared - every decision is compared with the rows of the specification */
+  constructor(protocol: Protocol, world: FenceWorld, environment: FenceEnvironment = {}, isCompared = false) {
     this.#protocol = protocol;
     this.#world = world;
     this.#environment = environment;
+    this.#isCompared = isCompared;
   }
 
   initial(): FenceState {
@@ -232,6 +147,7 @@ export class FenceModel {
     const { known, raising } = instance;
     const report = this.#environment.reportsEarly === true ? (raising ?? known) : known;
     if (report !== undefined && (state.reported === undefined || isLess(state.reported, report))) {
+      this.#compare(state, { do: 'report', instance: instanceName(number), expect: report });
       yield {
         text: `instance ${number + 1} reports the fence at ${placeText(report)}`,
         state: { ...state, reported: report },
@@ -263,9 +179,18 @@ export class FenceModel {
     if (work.step === 'BEGUN') yield* this.#lock(state, number, instance, `${name} `);
     if (work.step === 'LOCKED') {
       const feed = this.#feedOf(state, instance);
+      const refused = this.#isRevoked(state, instance, work.token);
       const passes =
         this.#protocol.fence.passesFence(feed, exactPlace(work.fence)) &&
-        (this.#environment.listFirst === true || !this.#isRevoked(state, instance, work.token));
+        (this.#environment.listFirst === true || !refused);
+      this.#compare(state, {
+        do: 'pass',
+        transaction: workName(number),
+        place: placeOf(feed.place),
+        lease: true,
+        refused,
+        expect: passes ? 'passed' : 'failed',
+      });
       if (passes)
         yield step(state, number, `${name} passes`, { ...instance, work: { ...work, step: 'PASSED' } });
     }
@@ -279,16 +204,27 @@ export class FenceModel {
     }
   }
 
+  #compare(state: FenceState, ...steps: readonly TableStep[]): void {
+    if (this.#isCompared) compareFence(state, ...steps);
+  }
+
   #readsEarly(): boolean {
     return this.#environment.oldVersion === true || this.#environment.listFirst === true;
   }
 
   *#lock(state: FenceState, number: 0 | 1, instance: Instance, text: string): Generator<FenceStep> {
     const { work } = instance;
-    if (work === undefined || isRaising(state)) return;
+    if (work === undefined) return;
+    const begun = step(state, number, '', instance).state;
+    const transaction = workName(number);
+    if (isRaising(state)) {
+      this.#compare(begun, { do: 'lock', transaction, expect: 'waits' });
+      return;
+    }
     const read = this.#environment.oldVersion === true ? work.fence : state.fence;
     const place = this.#protocol.fence.lockFence(() => ({ rows: [rowOf(read)] }));
-    const fence: Place = [Number(place.epochNumber), Number(place.sequence)];
+    const fence = placeOf(place);
+    this.#compare(begun, { do: 'lock', transaction, expect: fence });
     yield step(state, number, `${text}locks the fence at ${placeText(fence)}`, {
       ...instance,
       work: { ...work, step: 'LOCKED', fence },
@@ -299,6 +235,14 @@ export class FenceModel {
     const instance = state.instances[number];
     const name = `instance ${number + 1}`;
     if (instance.raising !== undefined) {
+      const transaction = raiseName(number);
+      this.#compare(
+        state,
+        { do: 'commit', transaction },
+        { do: 'end', transaction },
+        { do: 'confirm', transaction, instance: instanceName(number) },
+        { do: 'report', instance: instanceName(number), expect: instance.raising },
+      );
       yield {
         text: `the database commits the fence at ${placeText(instance.raising)}`,
         state: {
@@ -330,7 +274,20 @@ export class FenceModel {
         { epochNumber: place.epochNumber, sequence },
       );
       const isWriting = statements.some((text) => /^(LOCK|UPDATE)/.test(text));
-      const known: Place = [Number(stands.epochNumber), Number(stands.sequence)];
+      const known = placeOf(stands);
+      const waits = isWriting && this.#environment.withoutLock !== true && hasPassed(state);
+      const wanted: Place = [Number(place.epochNumber), Number(sequence)];
+      // An instance that knows the fence to stand there does not try.
+      if (instance.known === undefined || isLess(instance.known, wanted)) {
+        this.#compare(state, {
+          do: 'raise',
+          transaction: raiseName(number),
+          instance: instanceName(number),
+          place: placeOf(place),
+          wanted,
+          expect: waits ? 'waits' : known,
+        });
+      }
       if (!isWriting) {
         const isKnown = instance.known !== undefined && !isLess(instance.known, known);
         if (!isKnown)
@@ -338,7 +295,7 @@ export class FenceModel {
         continue;
       }
       // It waits for every transaction that holds the lock on the row or on the table.
-      if (this.#environment.withoutLock !== true && hasPassed(state)) continue;
+      if (waits) continue;
       yield step(state, number, `${name} raises the fence to ${placeText(written)}`, {
         ...instance,
         raising: written,
@@ -455,56 +412,12 @@ function exactPlace([epochNumber, sequence]: Place): { epochNumber: bigint; sequ
   return { epochNumber: BigInt(epochNumber), sequence: BigInt(sequence) };
 }
 
+function placeOf({ epochNumber, sequence }: Feed['place']): Place {
+  return [Number(epochNumber), Number(sequence)];
+}
+
 function rowOf([epochNumber, sequence]: Place): object {
   return { fence_id: '00', epoch_number: String(epochNumber), sequence: String(sequence) };
-}
-
-const OTHER_ISSUER = 'https://other.example';
-
-/** Tokens of another issuer, because they outlive an epoch. */
-function entryOf(token: number, index: number) {
-  return {
-    entryId: entryIdOf(index + 1),
-    sequence: BigInt(index + 1),
-    kind: EntryKind.ENTRY_KIND_TOKEN,
-    key: Buffer.from(tokenName(token)),
-    minGeneration: 0n,
-    keepUntil: new Date(1e12),
-    acknowledge: false,
-    issuer: OTHER_ISSUER,
-    claim: '',
-    cutOffTime: undefined,
-  };
-}
-
-function claimsOf(token: number): Parameters<Feed['list']['revokes']>[0] {
-  return {
-    issuer: OTHER_ISSUER,
-    id: 'someone',
-    subject: 'someone',
-    clientId: 'direct',
-    tokenId: tokenName(token),
-    sessionId: undefined,
-    kind: 'USER',
-    scopes: new Set(),
-    roles: new Set(),
-    audiences: [],
-    actors: [],
-    authTimeSeconds: undefined,
-    expiresAtSeconds: 1e9,
-    generation: undefined,
-    clients: [],
-    ancestors: [],
-    origin: undefined,
-    issuedAtSeconds: 0,
-    keyId: '',
-    certificateThumbprint: undefined,
-    isForeign: true,
-  };
-}
-
-function tokenName(token: number): string {
-  return `token-${token + 1}`;
 }
 
 function entryName(index: number): string {

@@ -2,7 +2,8 @@
 
 import { loadProtocol } from '../protocol.js';
 import { FENCE_GUARDS, FENCE_WORLDS } from './guards.js';
-import { FenceModel, type FenceState } from './model.js';
+import { FenceModel } from './model.js';
+import type { FenceState } from './state.js';
 
 /** What a search has found. */
 export interface FenceFound {
@@ -18,14 +19,24 @@ export interface FenceFound {
  * Searches a world to the end, or to the first violation.
  *
  * @param without - the guard that is left out
+ * @param isCompared - every decision is compared with the rows of the specification
  * @throws RangeError when there is no such world or guard
  */
-export async function searchFence(world: string, without?: string): Promise<FenceFound> {
+export async function searchFence(
+  world: string,
+  without?: string,
+  isCompared = without === undefined,
+): Promise<FenceFound> {
   const chosen = FENCE_WORLDS.find(({ name }) => name === world);
   const guard = FENCE_GUARDS.find(({ name }) => name === without);
   if (chosen === undefined) throw new RangeError(`there is no world ${world}`);
   if (without !== undefined && guard === undefined) throw new RangeError(`there is no guard ${without}`);
-  const model = new FenceModel(await loadProtocol(guard?.edits ?? []), chosen, guard?.environment);
+  const model = new FenceModel(
+    await loadProtocol(guard?.edits ?? []),
+    chosen,
+    guard?.environment,
+    isCompared,
+  );
   return search(model);
 }
 

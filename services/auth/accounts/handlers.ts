@@ -1,12 +1,12 @@
 /** The handlers of accounts: those of UserService, and those for passwords of AuthService. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { principalOf, unary } from '@portcullis/guard';
+import { principalOf, type ServiceHandlers } from '@portcullis/guard';
 import { networkOfPeer } from '@portcullis/guard/networks';
-import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
+import type { AuthServiceService } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
   type User as UserMessage,
-  type UserServiceServer,
+  type UserServiceService,
   UserState,
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { User } from '../records/users.js';
@@ -21,7 +21,7 @@ export function createUserHandlers({
   readonly users: Users;
   readonly accountChanges: AccountChanges;
 }): Pick<
-  UserServiceServer,
+  ServiceHandlers<UserServiceService>,
   | 'createUser'
   | 'getUser'
   | 'listUsers'
@@ -33,33 +33,33 @@ export function createUserHandlers({
   | 'deleteUser'
 > {
   return {
-    createUser: unary(async (request, call) => {
+    createUser: async (request, call) => {
       const user = await users.create({ ...request, actor: principalOf(call).subject });
       return { user: userMessageOf(user) };
-    }),
-    getUser: unary(async ({ userId }) => ({ user: userMessageOf(await users.get(userId)) })),
-    listUsers: unary(async (request, call) => {
+    },
+    getUser: async ({ userId }) => ({ user: userMessageOf(await users.get(userId)) }),
+    listUsers: async (request, call) => {
       const { users: page, nextPageToken } = await users.list(request, principalOf(call).subject);
       return { users: page.map(userMessageOf), nextPageToken };
-    }),
-    setUserRoles: unary(async (request, call) => {
+    },
+    setUserRoles: async (request, call) => {
       const changed = await accountChanges.setRoles({ ...request, ...adminOf(call) });
       return { ...changed, user: userMessageOf(changed.user) };
-    }),
-    disableUser: unary(async (request, call) => {
+    },
+    disableUser: async (request, call) => {
       const changed = await accountChanges.disable({ ...request, ...adminOf(call) });
       return { ...changed, user: userMessageOf(changed.user) };
-    }),
-    enableUser: unary(async (request, call) => {
+    },
+    enableUser: async (request, call) => {
       const user = await accountChanges.enable({ ...request, ...adminOf(call) });
       return { user: userMessageOf(user) };
-    }),
-    resetPassword: unary((request, call) => accountChanges.resetPassword({ ...request, ...adminOf(call) })),
-    unlockUser: unary(async (request, call) => {
+    },
+    resetPassword: (request, call) => accountChanges.resetPassword({ ...request, ...adminOf(call) }),
+    unlockUser: async (request, call) => {
       const user = await accountChanges.unlock({ ...request, ...adminOf(call) });
       return { user: userMessageOf(user) };
-    }),
-    deleteUser: unary((request, call) => accountChanges.delete({ ...request, ...adminOf(call) })),
+    },
+    deleteUser: (request, call) => accountChanges.delete({ ...request, ...adminOf(call) }),
   };
 }
 
@@ -68,16 +68,15 @@ export function createPasswordHandlers({
   accountChanges,
 }: {
   readonly accountChanges: Pick<AccountChanges, 'changePassword' | 'setPassword'>;
-}): Pick<AuthServiceServer, 'changePassword' | 'setPassword'> {
+}): Pick<ServiceHandlers<AuthServiceService>, 'changePassword' | 'setPassword'> {
   return {
-    changePassword: unary((request, call) =>
+    changePassword: (request, call) =>
       accountChanges.changePassword({
         ...request,
         userId: principalOf(call).subject,
         peer: call.getPeer(),
       }),
-    ),
-    setPassword: unary((request, call) => accountChanges.setPassword({ ...request, peer: call.getPeer() })),
+    setPassword: (request, call) => accountChanges.setPassword({ ...request, peer: call.getPeer() }),
   };
 }
 
