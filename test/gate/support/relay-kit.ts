@@ -229,6 +229,8 @@ interface RelayedOptions {
   readonly judge?: TestJudge;
   readonly limits?: Partial<RelayLimits>;
   readonly forwardsToken?: boolean;
+  /** Connects to something else than the server. */
+  readonly connectServer?: () => Socket;
   readonly serverPort?: number;
 }
 
@@ -245,7 +247,7 @@ interface RunningRelay {
 /** Starts a relay before what listens on a port. */
 export async function relayTo(
   serverPort: number,
-  { judge = new TestJudge(), limits = {}, forwardsToken = false }: RelayedOptions = {},
+  { judge = new TestJudge(), limits = {}, forwardsToken = false, connectServer }: RelayedOptions = {},
 ): Promise<RunningRelay> {
   const listener: NetServer = createServer({ noDelay: true });
   const events: string[] = [];
@@ -253,7 +255,7 @@ export async function relayTo(
   const relay = startRelay({
     server: listener,
     connectServer: () => {
-      const socket = connect(serverPort, '127.0.0.1');
+      const socket = connectServer?.() ?? connect(serverPort, '127.0.0.1');
       serverSockets.push(socket);
       return socket;
     },
