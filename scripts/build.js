@@ -1,6 +1,6 @@
 /**
- * `npm run build`: compiles the sources to `dist/`, and the packages to `interceptors/dist/` and `cli/dist/`, when they
- * have changed since the last build. This file and `run.js` are JavaScript because they run before anything is compiled.
+ * `npm run build`: compiles the sources to `dist/`, and the packages to `interceptors/dist/`, `gate/dist/` and
+ * `cli/dist/`, when they have changed since the last build. This file and `run.js` are JavaScript because they run before anything is compiled.
  */
 
 import { spawn } from 'node:child_process';
@@ -14,18 +14,16 @@ export const PROJECT_FOLDER = fileURLToPath(new URL('..', import.meta.url));
 
 /** What is compiled; the packages are compiled to folders of their own. */
 const SOURCE_FOLDERS = ['services', 'scripts', 'proofs', join('proto', 'gen')];
-const PACKAGE_FOLDERS = ['interceptors', 'cli'].flatMap((name) => [join(name, 'src'), join(name, 'gen')]);
+const PACKAGES = ['interceptors', 'gate', 'cli'];
+const PACKAGE_FOLDERS = PACKAGES.flatMap((name) => [join(name, 'src'), join(name, 'gen')]);
 const SETTINGS = [
   'package.json',
   'tsconfig.json',
   'tsconfig.build.json',
-  join('interceptors', 'package.json'),
-  join('interceptors', 'tsconfig.build.json'),
-  join('cli', 'package.json'),
-  join('cli', 'tsconfig.build.json'),
+  ...PACKAGES.flatMap((name) => [join(name, 'package.json'), join(name, 'tsconfig.build.json')]),
 ];
 /** Where the packages are compiled to. */
-const PACKAGE_OUTPUTS = [join('interceptors', 'dist'), join('cli', 'dist')];
+const PACKAGE_OUTPUTS = PACKAGES.map((name) => join(name, 'dist'));
 const OUTPUT = 'dist';
 /** Files beside the sources that programs read: migrations, the descriptor image, recordings. */
 const ASSET = /\.(sql|binpb|jsonl)$/;

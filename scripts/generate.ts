@@ -18,8 +18,15 @@ const BUF = join(ROOT, 'node_modules', '.bin', 'buf');
 const API_PAGES = join('docs', 'reference', 'api');
 const LIBRARY_PAGE = join('docs', 'reference', 'library.md');
 /** The folders with generated files only: code of the services, of the packages, which are independent, and pages. */
-const GENERATED = [join('proto', 'gen'), join('interceptors', 'gen'), join('cli', 'gen'), API_PAGES];
+const GENERATED = [
+  join('proto', 'gen'),
+  join('interceptors', 'gen'),
+  join('gate', 'gen'),
+  join('cli', 'gen'),
+  API_PAGES,
+];
 const LIBRARY_TEMPLATE = join('interceptors', 'buf.gen.yaml');
+const GATE_TEMPLATE = join('gate', 'buf.gen.yaml');
 const CLI_TEMPLATE = join('cli', 'buf.gen.yaml');
 const IMAGE = join('proto', 'gen', 'image.binpb');
 const BREAKING_RULES = JSON.stringify({ version: 'v2', breaking: { use: ['WIRE_JSON'] } });
@@ -88,6 +95,7 @@ async function generate(scratch: string): Promise<Map<string, Buffer>> {
   await Promise.all([
     buf('generate', '--output', scratch),
     buf('generate', '--template', LIBRARY_TEMPLATE, '--output', scratch),
+    buf('generate', '--template', GATE_TEMPLATE, '--output', scratch),
     buf('generate', '--template', CLI_TEMPLATE, '--output', scratch),
     // Source info is comments and positions: with it, every changed comment would change the image.
     buf('build', '--as-file-descriptor-set', '--exclude-source-info', '--output', join(scratch, IMAGE)),

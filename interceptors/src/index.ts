@@ -33,6 +33,7 @@ export {
   signalOf,
   stillAllowed,
 } from './server/call-state.js';
+export { descriptorRules } from './server/descriptor-rules.js';
 export { createGuard, type Guard, type GuardState } from './server/guard.js';
 export { DEFAULT_LIMITS, type GuardLimits, type LimitName } from './server/guard-limits.js';
 export {
@@ -46,13 +47,7 @@ export {
   unary,
 } from './server/handlers.js';
 export type { GuardObserver, GuardOptions } from './server/options.js';
-export {
-  type AccessRules,
-  type CodeRule,
-  type CodeRules,
-  codeRules,
-  descriptorRules,
-} from './server/rule-sources.js';
+export { type AccessRules, type CodeRule, type CodeRules, codeRules } from './server/rule-sources.js';
 export type { TokenClaims } from './token/claims.js';
 export type { Principal } from './token/principal.js';
 export { type TrustedIssuer, type TrustedIssuerFault, trustedIssuerFaults } from './token/trusted-issuers.js';

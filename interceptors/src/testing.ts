@@ -6,6 +6,7 @@ export {
   createTestKit,
   type MatrixOptions,
   type ServeOptions,
+  type TestEngineOptions,
   type TestGuardOptions,
   type TestKit,
   type TestKitOptions,

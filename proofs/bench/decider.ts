@@ -52,7 +52,7 @@ export async function createDecider(issuer: BenchIssuer): Promise<Decider> {
     getPeer: () => '127.0.0.1:1',
   };
   return {
-    decide: (metadata) => enforcement.admissions.decide(rule, metadata, peer),
+    decide: (metadata) => enforcement.admissions.decide(rule, metadata.get('authorization'), peer),
     close: () => runner.close(),
   };
 }

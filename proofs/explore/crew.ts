@@ -19,13 +19,13 @@ export interface Expanded extends Omit<Expansion, 'next' | 'states'> {
 }
 
 /** A world, with its guards or without one of them. */
-export interface Subject {
+interface Subject {
   readonly world: World;
   readonly without: string | undefined;
 }
 
 /** A chunk to be expanded. */
-export interface Work {
+interface Work {
   readonly chunk: Chunk;
   readonly table: TableMemory;
   /** The states that are found are compressed. */

@@ -21,7 +21,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN, TOKEN],
     crashes: true,
-    states: 134_688,
+    states: 129_853,
     short: true,
   },
   {
@@ -31,7 +31,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     crashes: true,
-    states: 2438,
+    states: 2408,
     short: true,
   },
   {
@@ -41,7 +41,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     epochs: 1,
-    states: 146_129,
+    states: 142_688,
     short: true,
   },
   {
@@ -51,7 +51,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     epochs: 1,
-    states: 372_621,
+    states: 336_692,
     short: true,
   },
   {
@@ -63,7 +63,7 @@ export const WORLDS: readonly World[] = [
     back: 1,
     forward: 1,
     sleeps: 2,
-    states: 204_445,
+    states: 202_047,
     short: true,
   },
   {
@@ -73,7 +73,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     keep: 6,
-    states: 146_942,
+    states: 143_836,
     short: true,
   },
   {
@@ -82,7 +82,7 @@ export const WORLDS: readonly World[] = [
     lease: SHORT_LEASE,
     questions: 2,
     entries: [TOKEN, TOKEN],
-    states: 370_641,
+    states: 326_737,
     short: true,
   },
   {
@@ -92,7 +92,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     epochs: 1,
-    states: 252_063,
+    states: 236_856,
     short: true,
   },
   {
@@ -113,7 +113,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     keyChanges: 1,
-    states: 71_485,
+    states: 69_602,
     short: true,
   },
   {
@@ -133,7 +133,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN, TOKEN],
     restores: 1,
-    states: 0,
+    states: 270_190,
   },
   {
     name: 'old-server',
@@ -143,7 +143,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     epochs: 1,
     oldStates: true,
-    states: 17_274,
+    states: 16_881,
     short: true,
   },
   {
@@ -153,7 +153,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN],
     back: 2,
-    states: 60_743,
+    states: 60_036,
     short: true,
   },
   {
@@ -174,7 +174,7 @@ export const WORLDS: readonly World[] = [
     entries: ['USER', 'USER'],
     epochs: 1,
     restores: 1,
-    states: 73_068,
+    states: 71_479,
     short: true,
   },
   {
@@ -184,7 +184,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     keyChanges: 1,
-    states: 319_882,
+    states: 277_168,
     short: true,
   },
   {
@@ -194,7 +194,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['FOREIGN', TOKEN],
     epochs: 1,
-    states: 146_609,
+    states: 143_203,
     short: true,
   },
   {
@@ -204,7 +204,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: ['CLAIM', TOKEN],
     epochs: 1,
-    states: 56_095,
+    states: 54_781,
     short: true,
   },
   {
@@ -227,7 +227,7 @@ export const WORLDS: readonly World[] = [
     entries: ['CLAIM'],
     crashes: true,
     unread: true,
-    states: 2438,
+    states: 2408,
     short: true,
   },
   {
@@ -238,7 +238,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keep: 4,
     back: 2,
-    states: 143_145,
+    states: 140_554,
     short: true,
   },
   {
@@ -249,7 +249,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN],
     listMax: 1,
     keep: 6,
-    states: 93_096,
+    states: 92_028,
     short: true,
   },
   {
@@ -261,7 +261,7 @@ export const WORLDS: readonly World[] = [
     epochs: 1,
     stale: true,
     crashes: true,
-    states: 240_212,
+    states: 234_213,
     short: true,
   },
   {
@@ -271,7 +271,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: [TOKEN],
     shorterLease: 1,
-    states: 338_230,
+    states: 315_565,
     short: true,
   },
   {
@@ -302,7 +302,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     receipts: 'SLOW',
     withoutPulls: true,
-    states: 0,
+    states: 840_061,
   },
   {
     name: 'receipts-restore',
@@ -313,8 +313,9 @@ export const WORLDS: readonly World[] = [
     restores: 1,
     receipts: 'PROMPT',
     withoutPulls: true,
-    states: 0,
+    states: 1_062_418,
   },
+  // Has a violation: the record of an instance keeps a position from before the loss when a later request must pull.
   {
     name: 'receipts-lost',
     about: 'a call that waits after entries were lost, and while a new epoch is opened',
@@ -335,7 +336,7 @@ export const WORLDS: readonly World[] = [
     questions: 1,
     entries: [TOKEN, TOKEN],
     cached: true,
-    states: 74_286,
+    states: 72_374,
     short: true,
   },
   {
@@ -346,7 +347,7 @@ export const WORLDS: readonly World[] = [
     entries: ['FOREIGN'],
     epochs: 1,
     cached: true,
-    states: 31_924,
+    states: 31_524,
     short: true,
   },
   {
@@ -356,7 +357,7 @@ export const WORLDS: readonly World[] = [
     questions: 2,
     entries: ['KEY'],
     cached: true,
-    states: 185_468,
+    states: 173_284,
     short: true,
   },
   {
@@ -367,7 +368,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN],
     keyChanges: 1,
     restores: 1,
-    states: 0,
+    states: 574_765,
   },
   {
     name: 'held',
@@ -389,7 +390,7 @@ export const WORLDS: readonly World[] = [
     entries: [TOKEN, TOKEN, TOKEN],
     restores: 1,
     withoutPulls: true,
-    states: 0,
+    states: 209_329,
   },
   {
     name: 'tail',

@@ -9,6 +9,7 @@ export const PROGRAM_PARTS = [
   'tsconfig.json',
   'tsconfig.build.json',
   'interceptors',
+  'gate',
   'cli',
   'services',
   'scripts',
@@ -20,7 +21,7 @@ export const PROGRAM_PARTS = [
 const LEFT_OUT = /\/(?:node_modules|dist(?:\.\d+)?)$/;
 
 /**
- * Copies the sources of a checkout. The copy uses the installed packages, but its own library: the link of the workspace is
+ * Copies the sources of a checkout. The copy uses the installed packages, but its own packages: the links of the workspace are
  * created again.
  */
 export async function copyCheckout(
@@ -38,6 +39,7 @@ export async function copyCheckout(
   const modules = join(copy, 'node_modules');
   await mkdir(join(modules, '@portcullis'), { recursive: true });
   await symlink(join(copy, 'interceptors'), join(modules, '@portcullis', 'guard'));
+  await symlink(join(copy, 'gate'), join(modules, '@portcullis', 'gate'));
   for (const name of await readdir(installed)) {
     if (name !== '@portcullis') await symlink(join(installed, name), join(modules, name));
   }

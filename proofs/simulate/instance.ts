@@ -1,6 +1,5 @@
 /** One instance of a guarded service: the guard of production without its wire, and the oracles that watch it. */
 
-import { Metadata } from '@grpc/grpc-js';
 import type { RevocationSource } from '@portcullis/guard';
 import {
   type AccessRule,
@@ -225,9 +224,9 @@ export class Instance {
     options: { allowStale?: boolean; told?: (outcome: Outcome, call?: Call) => void } = {},
   ): void {
     const { allowStale = false, told = () => {} } = options;
-    token.metadata ??= metadataOf(token.text);
+    token.authorizations ??= [`Bearer ${token.text}`];
     const rule = allowStale ? STALE_RULE : RULE;
-    const decision = this.#enforcement.admissions.decide(rule, token.metadata, CALLER);
+    const decision = this.#enforcement.admissions.decide(rule, token.authorizations, CALLER);
     const decided = (admission: Admission): void => {
       this.#world.measures.checks += 1;
       if (admission.kind === 'refused') {
@@ -421,12 +420,6 @@ function noteBeginning(feed: OnceCheckedFeed, token: CompactToken, nowSeconds: n
   const claims =
     payload && readClaims(payload, token.keyId, { issuer: ISSUER, audience: undefined, nowSeconds });
   if (claims !== undefined && !('fault' in claims)) feed.verificationBegins(claims);
-}
-
-function metadataOf(text: string): Metadata {
-  const metadata = new Metadata();
-  metadata.set('authorization', `Bearer ${text}`);
-  return metadata;
 }
 
 /** A live call: it repeats the check with every message, and when its token is revoked. */

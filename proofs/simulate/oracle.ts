@@ -3,7 +3,6 @@
  * the order of commits and does not use generations, sequences or lists, so that it can check the code that does.
  */
 
-import type { Metadata } from '@grpc/grpc-js';
 import type { Revocation } from '../../services/auth/records/revocations.js';
 import { enforcementBoundMs } from '../../services/auth/revocation/log.js';
 
@@ -54,8 +53,8 @@ export interface RecordedToken {
   readonly revocations: RecordedRevocation[];
   readonly issuedAtMs: number;
   lostAtMs: number | undefined;
-  /** The metadata of a call, created on first use. */
-  metadata?: Metadata;
+  /** The values of a call's `authorization` header, created on first use. */
+  authorizations?: readonly string[];
 }
 
 /** The claims of a token that the oracle needs. */

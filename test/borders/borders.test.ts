@@ -9,8 +9,15 @@ import { expect } from 'chai';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const TREE = fileURLToPath(new URL('tree', import.meta.url));
 const BIOME = join(ROOT, 'node_modules', '.bin', 'biome');
-const CONFIGURATION = ['biome.json', '.biome', '.gitignore', 'package.json', 'interceptors/package.json'];
-const SOURCE_FOLDERS = ['interceptors/src', 'services', 'scripts', 'proofs', 'test'];
+const CONFIGURATION = [
+  'biome.json',
+  '.biome',
+  '.gitignore',
+  'package.json',
+  'interceptors/package.json',
+  'gate/package.json',
+];
+const SOURCE_FOLDERS = ['interceptors/src', 'gate/src', 'services', 'scripts', 'proofs', 'test'];
 
 /** The diagnostics of biome at one position. */
 interface Finding {

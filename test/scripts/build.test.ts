@@ -49,6 +49,8 @@ describe('npm run build', function () {
       join('dist', 'proto', 'gen', 'image.binpb'),
       join('interceptors', 'dist', 'src', 'index.js'),
       join('interceptors', 'dist', 'src', 'index.d.ts'),
+      join('gate', 'dist', 'src', 'index.js'),
+      join('gate', 'dist', 'src', 'index.d.ts'),
       join('cli', 'dist', 'src', 'main.js'),
     ]) {
       expect(existsSync(join(copy, file)), file).to.equal(true);

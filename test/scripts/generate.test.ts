@@ -14,6 +14,7 @@ const COPIED = [
   'buf.gen.yaml',
   'cli',
   'docs/reference',
+  'gate',
   'interceptors',
   'proto',
   'scripts/generate.ts',

@@ -1,6 +1,5 @@
 /** Decides calls: from the `authorization` header to an admission or a refusal. */
 
-import type { Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../clock.js';
 import { type GuardErrorCode, ServiceError } from '../errors.js';
 import { ACCESS_TOKEN_TYPE } from '../limits.js';
@@ -51,8 +50,9 @@ export type Admission =
       readonly requestBytesMax: number;
     }
   | {
-      /** It would be refused, but the guard only observes. */
+      /** It would be refused for this reason, but the guard only observes. */
       readonly kind: 'observed';
+      readonly reason: GuardErrorCode;
       /** The token, when it was verified. */
       readonly token: VerifiedToken | undefined;
       readonly requestBytesMax: number;
@@ -134,13 +134,14 @@ export class Admissions {
   /**
    * Decides a call. Claims are cached, decisions are not: every call checks revocation, expiry, lease, rule, and the
    * certificate that the token is bound to. With a cached token the result is synchronous.
+   *
+   * @param authorizations - the values of all `authorization` headers
    */
-  decide(rule: AccessRule, metadata: Metadata, call: Caller): Admission | Promise<Admission> {
+  decide(rule: AccessRule, authorizations: readonly unknown[], call: Caller): Admission | Promise<Admission> {
     if (rule.isPublic) return { kind: 'public', requestBytesMax: rule.requestBytesMax };
-    const values = metadata.get('authorization');
-    const value = values[0];
+    const value = authorizations[0];
     if (typeof value !== 'string') return refused('TOKEN_MISSING');
-    if (values.length > 1 || !isBearer(value)) {
+    if (authorizations.length > 1 || !isBearer(value)) {
       this.#onTokenInvalid('authorization');
       return refused('TOKEN_INVALID');
     }

@@ -1,7 +1,6 @@
 /** How many connections a peer may have, and how long one may stay without a request. */
 
-import type { Server } from '@grpc/grpc-js';
-import { type AcceptedSocket, type Http2Session, observeConnectionsOf } from '../wire/grpc-js-internals.js';
+import type { AcceptedSocket, ConnectionListener, Http2Session } from '../wire/grpc-js-internals.js';
 import { networkOf } from '../wire/networks.js';
 import type { GuardLimits, LimitName } from './guard-limits.js';
 
@@ -15,7 +14,7 @@ interface Connection {
   isEstablished: boolean;
 }
 
-export class ConnectionLimits {
+export class ConnectionLimits implements ConnectionListener {
   readonly #limits: GuardLimits;
   readonly #nowMs: () => number;
   readonly #isKnownNetwork: (network: string) => boolean;
@@ -43,32 +42,9 @@ export class ConnectionLimits {
     return this.#count;
   }
 
-  /** @throws TypeError when the HTTP/2 servers of this version of grpc-js cannot be found */
-  watch(server: Server): void {
-    observeConnectionsOf(server, {
-      accepted: (socket) => this.#accept(socket),
-      established: (session) => {
-        const connection = this.#silent.get(keyOf(session.socket));
-        if (connection !== undefined) connection.isEstablished = true;
-      },
-      requested: (session) => {
-        if (this.#silent.size > 0) this.#silent.delete(keyOf(session.socket));
-      },
-    });
-  }
+  // ConnectionListener.
 
-  /** Closes the connections that have taken too long. */
-  sweep(): void {
-    const nowMs = this.#nowMs();
-    const { connectionSetupMs, firstRequestMs } = this.#limits;
-    for (const { socket, acceptedMs, isEstablished } of this.#silent.values()) {
-      const ageMs = nowMs - acceptedMs;
-      if (!isEstablished && ageMs >= connectionSetupMs) this.#refuse(socket, 'connection_setup_seconds');
-      else if (ageMs >= connectionSetupMs + firstRequestMs) this.#refuse(socket, 'first_request_seconds');
-    }
-  }
-
-  #accept(socket: AcceptedSocket): void {
+  accepted(socket: AcceptedSocket): void {
     // The peers of a Unix socket have no address, and are on this machine.
     if (socket.remoteAddress === undefined) return;
     const network = networkOf(socket.remoteAddress);
@@ -93,6 +69,26 @@ export class ConnectionLimits {
       if (left === 0) this.#byNetwork.delete(network);
       else this.#byNetwork.set(network, left);
     });
+  }
+
+  established(session: Pick<Http2Session, 'socket'>): void {
+    const connection = this.#silent.get(keyOf(session.socket));
+    if (connection !== undefined) connection.isEstablished = true;
+  }
+
+  requested(session: Pick<Http2Session, 'socket'>): void {
+    if (this.#silent.size > 0) this.#silent.delete(keyOf(session.socket));
+  }
+
+  /** Closes the connections that have taken too long. */
+  sweep(): void {
+    const nowMs = this.#nowMs();
+    const { connectionSetupMs, firstRequestMs } = this.#limits;
+    for (const { socket, acceptedMs, isEstablished } of this.#silent.values()) {
+      const ageMs = nowMs - acceptedMs;
+      if (!isEstablished && ageMs >= connectionSetupMs) this.#refuse(socket, 'connection_setup_seconds');
+      else if (ageMs >= connectionSetupMs + firstRequestMs) this.#refuse(socket, 'first_request_seconds');
+    }
   }
 
   #refuse(socket: AcceptedSocket, limit: LimitName): void {

@@ -7,10 +7,14 @@ import type { VerifiedToken } from '../revocation/verified-tokens.js';
 import type { LimitName } from './guard-limits.js';
 import { LogQuota } from './log-quota.js';
 
-/** Maximum number of log lines per second: about rejected tokens, about refused calls, and about limits. */
+/** Maximum number of log lines per second: about rejected tokens, refused calls, limits, and unknown methods. */
 const INVALID_TOKEN_LINES_PER_SECOND = 5;
 const REFUSAL_LINES_PER_SECOND = 5;
 const LIMIT_LINES_PER_SECOND = 1;
+const UNKNOWN_METHOD_LINES_PER_SECOND = 1;
+
+/** Maximum length of a path in a line, in characters: a caller may send any. */
+const PATH_LENGTH_MAX = 200;
 
 /** Refusals about which there is another line. */
 const LOGGED_OTHERWISE: ReadonlySet<GuardErrorCode> = new Set([
@@ -25,12 +29,14 @@ export class GuardLines {
   readonly #invalidTokens: LogQuota;
   readonly #refusals: LogQuota;
   readonly #limits: LogQuota;
+  readonly #unknownMethods: LogQuota;
 
   constructor(log: GuardLog, clock: Clock) {
     this.#log = log;
     this.#invalidTokens = new LogQuota(INVALID_TOKEN_LINES_PER_SECOND, clock);
     this.#refusals = new LogQuota(REFUSAL_LINES_PER_SECOND, clock);
     this.#limits = new LogQuota(LIMIT_LINES_PER_SECOND, clock);
+    this.#unknownMethods = new LogQuota(UNKNOWN_METHOD_LINES_PER_SECOND, clock);
   }
 
   /** A token was rejected; the caller does not learn the fault. */
@@ -38,6 +44,17 @@ export class GuardLines {
     const count = this.#invalidTokens.count();
     if (count === 0) return;
     this.#log.warn({ event: 'token_invalid', fault, count }, 'a token was rejected');
+  }
+
+  /** A method was called that has no access rule: it was not added through the guard, or a caller invented it. */
+  unknownMethod(called: string): void {
+    const count = this.#unknownMethods.count();
+    if (count === 0) return;
+    const path = called.slice(0, PATH_LENGTH_MAX);
+    this.#log.error(
+      { event: 'method_without_rule', path, count },
+      'a method without an access rule was called',
+    );
   }
 
   /** A limit has refused or ended a call or a connection. */

@@ -1,6 +1,5 @@
 /** The security reports of one guard: what they count, and how they reach the issuer. */
 
-import type { ServerInterceptingCallInterface } from '@grpc/grpc-js';
 import type { Clock } from '../clock.js';
 import type { GuardErrorCode } from '../errors.js';
 import type { GuardLog } from '../log.js';
@@ -14,20 +13,24 @@ import {
 import { ReportCollector } from '../reports/security-reports.js';
 import type { BrokerState } from '../revocation/broker-link.js';
 import type { VerifiedToken } from '../revocation/verified-tokens.js';
-import { addressOf, type PlaintextUse } from '../wire/connection.js';
-import type { GuardOptions } from './options.js';
+import type { PlaintextUse } from '../wire/connection.js';
+import type { EngineOptions } from './options.js';
 
 const NO_REPORTS: ReportingState = { sent: 0, lost: 0, waiting: 0 };
+
+/** A call whose peer has an address. It is read only where reports are sent. */
+export interface Addressed {
+  /** The IP address of the peer; empty when it is unknown. */
+  readonly address: string;
+}
 
 export class GuardReports {
   /** Undefined where reports cannot be sent: they would only use memory. */
   readonly #collector: ReportCollector | undefined;
   readonly #reporting: Reporting | undefined;
   readonly #sender: Sender;
-  /** A field, because a closure for each call would cost too much. */
-  readonly #onConnection = (plaintext: PlaintextUse): void => this.#collector?.recordConnection(plaintext);
 
-  constructor(options: GuardOptions & { readonly log: GuardLog }, instance: Uint8Array, clock: Clock) {
+  constructor(options: EngineOptions & { readonly log: GuardLog }, instance: Uint8Array, clock: Clock) {
     this.#sender = senderOf(options);
     const { send } = this.#sender;
     if (send === undefined) return;
@@ -36,23 +39,19 @@ export class GuardReports {
     this.#reporting = startReporting({ collector, send });
   }
 
-  /** The address of a call's peer, whose connection is counted when it is new; empty when it is unknown. */
-  addressOf(call: ServerInterceptingCallInterface): string {
-    return addressOf(call, this.#onConnection);
+  /** Counts a connection. */
+  recordConnection(plaintext: PlaintextUse): void {
+    this.#collector?.recordConnection(plaintext);
   }
 
   /** Counts an admitted call. */
-  recordAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void {
-    this.#collector?.recordAdmitted(token, this.addressOf(call));
+  recordAdmitted(token: VerifiedToken, call: Addressed): void {
+    this.#collector?.recordAdmitted(token, call.address);
   }
 
   /** Counts a refused call; `token` is the verified token, if there is one. */
-  recordRefused(
-    reason: GuardErrorCode,
-    token: VerifiedToken | undefined,
-    call: ServerInterceptingCallInterface,
-  ): void {
-    this.#collector?.recordRefused(reason, token, this.addressOf(call));
+  recordRefused(reason: GuardErrorCode, token: VerifiedToken | undefined, call: Addressed): void {
+    this.#collector?.recordRefused(reason, token, call.address);
   }
 
   /** Counts a message on the broker that was not signed by the issuer. */
@@ -83,7 +82,7 @@ interface Sender {
   close(): Promise<void>;
 }
 
-function senderOf({ auth, nats, audience, log }: GuardOptions & { readonly log: GuardLog }): Sender {
+function senderOf({ auth, nats, audience, log }: EngineOptions & { readonly log: GuardLog }): Sender {
   const unconnected = { state: () => undefined, close: async () => {} };
   if ('source' in auth) return { send: auth.report, ...unconnected };
   if (nats === undefined) return { send: undefined, ...unconnected };

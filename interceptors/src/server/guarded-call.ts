@@ -10,11 +10,10 @@ import {
   type ServerInterceptingCall,
   type ServerInterceptingCallInterface,
 } from '@grpc/grpc-js';
-import { type GuardErrorCode, invalidField } from '../errors.js';
+import { type GuardErrorCode, invalidField, type ServiceError } from '../errors.js';
 import type { FenceQuery } from '../revocation/fence.js';
 import type { Fences } from '../revocation/fences.js';
-import type { DenialReason, LiveCall, VerifiedToken } from '../revocation/verified-tokens.js';
-import type { Principal } from '../token/principal.js';
+import type { DenialReason } from '../revocation/verified-tokens.js';
 import { certificateThumbprintUnder, isPrivateConnection, retireConnection } from '../wire/connection.js';
 import { hasMalformedTimeout, longDeadlineOf } from '../wire/deadlines.js';
 import {
@@ -31,10 +30,10 @@ import { isCompressed, lengthOfOneMessage } from '../wire/request-reader.js';
 import { type CallStatus, statusOf } from '../wire/status.js';
 import type { Admission, Caller } from './admission.js';
 import { withCallContext } from './call-context.js';
-import type { CallLimits, CallQueue, HeldCall, Holder } from './call-limits.js';
 import { attachState, type CallState } from './call-state.js';
+import { type CallEngine, DecidedCall } from './decided-call.js';
 import type { LimitName } from './guard-limits.js';
-import { CUT_STATUSES, limitRefusal, limitStatus, refusal } from './refusals.js';
+import { limitStatus, refusal } from './refusals.js';
 import { RequestBuffer } from './request-buffer.js';
 
 /** How long a peer may leave the status of a cut call unread before its stream is reset, in milliseconds. */
@@ -62,39 +61,20 @@ const MALFORMED_TIMEOUT = invalidField(
 
 /** The part of the guard that a call needs. */
 export interface CallGuard {
-  readonly limits: CallLimits;
+  readonly engine: CallEngine;
   readonly fences: Pick<Fences, 'pass'>;
-  /** The address of the call's peer; empty when it is unknown. */
-  addressOf(call: ServerInterceptingCallInterface): string;
-  /** Observes that a transaction was stopped at a fence. */
-  onFenceRefused(reason: GuardErrorCode): void;
-  /** Observes that a limit has ended or refused a call. */
-  onLimit(limit: LimitName): void;
-  /** Decides a call by its metadata. A promise only while the signature of a new token is being verified. */
-  admit(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission>;
-  /** Why an admitted call must not go on; undefined when it may. */
-  denialReason(token: VerifiedToken, allowStale: boolean): DenialReason | undefined;
-  /** For how many milliseconds an admitted call may go on, if nothing is revoked and no sync succeeds. */
-  validForMs(token: VerifiedToken, allowStale: boolean): number;
-  /** Counts an admitted call for the security reports. Every call passes here, so it must cost next to nothing. */
-  reportAdmitted(token: VerifiedToken, call: ServerInterceptingCallInterface): void;
-  /** Counts a refused call for the security reports, and logs why; `token` is the verified token, if there is one. */
-  reportRefused(
-    path: string,
-    reason: GuardErrorCode,
-    token: VerifiedToken | undefined,
-    call: ServerInterceptingCallInterface,
-  ): void;
-  /** Logs an error whose cause the caller does not receive. */
-  handlerFailed(path: string, error: unknown): void;
-  /** No call is refused or cut because of its token or rule: what would be is only observed. */
-  readonly observes: boolean;
   /** Handlers run in the context of their call. */
   readonly keepsContext: boolean;
-  /** Observes that a call goes on that would be refused or cut if the guard did not only observe. */
-  onObserved(path: string, reason: GuardErrorCode): void;
-  /** Observes that a call was admitted, or refused or cut for a reason. */
-  onDecision(path: string, outcome: 'ADMITTED' | GuardErrorCode): void;
+  /** The address of the call's peer; empty when it is unknown. */
+  addressOf(call: ServerInterceptingCallInterface): string;
+  /** Decides a call by its metadata. A promise only while the signature of a new token is being verified. */
+  admit(path: string, metadata: Metadata, caller: Caller): Admission | Promise<Admission>;
+  /** A call on the connection under it was admitted with a token. */
+  trust(call: ServerInterceptingCallInterface): void;
+  /** Observes that a transaction was stopped at a fence. */
+  onFenceRefused(reason: GuardErrorCode): void;
+  /** Logs an error whose cause the caller does not receive. */
+  handlerFailed(path: string, error: unknown): void;
 }
 
 /** The reason with which signals are aborted. One object, because creating an error for each call would cost too much. */
@@ -123,45 +103,14 @@ export function guardCall(
  * has no closures and no unused fields.
  */
 class GuardedCall
-  implements
-    ServerInterceptingCallInterface,
-    LiveCall,
-    HeldCall,
-    CallState,
-    ServerCallListener,
-    RequestDecoder,
-    Caller
+  extends DecidedCall
+  implements ServerInterceptingCallInterface, CallState, ServerCallListener, RequestDecoder
 {
-  readonly path: string;
-  previousLive: LiveCall | undefined;
-  nextLive: LiveCall | undefined;
-  readonly requestStream: boolean;
-  readonly isStream: boolean;
-  holder: Holder | undefined;
-  isUnknown = false;
-  heldBytes = 0;
-  queue: CallQueue | undefined;
-  previousHeld: HeldCall | undefined;
-  nextHeld: HeldCall | undefined;
-  heldSinceMs = 0;
   /** The call below this one. */
   readonly #inner: ServerInterceptingCallInterface;
   readonly #guard: CallGuard;
   readonly #answersOnce: boolean;
   #listener = NO_LISTENER;
-  #token: VerifiedToken | undefined;
-  #allowStale = false;
-  /** Ended by the guard: no message passes any longer, in either direction. */
-  #closed = false;
-  /**
-   * The only response has passed the check, so there is nothing left to withhold. A call that revokes its own token is
-   * not cut between its response and its status.
-   */
-  #answered = false;
-  /** The guard only observes, and it has observed that the call would be refused or cut. */
-  #observedDenial = false;
-  /** Ended for grpc-js. */
-  #finished = false;
   /** The request has arrived in full. */
   #halfClosed = false;
   #requestBytesMax = 0;
@@ -172,20 +121,18 @@ class GuardedCall
   #resetTimer: NodeJS.Timeout | undefined;
 
   constructor(method: GuardedMethod, inner: ServerInterceptingCallInterface, guard: CallGuard) {
-    this.path = method.path;
+    super(method.path, method, guard.engine);
     this.#answersOnce = !method.responseStream;
-    this.requestStream = method.requestStream;
-    this.isStream = method.requestStream || method.responseStream;
     this.#inner = inner;
     this.#guard = guard;
   }
 
-  get principal(): Principal | undefined {
-    return this.#token?.claims;
+  get address(): string {
+    return this.#guard.addressOf(this.#inner);
   }
 
   get bearer(): string | undefined {
-    return this.#token?.text;
+    return this.verified?.text;
   }
 
   get isPrivate(): boolean {
@@ -198,32 +145,12 @@ class GuardedCall
 
   get signal(): AbortSignal {
     this.#abort ??= new AbortController();
-    if (this.#closed || this.#finished) this.#abort.abort(CALL_ENDED);
+    if (this.isClosed || this.isFinished) this.#abort.abort(CALL_ENDED);
     return this.#abort.signal;
   }
 
   stillAllowed(): number {
-    return this.#validForMs(refusal);
-  }
-
-  /** @param refuse - creates what is thrown */
-  #validForMs(refuse: (reason: DenialReason) => Error): number {
-    const token = this.#token;
-    if (token === undefined) return Number.POSITIVE_INFINITY;
-    const reason = this.#guard.denialReason(token, this.#allowStale);
-    if (reason !== undefined) {
-      if (this.#observes(reason)) return Number.POSITIVE_INFINITY;
-      throw refuse(reason);
-    }
-    return this.#guard.validForMs(token, this.#allowStale);
-  }
-
-  /** Whether the call goes on although the guard denies it, because the guard only observes. */
-  #observes(reason: DenialReason): boolean {
-    if (!this.#guard.observes) return false;
-    if (!this.#observedDenial) this.#guard.onObserved(this.path, reason);
-    this.#observedDenial = true;
-    return true;
+    return this.validForMs(refusal);
   }
 
   async passFence(query: FenceQuery): Promise<number> {
@@ -233,7 +160,7 @@ class GuardedCall
     };
     // The lock comes first: what the list lacked before may be in it now.
     if (!(await this.#guard.fences.pass(query))) throw refuse('REVOCATION_STATE_STALE');
-    return this.#validForMs(refuse);
+    return this.validForMs(refuse);
   }
 
   reportFailure(error: unknown): void {
@@ -254,15 +181,15 @@ class GuardedCall
   onReceiveMessage(message: unknown): void {
     // The only message of a unary request needs no check: the handler starts at the half-close, which is checked. After
     // the only response the token is not checked any more, so no message is read either.
-    const passes = this.requestStream ? !this.#answered && this.#passes() : !this.#closed;
+    const passes = this.requestStream ? !this.isAnswered && this.passes() : !this.isClosed;
     if (this.requestStream) this.#delivered();
     if (passes) this.#listener.onReceiveMessage(message);
   }
 
   onReceiveHalfClose(): void {
     this.#halfClosed = true;
-    this.#guard.limits.arrived(this);
-    if (this.#passes()) this.#listener.onReceiveHalfClose();
+    this.engine.limits.arrived(this);
+    if (this.passes()) this.#listener.onReceiveHalfClose();
   }
 
   onCancel(): void {
@@ -270,14 +197,14 @@ class GuardedCall
   }
 
   sendMetadata(metadata: Metadata): void {
-    if (this.#passes()) this.#inner.sendMetadata(metadata);
+    if (this.passes()) this.#inner.sendMetadata(metadata);
   }
 
   sendMessage(message: unknown, callback: () => void): void {
-    if (!this.#passes()) return;
-    const { limits } = this.#guard;
+    if (!this.passes()) return;
+    const { limits } = this.engine;
     if (this.#answersOnce) {
-      this.#answered = true;
+      this.isAnswered = true;
       limits.answered(this);
       this.#inner.sendMessage(message, callback);
       return;
@@ -290,8 +217,8 @@ class GuardedCall
   }
 
   sendStatus(status: ServerCallStatus): void {
-    if (!this.#passes()) return;
-    if (!this.#answered) this.#guard.limits.answered(this);
+    if (!this.passes()) return;
+    if (!this.isAnswered) this.engine.limits.answered(this);
     this.#inner.sendStatus(status);
   }
 
@@ -327,14 +254,10 @@ class GuardedCall
     retireConnection(this.#inner);
   }
 
-  recheck(): void {
-    this.#passes();
-  }
-
   // RequestDecoder.
 
   write(data: Buffer): Buffer[] {
-    if (this.#closed || this.#finished) return NO_MESSAGES;
+    if (this.isClosed || this.isFinished) return NO_MESSAGES;
     if (!this.requestStream && this.#request === undefined) {
       const length = lengthOfOneMessage(data);
       // Copied, as grpc-js does: a slice would keep the whole read alive.
@@ -349,9 +272,9 @@ class GuardedCall
   #readCounted(request: RequestBuffer, data: Buffer): Buffer[] {
     const messages = request.read(data);
     if (messages === undefined) return this.#refuseRequest('request_bytes');
-    if (messages.length > 0) this.#guard.limits.active(this);
+    if (messages.length > 0) this.engine.limits.active(this);
     if (messages.some(isCompressed)) this.#nameDecompressionLimit();
-    const limit = request.isOverfull ? 'bytes_in_flight' : this.#guard.limits.charge(this, request.bytes);
+    const limit = request.isOverfull ? 'bytes_in_flight' : this.engine.limits.charge(this, request.bytes);
     return limit === undefined ? messages : this.#refuseRequest(limit);
   }
 
@@ -362,7 +285,7 @@ class GuardedCall
     mapStatusesOf(this.#inner, (status) => {
       // A handler's status has metadata, or null.
       if (status.code !== grpcStatus.RESOURCE_EXHAUSTED || status.metadata !== undefined) return status;
-      this.#guard.onLimit('request_bytes');
+      this.engine.onLimit('request_bytes');
       return limitStatus('request_bytes');
     });
   }
@@ -371,61 +294,12 @@ class GuardedCall
   #delivered(): void {
     if (this.#request === undefined) return;
     this.#request.delivered();
-    this.#guard.limits.charge(this, this.#request.bytes);
+    this.engine.limits.charge(this, this.#request.bytes);
   }
 
   #refuseRequest(limit: LimitName): Buffer[] {
     this.endForLimit(limit);
     return NO_MESSAGES;
-  }
-
-  // HeldCall.
-
-  endForLimit(limit: LimitName): void {
-    this.#guard.limits.leave(this);
-    if (this.#closed) return;
-    this.#guard.onLimit(limit);
-    if (limit === 'response_seconds') {
-      // The status waits behind what the peer does not read.
-      this.#closed = true;
-      resetStream(this.#inner, HTTP2_CANCEL);
-      // The handler may be waiting for room to send.
-      this.#listener.onCancel();
-      return;
-    }
-    this.#guard.onDecision(this.path, limitRefusal(limit).code);
-    this.#close(limitStatus(limit));
-    this.#listener.onCancel();
-  }
-
-  /** Counts an admitted call, and reads its request within the limits. @returns the status that refuses it */
-  #enter(token: VerifiedToken | undefined, requestBytesMax: number): CallStatus | undefined {
-    const { limits } = this.#guard;
-    if (hasMalformedTimeout(this.#inner)) {
-      this.#guard.onDecision(this.path, MALFORMED_TIMEOUT.code);
-      return statusOf(MALFORMED_TIMEOUT);
-    }
-    const limit =
-      token === undefined
-        ? limits.enterPublic(this, this.#guard.addressOf(this.#inner))
-        : limits.enterWithToken(this, token);
-    if (limit !== undefined) {
-      const { code } = limitRefusal(limit);
-      this.#guard.onLimit(limit);
-      this.#guard.onDecision(this.path, code);
-      this.#guard.reportRefused(this.path, code, token, this.#inner);
-      return limitStatus(limit);
-    }
-    this.#requestBytesMax = requestBytesMax;
-    decodeRequestWith(this.#inner, this, requestBytesMax);
-    return undefined;
-  }
-
-  #cut(reason: DenialReason): void {
-    this.#guard.onDecision(this.path, reason);
-    this.#close(CUT_STATUSES[reason]);
-    // For the handler a cut is a cancellation by the caller.
-    this.#listener.onCancel();
   }
 
   #await(admission: Promise<Admission>, metadata: Metadata): void {
@@ -439,49 +313,41 @@ class GuardedCall
   }
 
   #conclude(admission: Admission, metadata: Metadata): void {
-    if (this.#finished) return;
-    if (admission.kind === 'refused') {
-      this.#guard.onDecision(this.path, admission.error.code);
-      this.#guard.reportRefused(this.path, admission.error.code, admission.token, this.#inner);
-      this.#close(statusOf(admission.error));
+    if (this.isFinished) return;
+    if (admission.kind !== 'refused' && admission.kind !== 'observed' && hasMalformedTimeout(this.#inner)) {
+      this.engine.onDecision(this.path, MALFORMED_TIMEOUT.code);
+      this.close(MALFORMED_TIMEOUT);
       return;
     }
-    if (admission.kind === 'observed') {
-      // Its token is not linked, because it would be cut. Its limits are those of its peer alone.
-      this.#token = admission.token;
-      this.#observedDenial = true;
-      decodeRequestWith(this.#inner, this, admission.requestBytesMax);
-      this.#requestBytesMax = admission.requestBytesMax;
-      attachState(metadata, this);
-      this.#listener.onReceiveMetadata(metadata);
+    const entered = this.enter(admission);
+    if (typeof entered !== 'number') {
+      this.close(entered);
       return;
     }
-    const token = admission.kind === 'admitted' ? admission.token : undefined;
-    const refused = this.#enter(token, admission.requestBytesMax);
-    if (refused !== undefined) {
-      this.#close(refused);
-      return;
-    }
-    if (admission.kind === 'admitted') {
-      this.#token = admission.token;
-      this.#allowStale = admission.allowStale;
-      admission.token.link(this);
-      this.#guard.reportAdmitted(admission.token, this.#inner);
-    }
-    this.#guard.onDecision(this.path, 'ADMITTED');
+    if (admission.kind === 'admitted') this.#guard.trust(this.#inner);
+    this.#requestBytesMax = entered;
+    decodeRequestWith(this.#inner, this, entered);
     attachState(metadata, this);
     this.#listener.onReceiveMetadata(metadata);
   }
 
-  /** Repeats the check, on every message; a call that fails it is cut at once. */
-  #passes(): boolean {
-    if (this.#closed || this.#finished) return false;
-    const token = this.#token;
-    if (token === undefined || this.#answered) return true;
-    const reason = this.#guard.denialReason(token, this.#allowStale);
-    if (reason === undefined || this.#observes(reason)) return true;
-    this.#cut(reason);
-    return false;
+  // DecidedCall.
+
+  protected close(error: ServiceError<GuardErrorCode>): void {
+    this.#close(statusOf(error));
+  }
+
+  protected drop(): void {
+    // The status waits behind what the peer does not read.
+    this.isClosed = true;
+    resetStream(this.#inner, HTTP2_CANCEL);
+    // The handler may be waiting for room to send.
+    this.#listener.onCancel();
+  }
+
+  protected stop(): void {
+    // For the handler a cut is a cancellation by the caller.
+    this.#listener.onCancel();
   }
 
   /**
@@ -490,29 +356,28 @@ class GuardedCall
    * so its stream is reset after {@link CUT_GRACE_MS}.
    */
   #close(status: CallStatus): void {
-    this.#closed = true;
+    this.isClosed = true;
     this.#abort?.abort(CALL_ENDED);
     this.#inner.sendStatus(status);
-    if (this.#finished) return;
+    if (this.isFinished) return;
     this.#resetTimer = setTimeout(() => resetStream(this.#inner, HTTP2_CANCEL), CUT_GRACE_MS);
     this.#resetTimer.unref();
   }
 
   #finish(): void {
-    if (this.#finished) return;
-    this.#finished = true;
+    if (this.isFinished) return;
+    this.isFinished = true;
     // The timer would keep thousands of cut calls alive until it fires. The reference is cleared as well: a dead object of
     // the old generation keeps what it references alive until the next full collection.
     clearTimeout(this.#resetTimer);
     this.#resetTimer = undefined;
-    this.#token?.unlink(this);
-    this.#guard.limits.leave(this);
+    this.leave();
     // Otherwise a peer could keep any number of ended calls open.
     if (!this.#halfClosed) closeStreamLater(this.#inner, CUT_GRACE_MS);
     this.#request = undefined;
     this.#abort?.abort(CALL_ENDED);
     // The handler of a cut call was notified by the cut.
-    if (!this.#closed) this.#listener.onCancel();
+    if (!this.isClosed) this.#listener.onCancel();
     // This object may outlive the handler's part of the call.
     this.#listener = NO_LISTENER;
   }

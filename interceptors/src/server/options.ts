@@ -1,4 +1,4 @@
-/** The options of a guard. */
+/** The options of a guard, and of an engine. */
 
 import type { ChannelCredentials } from '@grpc/grpc-js';
 import type { ClientKey } from '../client/client-key.js';
@@ -13,8 +13,8 @@ import type { TrustedIssuer } from '../token/trusted-issuers.js';
 import type { Plaintext } from '../wire/connection.js';
 import type { GuardLimits, LimitName } from './guard-limits.js';
 
-/** Options of `createGuard`. */
-export interface GuardOptions {
+/** Options of `createEngine`. */
+export interface EngineOptions {
   /** The issuer (`iss`) whose tokens are accepted, and whose revocation log is followed. */
   readonly issuer: string;
   /** The audience (`aud`) of this service. */
@@ -58,11 +58,6 @@ export interface GuardOptions {
   readonly listEntriesMax?: number | undefined;
   /** What a peer can make this process hold. Those that are missing have safe defaults. */
   readonly limits?: Partial<GuardLimits> | undefined;
-  /**
-   * The databases of this service that have a fence. The guard keeps them where the issuer wants them; transactions pass
-   * them with `passFence`.
-   */
-  readonly fences?: readonly FenceDatabase[] | undefined;
   /** Full paths of methods without a rule that need no token, such as those of the health service. */
   readonly publicMethods?: Iterable<string>;
   /** Default: the clocks of this machine. */
@@ -75,9 +70,18 @@ export interface GuardOptions {
    * still stops transactions. Default: `enforce`.
    */
   readonly mode?: 'enforce' | 'observe' | undefined;
+  readonly observer?: GuardObserver;
+}
+
+/** Options of `createGuard`. */
+export interface GuardOptions extends EngineOptions {
+  /**
+   * The databases of this service that have a fence. The guard keeps them where the issuer wants them; transactions pass
+   * them with `passFence`.
+   */
+  readonly fences?: readonly FenceDatabase[] | undefined;
   /** Makes `currentCall()` work in handlers, for frameworks that do not hand them the call. Default: false. */
   readonly callContext?: boolean | undefined;
-  readonly observer?: GuardObserver;
 }
 
 /** Observes a guard, for metrics. Its methods must not throw. */

@@ -1,10 +1,9 @@
-/** Where access rules come from: generated code, a table in code, or the descriptor set of a compiled schema. */
+/** Where access rules come from: generated code, a table in code, or what a descriptor set declares. */
 
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { Caller, OnStale, Rule } from '../../gen/portcullis/access/v1/access.js';
-import { methodsIn } from '../wire/descriptor-set.js';
-import { fieldsIn, MalformedMessageError } from '../wire/protobuf-fields.js';
 import { type AccessRule, ruleOf, type SchemaMetadata } from './access-rule.js';
+import type { MethodKind } from './decision.js';
 
 /** The rule of a method, written in code. All conditions that are set must hold; `{}` admits any authenticated caller. */
 export type CodeRule =
@@ -29,26 +28,25 @@ export type CodeRules<Definition extends ServiceDefinition> = {
   readonly [Method in keyof Definition]: CodeRule;
 };
 
-/** The field number of the option `portcullis.access.v1.rule`. */
-const RULE_FIELD = 52473;
-
-/** The largest field number of a Rule that this version knows. */
-const RULE_FIELD_MAX = 7;
-
-/** The fields of a Rule that are numbers: `public`, `caller`, `on_stale` and `max_request_bytes`. */
-const NUMBERS: ReadonlySet<number> = new Set([1, 4, 6, 7]);
-
 /** Access rules by the full path of the method. */
 export class AccessRules {
+  /** Which methods have streams, as far as the source says so; also those of methods without a rule. */
+  readonly kinds: ReadonlyMap<string, MethodKind>;
   readonly #declared: ReadonlyMap<string, Rule | string>;
   readonly #advice: string;
 
   /**
    * @param declared - a rule, or what is wrong with it
+   * @param kinds - which methods have streams
    * @param advice - what to do about a method that has none
    */
-  constructor(declared: ReadonlyMap<string, Rule | string>, advice: string) {
+  constructor(
+    declared: ReadonlyMap<string, Rule | string>,
+    kinds: ReadonlyMap<string, MethodKind>,
+    advice: string,
+  ) {
     this.#declared = declared;
+    this.kinds = kinds;
     this.#advice = advice;
   }
 
@@ -85,7 +83,7 @@ function readRule(declared: Rule | string): AccessRule | string {
 /**
  * The rules of all methods of a service, by the full path of the method.
  *
- * @param source - ts-proto's `protoMetadata`, or the result of {@link codeRules} or {@link descriptorRules}
+ * @param source - ts-proto's `protoMetadata`, or the result of {@link codeRules} or `descriptorRules`
  * @throws TypeError naming every method without a rule or with a contradictory one, so that the server does not start
  */
 export function readRules(
@@ -115,8 +113,18 @@ function generatedRules(definition: ServiceDefinition, schema: SchemaMetadata): 
   }
   return new AccessRules(
     declared,
+    kindsOf(definition),
     'Declare option (portcullis.access.v1.rule) of the method in its .proto and generate the code again, or pass ' +
       'codeRules or descriptorRules',
+  );
+}
+
+function kindsOf(definition: ServiceDefinition): Map<string, MethodKind> {
+  return new Map(
+    Object.values(definition).map(({ path, requestStream, responseStream }) => [
+      path,
+      { requestStream, responseStream },
+    ]),
   );
 }
 
@@ -136,7 +144,7 @@ export function codeRules<Definition extends ServiceDefinition>(
   }
   const unknown = Object.keys(rules).filter((name) => !Object.hasOwn(definition, name));
   if (unknown.length > 0) throw new TypeError(`no such method: ${unknown.join(', ')}`);
-  const result = new AccessRules(declared, 'Add it to the table of rules');
+  const result = new AccessRules(declared, kindsOf(definition), 'Add it to the table of rules');
   result.read(Object.values(definition).map(({ path }) => path));
   return result;
 }
@@ -189,81 +197,4 @@ function faultOfCodeRule(rule: object): string | undefined {
 
 function listOf(words: string | readonly string[] = []): string[] {
   return typeof words === 'string' ? [words] : [...words];
-}
-
-/** A method of a descriptor set. */
-interface DeclaredMethod {
-  /** The full path, such as `/greeter.v1.GreeterService/SayHello`. */
-  readonly path: string;
-  /** Undefined when the method has none, or one with a fault. */
-  readonly rule: AccessRule | undefined;
-  /** What is wrong with the rule; undefined when it is valid or missing. */
-  readonly fault: string | undefined;
-}
-
-/** Packages that a descriptor set may have beside those of the service: theirs are not its methods. */
-const OTHER_PACKAGES = /^(google|grpc|portcullis)(\.|$)/;
-
-/**
- * The methods of a service's descriptor set. Those of Google, of gRPC and of this library, which it may contain as well,
- * are left out.
- *
- * @throws MalformedMessageError when the bytes are no descriptor set
- */
-export function methodsOfDescriptorSet(descriptorSet: Uint8Array): DeclaredMethod[] {
-  return methodsIn(descriptorSet, RULE_FIELD)
-    .filter(({ packageName }) => !OTHER_PACKAGES.test(packageName))
-    .map(({ path, option }) => {
-      const rule = option === undefined ? undefined : ruleIn(option);
-      const read = rule === undefined || typeof rule === 'string' ? rule : ruleOf(rule);
-      return typeof read === 'string'
-        ? { path, rule: undefined, fault: read }
-        : { path, rule: read, fault: undefined };
-    });
-}
-
-/**
- * The rules in a descriptor set (`google.protobuf.FileDescriptorSet`), as `buf build -o set.binpb` and
- * `protoc --include_imports -o set.binpb` write it: for frameworks that load the schema at run time.
- *
- * @throws TypeError when the bytes are no descriptor set, or none of its methods declares a rule
- */
-export function descriptorRules(descriptorSet: Uint8Array): AccessRules {
-  const declared = new Map<string, Rule | string>();
-  for (const { path, option, packageName } of describedMethods(descriptorSet)) {
-    if (option !== undefined && !OTHER_PACKAGES.test(packageName)) declared.set(path, ruleIn(option));
-  }
-  if (declared.size === 0) {
-    throw new TypeError(
-      'the descriptor set has no method with the option (portcullis.access.v1.rule): declare it in the .proto',
-    );
-  }
-  return new AccessRules(
-    declared,
-    'Declare option (portcullis.access.v1.rule) of the method in its .proto and compile the descriptor set again',
-  );
-}
-
-function describedMethods(descriptorSet: Uint8Array) {
-  try {
-    return methodsIn(descriptorSet, RULE_FIELD);
-  } catch (error) {
-    if (!(error instanceof MalformedMessageError)) throw error;
-    throw new TypeError('expected a google.protobuf.FileDescriptorSet', { cause: error });
-  }
-}
-
-/** A condition that is not understood would not be checked, so that the method would be more open than its schema says. */
-function ruleIn(message: Uint8Array): Rule | string {
-  try {
-    for (const { number, value } of fieldsIn(message)) {
-      if (number > RULE_FIELD_MAX) return `has a rule of a newer version: field ${number} is not known`;
-      // The generated code would leave it out.
-      if ((typeof value === 'bigint') !== NUMBERS.has(number))
-        return 'declares an access rule that cannot be read';
-    }
-    return Rule.decode(message);
-  } catch {
-    return 'declares an access rule that cannot be read';
-  }
 }

@@ -6,9 +6,11 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ServerOptions } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
+import { CoreEngine, createEngine, type Engine } from '../server/engine.js';
+import type { EngineCore } from '../server/engine-core.js';
 import { createGuard, type Guard, ServerGuard } from '../server/guard.js';
 import type { GuardLimits } from '../server/guard-limits.js';
-import type { GuardOptions } from '../server/options.js';
+import type { EngineOptions, GuardOptions } from '../server/options.js';
 import { accessRulesOf } from '../server/rule-sources.js';
 import { Accounts } from './accounts.js';
 import { type BadTokens, createBadTokens } from './bad-tokens.js';
@@ -31,6 +33,9 @@ import { TestClock } from './test-clock.js';
  * no log, and no limits in time, because calls do not hurry when the clock is set forward.
  */
 export type TestGuardOptions = Omit<GuardOptions, 'issuer' | 'auth' | 'clock' | 'nats'>;
+
+/** The same for an engine. */
+export type TestEngineOptions = Omit<EngineOptions, 'issuer' | 'auth' | 'clock' | 'nats'>;
 
 /** Options of {@link createTestKit}: those of its guard, and of its issuer. */
 export interface TestKitOptions extends TestGuardOptions {
@@ -106,7 +111,9 @@ export interface TestKit {
   recover(): Promise<void>;
   /** Another guard that trusts the same issuer, for a second service. Its revocation list is current. */
   createGuard(options: TestGuardOptions): Promise<Guard>;
-  /** Closes the guards and the servers. */
+  /** An engine that trusts the same issuer, for tests of a gate. Its revocation list is current. */
+  createEngine(options: TestEngineOptions): Promise<Engine>;
+  /** Closes the guards, the engines and the servers. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -138,9 +145,9 @@ export async function createTestKit(options: TestKitOptions): Promise<TestKit> {
   const { issuer: key } = signingKeys();
   const log = new IssuerLog({ key: key.published, leaseMs, clock });
   const accounts = new Accounts({ issuer, audience: options.audience, clock, key, log });
-  const guards = new Map<ServerGuard, Reported>();
-  const guard = await startGuard({ guards, log, clock, issuer }, guardOptions);
-  return new Kit({ guard, guards, log, clock, accounts, leaseMs });
+  const cores = new Map<EngineCore, Reported>();
+  const guard = await startGuard({ cores, log, clock, issuer }, guardOptions);
+  return new Kit({ guard, cores, log, clock, accounts, leaseMs });
 }
 
 /** What a guard has reported about its list. It notices the end of a lease by a timer, or when a sync fails. */
@@ -149,29 +156,45 @@ interface Reported {
 }
 
 interface GuardDeps {
-  /** The guards that are open. */
-  readonly guards: Map<ServerGuard, Reported>;
+  /** The cores of the guards and engines that are open. */
+  readonly cores: Map<EngineCore, Reported>;
   readonly log: IssuerLog;
   readonly clock: TestClock;
   readonly issuer: string;
 }
 
-async function startGuard(
-  { guards, log, clock, issuer }: GuardDeps,
-  options: TestGuardOptions,
-): Promise<ServerGuard> {
-  const onClosed = (): void => void guards.delete(guard);
+async function startGuard(deps: GuardDeps, options: TestGuardOptions): Promise<ServerGuard> {
+  return await startIn(deps, options, async (over) => {
+    const guard = inner(await createGuard({ log: 'silent', ...options, ...over }));
+    return [guard, guard.engine];
+  });
+}
+
+async function startEngine(deps: GuardDeps, options: TestEngineOptions): Promise<Engine> {
+  return await startIn(deps, options, async (over) => {
+    const engine = await createEngine({ log: 'silent', ...options, ...over });
+    return [engine, coreOf(engine)];
+  });
+}
+
+/** Starts a guard or an engine with the clock and the log of the kit, and waits until its list is current. */
+async function startIn<Started>(
+  { cores, log, clock, issuer }: GuardDeps,
+  options: TestEngineOptions,
+  start: (
+    over: Pick<EngineOptions, 'issuer' | 'auth' | 'clock' | 'limits'>,
+  ) => Promise<readonly [Started, EngineCore]>,
+): Promise<Started> {
+  const onClosed = (): void => void cores.delete(core);
   const source = log.createSource(onClosed);
   const limits = { ...NO_TIME_LIMITS, ...options.limits };
-  const guard = inner(
-    await createGuard({ log: 'silent', ...options, limits, issuer, clock, auth: { source } }),
-  );
-  guards.set(guard, { isCurrent: false });
-  guard.onStateChange(() => {
-    if (guards.has(guard)) guards.set(guard, { isCurrent: guard.state().current });
+  const [started, core] = await start({ limits, issuer, clock, auth: { source } });
+  cores.set(core, { isCurrent: false });
+  core.onStateChange(() => {
+    if (cores.has(core)) cores.set(core, { isCurrent: core.state().current });
   });
-  await guard.ready;
-  return guard;
+  await core.ready;
+  return started;
 }
 
 /** @throws TypeError for a guard of another copy of the package */
@@ -180,9 +203,14 @@ function inner(guard: Guard): ServerGuard {
   throw new TypeError('expected a guard of this kit, got one of another copy of @portcullis/guard');
 }
 
+function coreOf(engine: Engine): EngineCore {
+  if (engine instanceof CoreEngine) return engine.core;
+  throw new TypeError('expected an engine of this kit, got one of another copy of @portcullis/guard');
+}
+
 interface KitParts {
   readonly guard: ServerGuard;
-  readonly guards: Map<ServerGuard, Reported>;
+  readonly cores: Map<EngineCore, Reported>;
   readonly log: IssuerLog;
   readonly clock: TestClock;
   readonly accounts: Accounts;
@@ -238,7 +266,7 @@ class Kit implements TestKit {
 
   async revoke(target: RevokeTarget): Promise<void> {
     const { accounts, log } = this.#parts;
-    this.#openGuards();
+    this.#open();
     revokeIn(log, accounts, target);
     await this.#cut();
   }
@@ -254,7 +282,7 @@ class Kit implements TestKit {
 
   async goStale(): Promise<void> {
     const { clock, log, leaseMs } = this.#parts;
-    this.#openGuards();
+    this.#open();
     log.isReachable = false;
     clock.passMonotonic(leaseMs);
     await this.#settle();
@@ -269,9 +297,13 @@ class Kit implements TestKit {
     return startGuard({ ...this.#parts, issuer: this.issuer }, options);
   }
 
+  createEngine(options: TestEngineOptions): Promise<Engine> {
+    return startEngine({ ...this.#parts, issuer: this.issuer }, options);
+  }
+
   async close(): Promise<void> {
     for (const served of this.#served.splice(0)) await served.close();
-    for (const guard of [...this.#parts.guards.keys()]) await guard.close();
+    for (const core of [...this.#parts.cores.keys()]) await core.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -279,33 +311,33 @@ class Kit implements TestKit {
   }
 
   /** @throws Error when the guard was closed, so that nothing can take effect at it any longer */
-  #openGuards(): readonly ServerGuard[] {
-    const { guard, guards } = this.#parts;
-    if (!guards.has(guard)) throw new Error('the guard of this kit was closed: create another kit');
-    return [...guards.keys()];
+  #open(): readonly EngineCore[] {
+    const { guard, cores } = this.#parts;
+    if (!cores.has(guard.engine)) throw new Error('the guard of this kit was closed: create another kit');
+    return [...cores.keys()];
   }
 
   /** Renews the leases of all guards. */
   async #sync(): Promise<void> {
-    for (const guard of this.#openGuards()) guard.syncNow();
-    await until(() => this.#openGuards().every((guard) => guard.state().current));
+    for (const core of this.#open()) core.syncNow();
+    await until(() => this.#open().every((core) => core.state().current));
   }
 
   /** Waits until the guards have noticed what the clock has ended. */
   async #settle(): Promise<void> {
-    const hasNoticed = (guard: ServerGuard): boolean =>
-      this.#parts.guards.get(guard)?.isCurrent === guard.state().current;
-    for (const guard of this.#openGuards()) {
-      guard.endLate();
-      if (!hasNoticed(guard)) guard.syncNow();
+    const hasNoticed = (core: EngineCore): boolean =>
+      this.#parts.cores.get(core)?.isCurrent === core.state().current;
+    for (const core of this.#open()) {
+      core.endLate();
+      if (!hasNoticed(core)) core.syncNow();
     }
-    await until(() => this.#openGuards().every(hasNoticed));
+    await until(() => this.#open().every(hasNoticed));
     await this.#cut();
   }
 
   /** Waits until no call that must end is still running. */
   async #cut(): Promise<void> {
-    await until(() => this.#openGuards().every((guard) => !guard.isCutting));
+    await until(() => this.#open().every((core) => !core.isCutting));
   }
 }
 

@@ -1,6 +1,6 @@
 /** The methods of a descriptor set (`google.protobuf.FileDescriptorSet`), with one of their options. */
 
-import { messagesIn, textIn } from './protobuf-fields.js';
+import { booleanIn, messagesIn, textIn } from './protobuf-fields.js';
 
 /** A method of a descriptor set. */
 export interface DescribedMethod {
@@ -10,6 +10,10 @@ export interface DescribedMethod {
   readonly path: string;
   /** The message of the option; undefined when the method does not have it. */
   readonly option: Uint8Array | undefined;
+  /** The caller sends a stream of messages. */
+  readonly requestStream: boolean;
+  /** The server sends a stream of messages. */
+  readonly responseStream: boolean;
 }
 
 /** Field numbers of google/protobuf/descriptor.proto. */
@@ -19,6 +23,8 @@ const FILE_SERVICE = 6;
 const NAME = 1;
 const SERVICE_METHOD = 2;
 const METHOD_OPTIONS = 4;
+const METHOD_CLIENT_STREAMING = 5;
+const METHOD_SERVER_STREAMING = 6;
 
 /**
  * Every method of a descriptor set.
@@ -39,6 +45,8 @@ export function methodsIn(descriptorSet: Uint8Array, option: number): DescribedM
           packageName,
           path: `/${name}/${textIn(method, NAME)}`,
           option: parts.length === 0 ? undefined : Buffer.concat(parts),
+          requestStream: booleanIn(method, METHOD_CLIENT_STREAMING),
+          responseStream: booleanIn(method, METHOD_SERVER_STREAMING),
         });
       }
     }

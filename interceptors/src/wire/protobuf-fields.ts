@@ -97,3 +97,14 @@ export function textIn(message: Uint8Array, number: number): string {
     throw new MalformedMessageError('a text is not UTF-8', { cause });
   }
 }
+
+/** A truth value; false when it is not set. @throws MalformedMessageError */
+export function booleanIn(message: Uint8Array, number: number): boolean {
+  let value = 0n;
+  for (const field of fieldsIn(message)) {
+    if (field.number !== number) continue;
+    if (typeof field.value !== 'bigint') throw new MalformedMessageError();
+    value = field.value;
+  }
+  return value !== 0n;
+}

@@ -34,7 +34,7 @@ export interface FenceWorld {
 export type Place = readonly [epochNumber: number, sequence: number];
 
 /** A transaction of one instance. */
-export interface Work {
+interface Work {
   /** BEGUN: the snapshot is taken. LOCKED: the fence was read. PASSED: only COMMIT is missing. */
   readonly step: 'BEGUN' | 'LOCKED' | 'PASSED';
   /** The fence as it was when the transaction began, or as it was read. */

@@ -1,7 +1,6 @@
 /** What tests of admission decide by: rules, tokens that no key has signed, and keys that accept them. */
 
 import { randomUUID } from 'node:crypto';
-import { Metadata } from '@grpc/grpc-js';
 import type { AccessRule } from '../../../interceptors/src/server/access-rule.js';
 import type { Admission } from '../../../interceptors/src/server/admission.js';
 import { type CompactToken, parseCompactToken } from '../../../interceptors/src/token/compact.js';
@@ -64,11 +63,9 @@ export function tokenText(over: Record<string, unknown> = {}, kid = 'key-1'): st
   return `${encode({ alg: 'EdDSA', kid, typ: 'at+jwt' })}.${encode(payload)}.${Buffer.from(randomUUID()).toString('base64url')}`;
 }
 
-/** Metadata with these tokens. */
-export function bearer(...texts: string[]): Metadata {
-  const metadata = new Metadata();
-  for (const text of texts) metadata.add('authorization', `Bearer ${text}`);
-  return metadata;
+/** The values of `authorization` headers with these tokens. */
+export function bearer(...texts: string[]): readonly string[] {
+  return texts.map((text) => `Bearer ${text}`);
 }
 
 /** The decision: admitted, or the reason. */

@@ -1,6 +1,5 @@
 /** Decisions between fakes: credentials, keys that fail, other issuers, and what the guard learns from each token. */
 
-import { Metadata } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { Feed } from '../../../interceptors/src/revocation/feed.js';
 import { Admissions } from '../../../interceptors/src/server/admission.js';
@@ -80,11 +79,8 @@ describe('admission', () => {
     it('needs the scheme Bearer, not another scheme of the same length', async () => {
       const text = tokenText();
       for (const scheme of ['Digest ', 'Bearex ', 'Bearer-', '       ']) {
-        const metadata = new Metadata();
-        metadata.set('authorization', `${scheme}${text}`);
-        expect(outcomeOf(await admissions.decide(REFUSE, metadata, callerWith())), scheme).to.equal(
-          'TOKEN_INVALID',
-        );
+        const admission = await admissions.decide(REFUSE, [`${scheme}${text}`], callerWith());
+        expect(outcomeOf(admission), scheme).to.equal('TOKEN_INVALID');
       }
       expect(new Set(faults)).to.deep.equal(new Set(['authorization']));
     });
@@ -92,7 +88,7 @@ describe('admission', () => {
     it('counts every decision on one', async () => {
       const text = tokenText();
       for (const each of [text, text, 'x']) await decide(each);
-      admissions.decide(REFUSE, new Metadata(), callerWith());
+      admissions.decide(REFUSE, [], callerWith());
       expect(admissions.decisions).to.equal(3);
     });
 

@@ -5,6 +5,7 @@ import { Server } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { ConnectionLimits } from '../../../interceptors/src/server/connection-limits.js';
 import { DEFAULT_LIMITS, type GuardLimits } from '../../../interceptors/src/server/guard-limits.js';
+import { observeConnectionsOf } from '../../../interceptors/src/wire/grpc-js-internals.js';
 
 /** A TCP connection, from its acceptance to its end. */
 class FakeSocket extends EventEmitter {
@@ -48,7 +49,7 @@ describe('the counts of connections', () => {
     });
     const server = new Server();
     http2Server = new EventEmitter();
-    limits.watch(server);
+    observeConnectionsOf(server, limits);
     // As grpc-js does when the server begins to listen.
     (Reflect.get(server, 'http2Servers') as Map<unknown, unknown>).set(http2Server, {});
   }

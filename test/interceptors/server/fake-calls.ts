@@ -5,6 +5,7 @@ import { GuardError, type GuardErrorCode, type ServiceError } from '../../../int
 import type { DenialReason } from '../../../interceptors/src/revocation/verified-tokens.js';
 import type { Admission } from '../../../interceptors/src/server/admission.js';
 import { CallLimits } from '../../../interceptors/src/server/call-limits.js';
+import type { CallEngine } from '../../../interceptors/src/server/decided-call.js';
 import { DEFAULT_LIMITS, type GuardLimits } from '../../../interceptors/src/server/guard-limits.js';
 import {
   type CallGuard,
@@ -93,7 +94,8 @@ export class FakeInnerCall implements ServerInterceptingCallInterface {
 }
 
 /** A guard whose decisions a test sets, and which records what it is asked to observe. */
-export class FakeGuard implements CallGuard {
+export class FakeGuard implements CallGuard, CallEngine {
+  readonly engine = this;
   readonly clock = new SetClock();
   readonly limits: CallLimits;
   readonly fences = { pass: () => Promise.resolve(this.passes) };
@@ -122,6 +124,8 @@ export class FakeGuard implements CallGuard {
   };
   validForMs = () => 4321;
   reportAdmitted = () => void this.reports.push('ADMITTED');
+  readonly trusted: unknown[] = [];
+  trust = (call: unknown) => void this.trusted.push(call);
   observes = false;
   keepsContext = false;
   readonly observed: string[] = [];

@@ -11,10 +11,10 @@ import {
   type TrustedIssuers,
 } from '../../../interceptors/src/token/trusted-issuers.js';
 import { MovableClock } from '../../support/clock.js';
-import { bearer } from '../../support/echo.js';
 import { createForeignKey, ForeignIssuer } from '../../support/foreign-issuer.js';
 import { until } from '../../support/waiting.js';
 import { callerWith, SetTimers } from '../tokens-support.js';
+import { bearer } from './admission-support.js';
 
 const SILENT = { info: () => {}, warn: () => {}, error: () => {} };
 

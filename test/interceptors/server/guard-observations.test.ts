@@ -111,6 +111,21 @@ describe('a guard, as its operators see it', () => {
       );
     });
 
+    it('tells of another copy of the library in the process', async () => {
+      await create();
+      expect(lines).to.deep.equal([]);
+      const copies: unknown = Reflect.get(globalThis, Symbol.for('@portcullis/guard.copies'));
+      if (!(copies instanceof Set)) throw new Error('the library has not named itself');
+      const other = 'file:///elsewhere/guard/dist/src/wire/copies.js';
+      copies.add(other);
+      try {
+        await create();
+      } finally {
+        copies.delete(other);
+      }
+      expect(lines).to.deep.equal([{ event: 'several_copies' }]);
+    });
+
     it('needs neither a log nor an observer', async () => {
       await start({ log: undefined, observer: undefined, limits: { callsPerUser: 1 } } as object);
       const token = bearer(await issuer.token());
@@ -251,7 +266,23 @@ describe('a guard, as its operators see it', () => {
       await start();
       const { inner } = await call('Forgotten', bearer(await issuer.token()));
       expect(inner.sent).to.deep.equal(['NOT_FOUND NOT_FOUND']);
-      expect(lines).to.deep.equal([{ event: 'method_without_rule', path: '/test.v1.EchoService/Forgotten' }]);
+      const line = { event: 'method_without_rule', path: '/test.v1.EchoService/Forgotten', count: 1 };
+      expect(lines).to.deep.equal([line]);
+    });
+
+    it('reads no other header than authorization', async () => {
+      await start();
+      const metadata = new Metadata();
+      for (const key of [
+        'x-authorization',
+        'proxy-authorization',
+        'cookie',
+        'x-user-id',
+        'x-forwarded-user',
+      ]) {
+        metadata.set(key, `Bearer ${await issuer.token()}`);
+      }
+      expect((await call('Unary', metadata)).inner.sent).to.deep.equal(['UNAUTHENTICATED TOKEN_MISSING']);
     });
 
     it('rejects a token that came in plaintext from another machine, and logs it as invalid', async () => {
@@ -368,6 +399,35 @@ describe('a guard, as its operators see it', () => {
       await until(() => inner.sent.length > 0);
       expect(inner.sent).to.deep.equal(['DEADLINE_EXCEEDED REQUEST_TIMEOUT']);
       expect(guard.state().publicCalls).to.equal(0);
+    });
+  });
+
+  describe('in mode observe', () => {
+    it('tells once of a call whose token was revoked, which handlers may rely on as before', async () => {
+      const observed: string[] = [];
+      await start({ mode: 'observe', observer: { observed: (_path, reason) => observed.push(reason) } });
+      const claims = issuer.claims();
+      const token = bearer(await issuer.sign(claims));
+      const started = startFakeCallOf((inner) => guarded('ServerStream', inner), token);
+      await until(() => started.received.length > 0);
+      issuer.revokeSession(String(claims['sid']));
+      guard.syncNow();
+      await until(() => guard.state().applied === 1n);
+      expect(stillAllowed(started)).to.equal(Number.POSITIVE_INFINITY);
+      started.call.sendMessage('one', () => {});
+      started.call.sendMessage('two', () => {});
+      expect(started.inner.sent).to.deep.equal(['one', 'two']);
+      expect(observed).to.deep.equal(['TOKEN_REVOKED']);
+    });
+
+    it('reads requests by the size of their method, and needs no observer', async () => {
+      await start({ mode: 'observe', observer: undefined, limits: { publicRequestBytes: 77 } } as object);
+      const { inner, received } = startFakeCallOf((below) => guarded('Unary', below));
+      await until(() => received.length > 0);
+      expect(inner.maxReceiveMessageSize).to.be.greaterThan(77);
+      const forgotten = startFakeCallOf((below) => guarded('Forgotten', below));
+      await until(() => forgotten.received.length > 0);
+      expect(forgotten.inner.maxReceiveMessageSize).to.equal(77);
     });
   });
 

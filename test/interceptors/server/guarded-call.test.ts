@@ -219,9 +219,10 @@ describe('a guarded call', () => {
 
   describe('that is admitted', () => {
     it('reaches its handler with the state of the call, and is counted', () => {
-      const { metadata, received } = startFakeCall(guard);
+      const { metadata, received, inner } = startFakeCall(guard);
       const call = { metadata };
       expect(received).to.deep.equal(['metadata']);
+      expect(guard.trusted).to.deep.equal([inner]);
       expect(principalOf(call)).to.equal(token.claims);
       expect(bearerOf(call)).to.equal('its text');
       expect(stillAllowed(call)).to.equal(4321);
@@ -271,7 +272,7 @@ describe('a guarded call', () => {
       expect(stillAllowed({ metadata })).to.equal(Number.POSITIVE_INFINITY);
       call.sendMetadata(new Metadata());
       expect(received).to.deep.equal(['metadata']);
-      expect([guard.decisions, guard.reports]).to.deep.equal([['ADMITTED'], []]);
+      expect([guard.decisions, guard.reports, guard.trusted]).to.deep.equal([['ADMITTED'], [], []]);
     });
 
     it('passes everything on, in both directions', () => {

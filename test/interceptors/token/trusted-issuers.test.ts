@@ -187,6 +187,11 @@ describe('other issuers in use', () => {
     expect(read(issuer, claims({ tenant: {} }))).to.deep.equal({ fault: '/tenant' });
   });
 
+  it('are read without any where none are configured', () => {
+    const issuer = create([legacy()]).find(LEGACY);
+    expect(read(issuer, claims({ tenant: ['acme'] }))).to.deep.include({ revocable: new Map() });
+  });
+
   it('are refused as a whole with a faulty configuration', () => {
     expect(() => create([legacy({ issuer: '' }), legacy({ issuer: ISSUER })])).to.throw(
       TypeError,

@@ -1,0 +1,43 @@
+/** Addresses of sockets: where the gate listens, and where its upstream does. */
+
+import { isIPv6 } from 'node:net';
+
+/** The address of a listening socket. */
+export type Address =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+
+/** Maximum length of the path of a unix socket, in bytes (`sun_path` of Linux, less its NUL). */
+const UNIX_PATH_BYTES_MAX = 107;
+
+const PORT_MAX = 65_535;
+
+const UNIX = /^unix:(?:\/\/(?=\/))?(.+)$/s;
+const TCP = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/;
+
+/**
+ * Reads `HOST:PORT`, `[IPV6]:PORT`, `unix:PATH` or `unix:///PATH`. Hosts are names or IP addresses.
+ *
+ * @returns the address, or what is wrong with the text
+ */
+export function parseAddress(text: string): Address | { readonly problem: string } {
+  const unix = UNIX.exec(text)?.[1];
+  if (unix !== undefined) {
+    if (unix.includes('\0')) return { problem: 'has a NUL in its path' };
+    return Buffer.byteLength(unix) > UNIX_PATH_BYTES_MAX
+      ? { problem: `has a path of more than ${UNIX_PATH_BYTES_MAX} bytes` }
+      : { kind: 'unix', path: unix };
+  }
+  const [, bracketed, plain, digits = ''] = TCP.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  const port = Number(digits);
+  const isUsable = host !== undefined && (bracketed === undefined || isIPv6(bracketed)) && port <= PORT_MAX;
+  if (!isUsable) return { problem: `must be HOST:PORT or unix:PATH, got ${JSON.stringify(text)}` };
+  return { kind: 'tcp', host, port };
+}
+
+/** The address in the form that {@link parseAddress} reads. */
+export function formatAddress(address: Address): string {
+  if (address.kind === 'unix') return `unix:${address.path}`;
+  return `${isIPv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`;
+}
