@@ -326,7 +326,7 @@ export const WORLDS: readonly World[] = [
     receipts: 'PROMPT',
     oneReplica: true,
     withoutPulls: true,
-    states: 0,
+    states: 334_143,
   },
   {
     name: 'cached',
