@@ -6,7 +6,7 @@ import type { Decision, Engine, EngineCaller, ReadyStatus } from '@portcullis/gu
 import { LRUCache } from 'lru-cache';
 
 /** A request as a proxy describes it. */
-export interface AskedRequest {
+interface AskedRequest {
   /** The path of the method, exactly. */
   readonly path: string;
   /** Every value of `authorization`. */

@@ -122,7 +122,7 @@ function createServer(asked: Asked, identity: () => Identity, log: GateLog): Ser
 }
 
 /** Decides one request of Envoy. */
-export async function check(request: CheckRequest, asked: Asked, identity: Identity): Promise<CheckResponse> {
+async function check(request: CheckRequest, asked: Asked, identity: Identity): Promise<CheckResponse> {
   const { source, request: described } = request.attributes ?? {};
   const http = described?.http;
   const socket = source?.address?.address;

@@ -15,7 +15,7 @@ import { readTlsFiles, type TlsFiles } from './tls-files.js';
 export type RawSettings = { readonly [Name in FlagName]?: string | undefined };
 
 /** Where the gate takes the service's revocations from. */
-export interface AuthSettings {
+interface AuthSettings {
   readonly issuer: string;
   readonly audience: string;
   readonly address: string;
@@ -26,7 +26,7 @@ export interface AuthSettings {
 }
 
 /** The broker. */
-export interface NatsSettings {
+interface NatsSettings {
   readonly url: string;
   readonly files: { readonly caFile?: string; readonly nkeyFile?: string; readonly credsFile?: string };
 }
@@ -57,7 +57,7 @@ export interface RulesSettings {
 }
 
 /** What the upstream learns about the caller. */
-export interface IdentitySettings {
+interface IdentitySettings {
   readonly mode: 'headers' | 'signed' | 'off';
   readonly token: 'strip' | 'forward';
   readonly key: KeyObject | undefined;

@@ -146,7 +146,13 @@ function mergeReceipts(state: State, receipts: Receipts, world: World): void {
     age: isLast ? 0 : time.age,
   });
   const mergeRecord = (record: RecordState | undefined): RecordState | undefined =>
-    record === undefined || isLast ? undefined : { ...merge(record), seen: record.seen & live };
+    record === undefined || isLast
+      ? undefined
+      : {
+          ...merge(record),
+          seen: record.seen & live,
+          isComparedBefore: watch === undefined || isSettled || record.isComparedBefore,
+        };
   const arrivalOf = ({ arrival, answer }: Question): Arrival | undefined => {
     if (arrival === undefined) return undefined;
     // What the replica learns of a request, it has learned when it has read the log for it.
@@ -188,7 +194,15 @@ function sortReplicas(state: State, { records, shared, watch }: Receipts): void 
       ...[records[replica], shared[replica]].flatMap((record) =>
         record === undefined
           ? [0]
-          : [1, record.epoch, record.sequence, record.seen, record.age, record.isBefore ? 1 : 0],
+          : [
+              1,
+              record.epoch,
+              record.sequence,
+              record.seen,
+              record.age,
+              record.isBefore ? 1 : 0,
+              record.isComparedBefore ? 1 : 0,
+            ],
       ),
       ...arrived.map(({ rank }) => 10 - rank),
     ];

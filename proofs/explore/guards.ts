@@ -307,12 +307,18 @@ export const GUARDS: readonly Guard[] = [
     worlds: ['receipts-lost'],
   },
   {
+    name: 'record-position',
+    about: 'a position counts with the request that named it: after a restore, another entry may stand there',
+    edits: [edit('watch', '!isBefore && record.comparedAtMs > committed.committedAtMs', '!isBefore')],
+    worlds: ['receipts-lost'],
+  },
+  {
     name: 'same-log',
     about: 'only requests after the commit acknowledge by their position, and only in the epoch of the entry',
     edits: [
       edit(
         'watch',
-        'const isSameLog = !isBefore && record.epoch.equals(committed.epoch);',
+        'const isSameLog = isComparedSince && record.epoch.equals(committed.epoch);',
         'const isSameLog = true;',
       ),
     ],
@@ -321,7 +327,13 @@ export const GUARDS: readonly Guard[] = [
   {
     name: 'request-after-commit',
     about: 'a request from before the commit acknowledges nothing by its position',
-    edits: [edit('watch', 'const isSameLog = !isBefore && ', 'const isSameLog = ')],
+    edits: [
+      edit(
+        'watch',
+        'const isComparedSince = !isBefore && record.comparedAtMs > committed.committedAtMs;',
+        'const isComparedSince = true;',
+      ),
+    ],
     worlds: ['receipts-restore'],
   },
   {

@@ -215,7 +215,7 @@ function getArrival(from: Cursor): Arrival | undefined {
 
 export function putReceipts(to: Cursor, { records, shared, watch }: Receipts): void {
   for (const record of [...records, ...shared]) {
-    to.put(record === undefined ? 0 : 1 + (record.isBefore ? 2 : 0));
+    to.put(record === undefined ? 0 : 1 + (record.isBefore ? 2 : 0) + (record.isComparedBefore ? 4 : 0));
     to.put(record?.epoch ?? 0);
     to.put(record?.sequence ?? 0);
     to.put(record?.seen ?? 0);
@@ -236,7 +236,10 @@ export function getReceipts(from: Cursor): Receipts {
   const getRecord = (): RecordState | undefined => {
     const flags = from.get();
     const [epoch, sequence, seen, age] = [from.get(), from.get(), from.get(), from.get()];
-    return flags === 0 ? undefined : { epoch, sequence, seen, age, isBefore: (flags & 2) !== 0 };
+    const isComparedBefore = (flags & 4) !== 0;
+    return flags === 0
+      ? undefined
+      : { epoch, sequence, seen, age, isBefore: (flags & 2) !== 0, isComparedBefore };
   };
   const records = times(2, getRecord);
   const shared = times(2, getRecord);

@@ -16,7 +16,15 @@ import {
   TICK_MS,
 } from './identifiers.js';
 import type { Protocol } from './protocol.js';
-import { type Arrival, bitsOf, indexesIn, type Receipts, type RecordState, type State } from './state.js';
+import {
+  type Arrival,
+  bitsOf,
+  indexesIn,
+  type Receipts,
+  type RecordState,
+  type State,
+  type WatchState,
+} from './state.js';
 import type { World } from './world.js';
 
 /** Number of replicas of auth. */
@@ -86,7 +94,10 @@ export class ReceiptsModel {
       answer,
       former: former && recordIn(former),
     });
-    state.receipts = { ...receipts, records: receipts.records.with(replica, this.#recordState(record)) };
+    state.receipts = {
+      ...receipts,
+      records: receipts.records.with(replica, this.#recordState(record, receipts.watch)),
+    };
     if (this.isPrompt) this.share(state, replica);
     if (receipts.watch?.replica === replica) this.#note(state, record);
   }
@@ -98,6 +109,9 @@ export class ReceiptsModel {
       watch: { replica, entry, age: 0, isComplete: false, known: undefined },
     };
     changeTimes(state, (time) => ({ ...time, isBefore: true }));
+    const compared = (record: RecordState | undefined) => record && { ...record, isComparedBefore: true };
+    const { records, shared } = receiptsOf(state);
+    state.receipts = { ...receiptsOf(state), records: records.map(compared), shared: shared.map(compared) };
     const record = state.receipts.records[replica];
     if (record !== undefined) this.#note(state, recordIn(record));
   }
@@ -180,7 +194,7 @@ export class ReceiptsModel {
     const entry = from && state.entries[from.entry];
     if (from === undefined || entry === undefined) throw new RangeError('no call waits');
     const { beginWatch } = this.#protocol.watch;
-    const committedAtMs = PRESENT.monotonicMs - from.age * TICK_MS + COMMIT_MS;
+    const committedAtMs = committedAtMsOf(from);
     const leaseMs = state.database.lease * TICK_MS;
     const committed: Committed = {
       epoch: epochIdOf(entry.epoch + 1),
@@ -216,8 +230,11 @@ export class ReceiptsModel {
     return result;
   }
 
-  #recordState(record: InstanceRecord): RecordState {
+  #recordState(record: InstanceRecord, watch: WatchState | undefined): RecordState {
+    // Every later commit is after it.
+    const isComparedBefore = watch === undefined || record.comparedAtMs <= committedAtMsOf(watch);
     return {
+      isComparedBefore,
       epoch: epochIndexOf(record.epoch),
       sequence: Number(record.applied),
       seen: bitsOf(record.seen.filter(({ length }) => length > 0).map((id) => entryIndexOf(id) - 1)),
@@ -233,6 +250,10 @@ export class ReceiptsModel {
 
 /** Replicas have clocks of their own; only ages matter. */
 const PRESENT: Present = { databaseMs: 0, monotonicMs: 1000 * TICK_MS, wallMs: 0 };
+
+function committedAtMsOf({ age }: WatchState): number {
+  return PRESENT.monotonicMs - age * TICK_MS + COMMIT_MS;
+}
 
 function receiptsOf({ receipts }: State): Receipts {
   if (receipts === undefined) throw new RangeError('this world has no receipts');
@@ -267,6 +288,7 @@ function recordIn(from: RecordState): InstanceRecord {
     applied: BigInt(from.sequence),
     seen: indexesIn(from.seen).map((index) => entryIdOf(index + 1)),
     requestedAtMs: requestedAtMs(from, PRESENT),
+    comparedAtMs: from.isComparedBefore ? Number.NEGATIVE_INFINITY : PRESENT.monotonicMs + AFTER_MS,
     // Only lists of instances show these.
     answeredHead: 0n,
     leaseEndMs: 0,

@@ -200,6 +200,8 @@ export interface RecordState {
   /** Since its last request. */
   readonly age: number;
   readonly isBefore: boolean;
+  /** The request that named the position arrived before the commit that a call follows. */
+  readonly isComparedBefore: boolean;
 }
 
 /** What the replicas of auth know of the instance, and the call that waits for it. */

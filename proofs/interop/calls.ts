@@ -12,7 +12,7 @@ import {
 } from '@grpc/grpc-js';
 
 /** The path before the name of a method. */
-export const SERVICE_PATH = '/interop.v1.EchoService/';
+const SERVICE_PATH = '/interop.v1.EchoService/';
 
 const DEADLINE_MS = 30_000;
 

@@ -21,7 +21,7 @@ import type { GateSettings } from '../../gate/src/settings.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { ECHO } from '../support/echo.js';
 
-export const AUDIENCE = 'echo';
+const AUDIENCE = 'echo';
 
 /** Rules of the echo service, as a file. */
 const RULES = `

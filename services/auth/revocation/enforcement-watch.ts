@@ -89,8 +89,10 @@ export function noteRecord(watch: Watch, record: InstanceRecord, nowMs: number):
   const isBefore = record.requestedAtMs <= committed.committedAtMs;
   if (isBefore) one.requestedBeforeMs = Math.max(one.requestedBeforeMs, record.requestedAtMs);
   else one.requestedSince = true;
-  // A request from before the commit with a place beyond it is about another log: the database was restored.
-  const isSameLog = !isBefore && record.epoch.equals(committed.epoch);
+  // A place beyond the entry that was named before the commit is about another log: the database was restored. So is one that
+  // an earlier request had named, although the last one came after the commit.
+  const isComparedSince = !isBefore && record.comparedAtMs > committed.committedAtMs;
+  const isSameLog = isComparedSince && record.epoch.equals(committed.epoch);
   const hasApplied = isSameLog && record.applied >= committed.entry.sequence;
   if (!hasApplied && !hasEntry(watch, record)) return false;
   one.enforcedAtMs ??= nowMs;

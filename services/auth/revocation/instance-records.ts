@@ -15,8 +15,13 @@ export interface InstanceRecord {
   readonly instance: Buffer;
   /** Monotonic time of this process at which its last request arrived. */
   readonly requestedAtMs: number;
-  /** What it had applied then, compared with the log. */
+  /** What it had applied then, or earlier in this epoch, compared with the log. */
   readonly applied: bigint;
+  /**
+   * Monotonic time of this process at which the request arrived that named `applied`; −∞ when none has. After it, the log may
+   * have lost entries, and may have others at their places.
+   */
+  readonly comparedAtMs: number;
   readonly epoch: Buffer;
   /** Entries that it has: those that its last request acknowledged, and the one at `applied` if it was compared. */
   readonly seen: readonly Buffer[];
@@ -118,8 +123,12 @@ function hasMore({ epoch, applied, seen }: InstanceRecord, former: InstanceRecor
 /** The record that another replica has shared, in the time of this process. Its lease is not used. */
 export function recordOfOther(shared: SharedRecord, nowMs: number): InstanceRecord {
   const { ageMs, leaseLeftMs: _, isNews: __, ...record } = shared;
-  return { ...record, answeredHead: 0n, requestedAtMs: nowMs - ageMs, leaseEndMs: 0 };
+  const requestedAtMs = nowMs - ageMs;
+  // Its position was compared with the log when it was read.
+  return { ...record, answeredHead: 0n, requestedAtMs, comparedAtMs: requestedAtMs, leaseEndMs: 0 };
 }
+
+const NOT_COMPARED = { applied: 0n, comparedAtMs: Number.NEGATIVE_INFINITY };
 
 /** The record of an instance after a sync request of it was answered. */
 export function recordOf(
@@ -129,7 +138,7 @@ export function recordOf(
   const { requestedAtMs, answer, former } = known;
   const { service, instance, epoch, seen, abilities } = question;
   const isSameEpoch = former?.epoch.equals(epoch) === true;
-  const formerApplied = isSameEpoch ? former.applied : 0n;
+  const { applied: formerApplied, comparedAtMs: formerComparedAtMs } = isSameEpoch ? former : NOT_COMPARED;
   // The place of an instance that must pull was not compared with the log: in a log that was restored and then begun
   // anew, another entry stands there. And requests of one instance may overtake each other; what it applied, it keeps.
   const isCompared = !answer.pull && question.applied > 0n && question.applied >= formerApplied;
@@ -139,6 +148,7 @@ export function recordOf(
     instance,
     epoch,
     applied: isCompared ? question.applied : formerApplied,
+    comparedAtMs: isCompared ? requestedAtMs : formerComparedAtMs,
     seen: isCompared ? [...seen, question.entryIdAtApplied] : seen,
     requestedAtMs: Math.max(requestedAtMs, former?.requestedAtMs ?? requestedAtMs),
     answeredHead: answer.head,

@@ -35,12 +35,16 @@ export async function startOracle(
     sessions.set(session, upstream);
     session.on('close', () => upstream.close());
   });
-  server.on('stream', (stream, headers, flags, rawHeaders) => {
-    stream.on('error', () => {});
-    const session = stream.session;
-    const upstream = session === undefined ? undefined : sessions.get(session);
-    if (upstream !== undefined) relayStream(stream, headers, rawHeaders, (flags & 1) !== 0, upstream, judge);
-  });
+  server.on(
+    'stream',
+    (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, rawHeaders: string[]) => {
+      stream.on('error', () => {});
+      const session = stream.session;
+      const upstream = session === undefined ? undefined : sessions.get(session);
+      if (upstream !== undefined)
+        relayStream(stream, headers, rawHeaders, (flags & 1) !== 0, upstream, judge);
+    },
+  );
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return {

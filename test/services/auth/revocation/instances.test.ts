@@ -154,6 +154,18 @@ describe('waiting for instances', () => {
     expect(replica.instances.known()[0]?.seen).to.deep.equal([entryIdAtApplied]);
   });
 
+  it('does not count a position that an earlier request named: the log may have lost that entry since', async () => {
+    replica.ask(1, { applied: 9n });
+    const { done, outcome } = await replica.wait(replica.commit());
+    replica.nowMs += 1;
+    replica.ask(1, { applied: 9n }, { pull: true, epoch: createId() });
+    await sleep(5);
+    expect(outcome.states).to.equal(undefined);
+    replica.ask(1, { applied: 9n });
+    await done;
+    expect(outcome.states).to.deep.equal(['1 ENFORCED']);
+  });
+
   it('waits for a known instance that syncs without having the entry, and lists it as PENDING', async () => {
     replica.ask(1);
     const committed = replica.commit();
