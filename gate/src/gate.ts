@@ -50,9 +50,6 @@ export interface GateParts {
   readonly metrics?: GateMetrics | undefined;
 }
 
-/** The path of a method that a reload has taken away: no method has it. */
-const CLOSED_PATH = '/';
-
 /** Interval between two looks for ways around the gate, in milliseconds. */
 const EXPOSURE_INTERVAL_MS = 60_000;
 
@@ -98,8 +95,6 @@ class RunningGate implements Gate {
   readonly #ports: OpenPort[] = [];
   readonly #closers: (() => void)[] = [];
   #table: RuleTable;
-  /** Paths that the engine knows from former tables. */
-  #retired: ReadonlySet<string> = new Set();
   #engine: Engine | undefined;
   #relay: RelayPort | undefined;
   #named: Partial<Record<keyof Gate['addresses'], Address>> = {};
@@ -137,7 +132,7 @@ class RunningGate implements Gate {
     const { opsListen, healthListen, extAuthz, httpCheck } = this.#settings;
     const engine = this.#engineOption ?? (await this.#createEngine());
     this.#engine = engine;
-    for (const { rules, paths } of this.#table.parts) engine.addRules(rules, paths);
+    engine.replaceRules(this.#table.parts);
     this.#metrics.attach(engine);
     this.#closers.push(engine.onStateChange(() => this.#changed()));
     void engine.ready.then(() => this.#resolveReady());
@@ -208,11 +203,10 @@ class RunningGate implements Gate {
     });
   }
 
-  /** Decides a call; a method that a reload has taken away is one that does not exist. */
   readonly #admit: Engine['admit'] = (path, authorizations, caller) => {
     const engine = this.#engine;
     if (engine === undefined) throw new Error('the gate is not open');
-    return engine.admit(this.#retired.has(path) ? CLOSED_PATH : path, authorizations, caller);
+    return engine.admit(path, authorizations, caller);
   };
 
   #watchUpstream(): void {
@@ -279,9 +273,8 @@ class RunningGate implements Gate {
     if (engine === undefined) return;
     try {
       const table = readRuleTable(this.#settings.rules);
-      for (const { rules, paths } of table.parts) engine.addRules(rules, paths);
+      engine.replaceRules(table.parts);
       this.#table = table;
-      this.#retired = new Set(engine.paths.filter((path) => !table.methods.has(path)));
       this.#log.info({ event: 'rules_read', methods: table.methods.size }, 'read the access rules again');
     } catch (error) {
       this.#log.error(

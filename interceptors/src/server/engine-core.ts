@@ -80,7 +80,8 @@ export class EngineCore implements CallEngine {
   readonly log: GuardLog;
   readonly clock: Clock;
   readonly isKnownNetwork: (network: string) => boolean;
-  readonly #rules = new Map<string, AccessRule>();
+  readonly #publicMethods: readonly string[];
+  #rules: Map<string, AccessRule>;
   readonly #enforcement: Enforcement;
   readonly #feed: Feed;
   readonly #runner: FeedRunner;
@@ -126,8 +127,8 @@ export class EngineCore implements CallEngine {
       log: this.log,
     });
     this.#runner = this.#createRunner(options, source, instance);
-    const publicRule = withRequestBytes(PUBLIC_RULE, this.limitSettings);
-    for (const path of options.publicMethods ?? []) this.#rules.set(path, publicRule);
+    this.#publicMethods = [...(options.publicMethods ?? [])];
+    this.#rules = this.#rulesWith([]);
     this.#expiryTimer = setInterval(() => this.endLate(), EXPIRY_INTERVAL_MS);
     this.#expiryTimer.unref();
     this.#warnAtStart();
@@ -205,6 +206,22 @@ export class EngineCore implements CallEngine {
    */
   setRules(rules: ReadonlyMap<string, AccessRule>): void {
     addRules(this.#rules, rules, this.limitSettings);
+  }
+
+  /**
+   * Replaces the rules of all methods. A method that is not named is closed, unless the options name it as public.
+   *
+   * @throws TypeError naming every method with two rules; the former rules stay
+   */
+  replaceRules(parts: Iterable<ReadonlyMap<string, AccessRule>>): void {
+    this.#rules = this.#rulesWith(parts);
+  }
+
+  #rulesWith(parts: Iterable<ReadonlyMap<string, AccessRule>>): Map<string, AccessRule> {
+    const publicRule = withRequestBytes(PUBLIC_RULE, this.limitSettings);
+    const rules = new Map(this.#publicMethods.map((path) => [path, publicRule]));
+    for (const part of parts) addRules(rules, part, this.limitSettings);
+    return rules;
   }
 
   /** The full paths of all methods that have a rule. */

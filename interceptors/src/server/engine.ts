@@ -25,6 +25,14 @@ export interface Engine {
    * @throws TypeError naming every method without a rule or with a contradictory one
    */
   addRules(rules: AccessRules, paths?: Iterable<string>): void;
+  /**
+   * Replaces the rules of all methods, for programs that read them again. A method that no part names is closed, unless the
+   * options name it as public. Calls in progress go on under the rule by which they were admitted.
+   *
+   * @param parts - rules, each with the full paths of those that are used; default: all
+   * @throws TypeError naming every method without a rule, or with two; the former rules stay
+   */
+  replaceRules(parts: Iterable<{ readonly rules: AccessRules; readonly paths?: Iterable<string> }>): void;
   /** The full paths of all methods that have a rule, and of the public ones. */
   readonly paths: readonly string[];
   /**
@@ -77,7 +85,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine> {
 /** The engine that {@link createEngine} creates. The kit for tests reaches more of it than a wire does. */
 export class CoreEngine implements Engine {
   readonly core: EngineCore;
-  readonly #kinds = new Map<string, MethodKind>();
+  #kinds = new Map<string, MethodKind>();
 
   constructor(options: EngineOptions, source: RevocationSource) {
     this.core = new EngineCore(options, source);
@@ -87,6 +95,12 @@ export class CoreEngine implements Engine {
     this.core.setRules(rules.read(paths));
     // Also those of public methods, which need no rule.
     for (const [path, kind] of rules.kinds) this.#kinds.set(path, kind);
+  }
+
+  replaceRules(parts: Iterable<{ readonly rules: AccessRules; readonly paths?: Iterable<string> }>): void {
+    const all = [...parts];
+    this.core.replaceRules(all.map(({ rules, paths }) => rules.read(paths)));
+    this.#kinds = new Map(all.flatMap(({ rules }) => [...rules.kinds]));
   }
 
   get paths(): readonly string[] {

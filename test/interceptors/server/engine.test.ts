@@ -23,7 +23,7 @@ import { limitRefusal, type RefusalCode, sharedRefusal } from '../../../intercep
 import { accessRulesOf } from '../../../interceptors/src/server/rule-sources.js';
 import { readyStatusOf } from '../../../interceptors/src/wire/ready-status.js';
 import { statusOf } from '../../../interceptors/src/wire/status.js';
-import { ECHO, echoHandlers, echoSchema, HELLO, Trace } from '../../support/echo.js';
+import { ECHO, ECHO_RULES, echoHandlers, echoSchema, HELLO, Trace } from '../../support/echo.js';
 import { verifiedToken } from '../tokens-support.js';
 import { FakeGuard } from './fake-calls.js';
 import { frameOf } from './raw-calls.js';
@@ -568,6 +568,35 @@ describe('an engine', () => {
       engine.recordLimit('new_streams_per_address');
       expect(limited.at(-1)).to.equal('new_streams_per_address');
     });
+  });
+
+  it('replaces its rules as a whole, or keeps them', async () => {
+    const outcome = async (method: string): Promise<string> => {
+      const decision = await admit(method, bearer(user()));
+      return decision.kind === 'refused' ? decision.status.reason : decision.kind;
+    };
+    const live = await entered('ServerStream', bearer(user()));
+    const rules = accessRulesOf(ECHO, echoSchema());
+    engine.replaceRules([
+      { rules, paths: [pathOf('TwoScopes')] },
+      { rules, paths: [pathOf('Unary')] },
+    ]);
+    expect(engine.paths).to.deep.equal([pathOf('TwoScopes'), pathOf('Unary')]);
+    expect([await outcome('Unary'), await outcome('ServerStream'), await outcome('Public')]).to.deep.equal([
+      'admitted',
+      'NOT_FOUND',
+      'NOT_FOUND',
+    ]);
+    expect(live.denial()).to.equal(undefined);
+    const { Unary } = ECHO;
+    const changed = accessRulesOf({ Unary } as typeof ECHO, echoSchema({ Unary: ECHO_RULES['TwoScopes'] }));
+    expect(() => engine.replaceRules([{ rules: changed }, { rules, paths: [pathOf('Unary')] }])).to.throw(
+      TypeError,
+      `${pathOf('Unary')} was added to this guard before, with another rule`,
+    );
+    expect(await outcome('Unary')).to.equal('admitted');
+    engine.replaceRules([{ rules: changed }]);
+    expect(await outcome('Unary')).to.equal('SCOPE_MISSING');
   });
 
   it('keeps the metrics of unknown methods bounded', async () => {
