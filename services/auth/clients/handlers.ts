@@ -10,6 +10,7 @@ import {
   type CreateClientRequest,
   type RegisteredClient,
 } from '../../../proto/gen/auth/v1/client_service.js';
+import { adminOf } from '../accounts/admin.js';
 import type { Client, StoredCredential } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
 import type { AddedCredential } from './change-credentials.js';
@@ -21,7 +22,7 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
   return {
     createClient: unary(async (request, call) => {
       const credential = credentialOf(request);
-      const client = await clients.create({ ...request, credential, actor: principalOf(call).subject });
+      const client = await clients.create({ ...request, credential, ...adminOf(principalOf(call), call) });
       return { client: messageOf(client) };
     }),
     listClients: unary(async (request, call) => {
@@ -38,26 +39,32 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
         etag,
         rights: { ...rights, brokerKey: brokerPublicKey },
         updateMask: request.updateMask ?? [],
-        actor: principalOf(call).subject,
+        ...adminOf(principalOf(call), call),
       });
       return { client: messageOf(updated.client), ...receiptFields(updated.revocation) };
     }),
     addClientCredential: unary(async (request, call) => {
       const credential = credentialOf(request);
-      const added = await clients.addCredential({ ...request, credential, actor: principalOf(call).subject });
+      const added = await clients.addCredential({
+        ...request,
+        credential,
+        ...adminOf(principalOf(call), call),
+      });
       return { ...added, client: messageOf(added.client) };
     }),
     removeClientCredential: unary(async (request, call) => {
-      const removed = await clients.removeCredential({ ...request, actor: principalOf(call).subject });
+      const removed = await clients.removeCredential({ ...request, ...adminOf(principalOf(call), call) });
       return { client: messageOf(removed.client), ...receiptFields(removed.revocation) };
     }),
-    deleteClient: unary((request, call) => clients.delete({ ...request, actor: principalOf(call).subject })),
+    deleteClient: unary((request, call) =>
+      clients.delete({ ...request, ...adminOf(principalOf(call), call) }),
+    ),
     disableClient: unary(async (request, call) => {
-      const disabled = await clients.disable({ ...request, actor: principalOf(call).subject });
+      const disabled = await clients.disable({ ...request, ...adminOf(principalOf(call), call) });
       return { ...disabled, client: messageOf(disabled.client) };
     }),
     enableClient: unary(async (request, call) => {
-      const client = await clients.enable({ ...request, actor: principalOf(call).subject });
+      const client = await clients.enable({ ...request, ...adminOf(principalOf(call), call) });
       return { client: messageOf(client) };
     }),
   };

@@ -1,8 +1,6 @@
 /** The handlers of PolicyService: they translate between messages and the domain. */
 
-import type { ServerUnaryCall } from '@grpc/grpc-js';
 import { invalidField, principalOf, unary } from '@portcullis/guard';
-import { networkOfPeer } from '@portcullis/guard/networks';
 import {
   type PolicyChange as ChangeMessage,
   PolicyChangeKind,
@@ -10,6 +8,7 @@ import {
   type PolicyServiceServer,
   type ServicePolicy,
 } from '../../../proto/gen/auth/v1/policy_service.js';
+import { adminOf } from '../accounts/admin.js';
 import type { PolicyDocument, PolicyService } from '../records/policy.js';
 import type { AppliedPolicy, PlainPolicy } from './apply-policy.js';
 import type { PolicyChange } from './differences.js';
@@ -26,21 +25,15 @@ export function createPolicyHandlers({
       if (request.policy === undefined) throw invalidField('policy', 'must be set');
       const { etag } = request.policy;
       const document = documentOf(request.policy);
-      const applied = await policy.apply({ ...request, ...adminOf(call), etag, document });
+      const applied = await policy.apply({ ...request, ...adminOf(principalOf(call), call), etag, document });
       return { policy: policyMessageOf(applied.policy), ...resultOf(applied) };
     }),
     registerService: unary(async (request, call) => {
-      const registered = await policy.registerService({ ...request, ...adminOf(call) });
+      const registered = await policy.registerService({ ...request, ...adminOf(principalOf(call), call) });
       const { service, policy: after } = registered;
       return { service: serviceMessageOf(service), etag: after.etag, ...resultOf(registered) };
     }),
   };
-}
-
-function adminOf<Request, Response>(
-  call: ServerUnaryCall<Request, Response>,
-): { readonly actor: string; readonly network: string } {
-  return { actor: principalOf(call).subject, network: networkOfPeer(call.getPeer()) };
 }
 
 function documentOf({ services, roles }: PolicyMessage): PolicyDocument {

@@ -155,6 +155,8 @@ describe('RevocationService', () => {
   };
   const syncRequest = (over: Partial<SyncRequest> = {}): SyncRequest => ({
     ...question(),
+    description: undefined,
+    leaving: false,
     seen: [],
     kinds: [],
     claimIds: [],
