@@ -50,7 +50,9 @@ describe('tables', () => {
     const escape = String.fromCharCode(27);
     const row = [[{ text: `evil${escape}[2Jname\nline`, tone: 'bad' as const }, 'x']];
     expect(tableOf(['A', 'B'], row)).not.to.include(escape);
-    expect(tableOf(['A', 'B'], row, { hasColor: true })).to.include(`${escape}[31mevil�[2Jname line${escape}[0m`);
+    expect(tableOf(['A', 'B'], row, { hasColor: true })).to.include(
+      `${escape}[31mevil�[2Jname line${escape}[0m`,
+    );
   });
 });
 
