@@ -47,11 +47,11 @@ describe('tables', () => {
   });
 
   it('shows no control character of a name, and colours only where they are wanted', () => {
-    const escape = String.fromCharCode(27);
-    const row = [[{ text: `evil${escape}[2Jname\nline`, tone: 'bad' as const }, 'x']];
-    expect(tableOf(['A', 'B'], row)).not.to.include(escape);
+    const esc = String.fromCharCode(27);
+    const row = [[{ text: `evil${esc}[2Jname\nline`, tone: 'bad' as const }, 'x']];
+    expect(tableOf(['A', 'B'], row)).not.to.include(esc);
     expect(tableOf(['A', 'B'], row, { hasColor: true })).to.include(
-      `${escape}[31mevil�[2Jname line${escape}[0m`,
+      `${esc}[31mevil�[2Jname line${esc}[0m`,
     );
   });
 });
