@@ -14,7 +14,7 @@ import { createClientHandlers } from '../../../../services/auth/clients/handlers
 import { etagOf } from '../../../../services/auth/clients/update-client.js';
 import type { Client, StoredCredential } from '../../../../services/auth/records/clients.js';
 import { rejectionOf } from '../../../support/outcomes.js';
-import { CALLER, CALL_PEER, callHandler } from '../handler-call.js';
+import { CALL_PEER, CALLER, callHandler } from '../handler-call.js';
 
 const unexpected = () => Promise.reject(new TypeError('not the expected command'));
 const noClients: Clients = {

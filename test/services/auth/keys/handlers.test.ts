@@ -12,7 +12,7 @@ import { createKeyHandlers, createKeySetHandlers } from '../../../../services/au
 import type { KeyLife, Rotation } from '../../../../services/auth/keys/key-life.js';
 import type { KeyRecord } from '../../../../services/auth/records/keys.js';
 import { rejectionOf } from '../../../support/outcomes.js';
-import { CALLER, CALL_PEER, callHandler } from '../handler-call.js';
+import { CALL_PEER, CALLER, callHandler } from '../handler-call.js';
 
 const unexpected = () => Promise.reject(new TypeError('not the expected command'));
 const noKeyLife: KeyLife = {
