@@ -142,6 +142,7 @@ async function apply(
     actor,
     reason: reason || 'policy changed',
     network,
+    requestId: request.requestId,
     details: { changes: changes.slice(0, EVENT_CHANGES_MAX).map(changeText), count: changes.length },
   });
   tx.afterCommit(() => onChanged?.());
