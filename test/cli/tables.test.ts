@@ -50,9 +50,7 @@ describe('tables', () => {
     const esc = String.fromCharCode(27);
     const row = [[{ text: `evil${esc}[2Jname\nline`, tone: 'bad' as const }, 'x']];
     expect(tableOf(['A', 'B'], row)).not.to.include(esc);
-    expect(tableOf(['A', 'B'], row, { hasColor: true })).to.include(
-      `${esc}[31mevil�[2Jname line${esc}[0m`,
-    );
+    expect(tableOf(['A', 'B'], row, { hasColor: true })).to.include(`${esc}[31mevil�[2Jname line${esc}[0m`);
   });
 });
 
