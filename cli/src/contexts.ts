@@ -6,6 +6,7 @@ import { homedir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { CommandError, EXIT } from './failures.js';
+import { whileLocked } from './lock-file.js';
 
 /** The name of a context when none is given. */
 export const DEFAULT_CONTEXT = 'default';
@@ -56,6 +57,11 @@ export interface ContextStore {
   load(name: string | undefined): Promise<{ readonly name: string; readonly context: Context }>;
   /** Stores a context, and makes it the current one if `isCurrent` is set. */
   save(name: string, context: Context, options?: { readonly isCurrent?: boolean }): Promise<void>;
+  /**
+   * Stores the context if the session is still that of this refresh token: another command may have logged in or out
+   * meanwhile, and its session is the one to keep.
+   */
+  replace(name: string, refreshToken: string, context: Context): Promise<void>;
   /** Removes a context; if it was the current one, another one becomes it. @returns false when there was none */
   remove(name: string): Promise<boolean>;
 }
@@ -80,21 +86,29 @@ export function createContextStore(environment: NodeJS.ProcessEnv): ContextStore
         { exitCode: EXIT.loggedOut },
       );
     },
-    save: async (name, context, { isCurrent = false } = {}) => {
-      const known = await read(file);
-      await write(file, {
+    save: (name, context, { isCurrent = false } = {}) =>
+      change(file, (known) => ({
         ...known,
         current: isCurrent || Object.keys(known.contexts).length === 0 ? name : known.current,
         contexts: { ...known.contexts, [name]: context },
-      });
-    },
+      })),
+    replace: (name, refreshToken, context) =>
+      change(file, (known) => {
+        const isSame =
+          Object.hasOwn(known.contexts, name) && known.contexts[name]?.refreshToken === refreshToken;
+        return isSame ? { ...known, contexts: { ...known.contexts, [name]: context } } : undefined;
+      }),
     remove: async (name) => {
-      const known = await read(file);
-      if (!Object.hasOwn(known.contexts, name)) return false;
-      const { [name]: _, ...contexts } = known.contexts;
-      const current = known.current === name ? (Object.keys(contexts)[0] ?? DEFAULT_CONTEXT) : known.current;
-      await write(file, { ...known, current, contexts });
-      return true;
+      let isKnown = false;
+      await change(file, (known) => {
+        isKnown = Object.hasOwn(known.contexts, name);
+        if (!isKnown) return undefined;
+        const { [name]: _, ...contexts } = known.contexts;
+        const current =
+          known.current === name ? (Object.keys(contexts)[0] ?? DEFAULT_CONTEXT) : known.current;
+        return { ...known, current, contexts };
+      });
+      return isKnown;
     },
   };
 }
@@ -133,10 +147,21 @@ function jsonOf(text: string): unknown {
   }
 }
 
+/**
+ * Changes the file, while no other command does.
+ *
+ * @param work - the new content; undefined when nothing changes
+ */
+async function change(file: string, work: (known: Contexts) => Contexts | undefined): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: FOLDER_MODE });
+  await whileLocked(`${file}.lock`, async () => {
+    const changed = work(await read(file));
+    if (changed !== undefined) await write(file, changed);
+  });
+}
+
 /** Replaces the file as a whole, because other commands may read it. Only its owner can read it. */
 async function write(file: string, contexts: Contexts): Promise<void> {
-  const folder = dirname(file);
-  await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
   const draft = `${file}.${randomUUID()}`;
   try {
     const handle = await open(draft, 'wx', FILE_MODE);

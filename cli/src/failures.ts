@@ -55,7 +55,15 @@ export function describeFailure(error: unknown): { readonly text: string; readon
 
 /** Text that may come from auth, without what could move the cursor of a terminal. */
 export function printable(text: string): string {
-  return text.replace(/[^\P{Cc}\n]/gu, '�');
+  return text.replace(UNPRINTABLE, '�');
+}
+
+/** Controls but the line break, and those that turn the direction of the text around. */
+const UNPRINTABLE = /[^\P{Cc}\n]|[\u202a-\u202e\u2066-\u2069]/gu;
+
+/** JSON with escapes for the same characters: JSON itself requires them for some only. */
+export function printableJson(json: string): string {
+  return json.replace(UNPRINTABLE, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
 function failureOf(error: unknown): { readonly text: string; readonly exitCode: ExitCode } {

@@ -2,8 +2,8 @@
 
 import { type Document, parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
-import type { Policy, PolicyChange } from '../gen/auth/v1/policy_service.js';
-import { PolicyChangeKind } from '../gen/auth/v1/policy_service.js';
+import type { ClientPolicy, Policy, PolicyChange } from '../gen/auth/v1/policy_service.js';
+import { ClientRight, PolicyChangeKind } from '../gen/auth/v1/policy_service.js';
 import { CommandError, EXIT } from './failures.js';
 
 /** Maximum length of a policy file, in characters: more than 200 services and 100 roles at their limits need. */
@@ -25,14 +25,26 @@ const policySchema = z.strictObject({
   roles: z
     .array(z.strictObject({ role: z.string(), description: z.string().default(''), scopes: words }))
     .default([]),
+  clients: z
+    .array(
+      z.strictObject({
+        client_id: z.string(),
+        audiences: words,
+        scopes: words,
+        exchange_audiences: words,
+        exchange_scopes: words,
+      }),
+    )
+    .default([]),
 });
 
-const HEAD = `# The policy of Portcullis: services with their scopes, and roles with the scopes that they grant.
+const HEAD = `# The policy of Portcullis: services with their scopes, roles with the scopes that they grant, and what clients may ask for.
+# A client that is left out keeps what it has. exchange_scopes: [] is every scope that the user's token has.
 # portcullis policy plan FILE shows what a change would do, portcullis policy apply FILE makes it.
 `;
 
 /** The text of a policy. */
-export function formatPolicy({ services, roles }: Policy): string {
+export function formatPolicy({ services, roles, clients }: Policy): string {
   const document = {
     services: services.map(({ audience, description, clientIds, scopes }) => ({
       audience,
@@ -45,8 +57,19 @@ export function formatPolicy({ services, roles }: Policy): string {
       ...(description !== '' && { description }),
       scopes,
     })),
+    ...(clients.length > 0 && { clients: clients.map(formatClient) }),
   };
   return HEAD + stringify(document, { lineWidth: 0 });
+}
+
+function formatClient({ clientId, audiences, scopes, exchangeAudiences, exchangeScopes }: ClientPolicy) {
+  return {
+    client_id: clientId,
+    ...(audiences.length > 0 && { audiences }),
+    ...(scopes.length > 0 && { scopes }),
+    ...(exchangeAudiences.length > 0 && { exchange_audiences: exchangeAudiences }),
+    ...(exchangeScopes.length > 0 && { exchange_scopes: exchangeScopes }),
+  };
 }
 
 /**
@@ -54,7 +77,7 @@ export function formatPolicy({ services, roles }: Policy): string {
  *
  * @throws CommandError with every fault and its place
  */
-export function parsePolicy(text: string, name: string): Pick<Policy, 'services' | 'roles'> {
+export function parsePolicy(text: string, name: string): Pick<Policy, 'services' | 'roles' | 'clients'> {
   if (text.length > POLICY_LENGTH_MAX)
     throw new CommandError(`${name} is too long.`, { exitCode: EXIT.usage });
   const document = parseDocument(text, { uniqueKeys: true });
@@ -68,10 +91,17 @@ export function parsePolicy(text: string, name: string): Pick<Policy, 'services'
     const faults = parsed.error.issues.map(({ path, message }) => `${name}: ${path.join('.')}: ${message}`);
     throw new CommandError(faults.join('\n'), { exitCode: EXIT.usage });
   }
-  const { services, roles } = parsed.data;
+  const { services, roles, clients } = parsed.data;
   return {
     services: services.map(({ client_ids: clientIds, ...service }) => ({ ...service, clientIds })),
     roles,
+    clients: clients.map((client) => ({
+      clientId: client.client_id,
+      audiences: client.audiences,
+      scopes: client.scopes,
+      exchangeAudiences: client.exchange_audiences,
+      exchangeScopes: client.exchange_scopes,
+    })),
   };
 }
 
@@ -92,8 +122,12 @@ export function describeChanges(changes: readonly PolicyChange[]): string {
   return changes.map(describeChange).join('\n');
 }
 
-function describeChange({ kind, audience, role, scope, clientId }: PolicyChange): string {
+function describeChange({ kind, audience, role, scope, clientId, right }: PolicyChange): string {
   const sign = SIGNS[kind as keyof typeof SIGNS] ?? '?';
+  if (right !== ClientRight.CLIENT_RIGHT_UNSPECIFIED) {
+    const what = RIGHTS[right as keyof typeof RIGHTS] ?? 'another right';
+    return `${sign} client ${clientId}: ${what} ${audience || scope || '(every one of the user)'}`;
+  }
   const what = role === '' ? `service ${audience}` : `role ${role}`;
   if (scope !== '') return `${sign} ${what}: scope ${scope}`;
   if (clientId !== '') return `${sign} ${what}: client ${clientId}`;
@@ -101,6 +135,13 @@ function describeChange({ kind, audience, role, scope, clientId }: PolicyChange)
     ? `${sign} ${what}: description`
     : `${sign} ${what}`;
 }
+
+const RIGHTS = {
+  [ClientRight.CLIENT_RIGHT_AUDIENCE]: 'audience',
+  [ClientRight.CLIENT_RIGHT_SCOPE]: 'scope',
+  [ClientRight.CLIENT_RIGHT_EXCHANGE_AUDIENCE]: 'exchange audience',
+  [ClientRight.CLIENT_RIGHT_EXCHANGE_SCOPE]: 'exchange scope',
+} as const;
 
 const SIGNS = {
   [PolicyChangeKind.POLICY_CHANGE_KIND_ADDED]: '+',

@@ -109,6 +109,7 @@ function createProgram(streams: Streams, store: ContextStore): Command {
     .description('make the policy of a file the one in force')
     .option('--etag <etag>', 'apply only if the policy is still the one that plan has compared with')
     .option('--reason <text>', 'why, for the security event')
+    .option('--request-id <uuid>', 'the id of an earlier request, to repeat it: it is answered once')
     .action((file, options) => applyPolicy(terminal(), store, file, withContext(options)));
 
   const service = program.command('service').description('services of your own');

@@ -118,10 +118,10 @@ export interface Session {
   client<Client extends Closable>(of: ClientClass<Client>): Client;
   /** An access token, renewed when it is about to expire. */
   token(): Promise<string>;
-  /** Exchanges the refresh token for new tokens. */
-  renew(): Promise<void>;
   /** Calls a unary method with a token of the session. */
   call<Request, Response>(method: UnaryMethod<Request, Response>, request: Request): Promise<Response>;
+  /** Replaces the access token, also one that is not about to expire: it may have been revoked without the session. */
+  renew(): Promise<void>;
   close(): void;
 }
 
@@ -147,9 +147,7 @@ export async function openSession(store: ContextStore, wanted: string | undefine
       accessTokenExpireTime: (renewed.accessTokenExpireTime ?? new Date(0)).toISOString(),
       refreshToken: renewed.refreshToken,
     };
-    // Another command may have logged in or out meanwhile: its session is the one to keep.
-    const stored = await store.load(name).catch(() => undefined);
-    if (stored?.context.refreshToken === refreshToken) await store.save(name, current);
+    await store.replace(name, refreshToken, current);
   };
 
   const token = async (): Promise<string> => {
@@ -162,7 +160,6 @@ export async function openSession(store: ContextStore, wanted: string | undefine
     context,
     client: connection.client,
     token,
-    renew,
     call: async (method, request) => {
       const accessToken = await token();
       try {
@@ -176,6 +173,7 @@ export async function openSession(store: ContextStore, wanted: string | undefine
         return await connection.call(method, request, current.accessToken);
       }
     },
+    renew,
     close: connection.close,
   };
 }

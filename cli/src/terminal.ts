@@ -1,7 +1,7 @@
 /** What commands write and ask: results on standard output, everything else on standard error. */
 
 import password from '@inquirer/password';
-import { CommandError, EXIT, printable } from './failures.js';
+import { CommandError, EXIT, printable, printableJson } from './failures.js';
 
 /** Maximum length of what is read from standard input, in bytes. */
 const INPUT_BYTES_MAX = 1024 * 1024;
@@ -50,7 +50,9 @@ export function interruptOf(terminal: Terminal): AbortSignal {
 
 /** Writes the result of a command. */
 export function writeResult(terminal: Terminal, value: object, text: () => string): void {
-  const result = terminal.json ? JSON.stringify(plain(value), undefined, 2) : withoutControls(text());
+  const result = terminal.json
+    ? printableJson(JSON.stringify(plain(value), undefined, 2))
+    : withoutControls(text());
   if (result !== '') terminal.output.write(`${result}\n`);
 }
 
@@ -66,7 +68,7 @@ function plain(value: unknown): unknown {
 
 /** Tells the person something that is not part of the result. */
 export function note(terminal: Terminal, text: string): void {
-  terminal.notes.write(`${text}\n`);
+  terminal.notes.write(`${printable(text)}\n`);
 }
 
 /**
@@ -108,7 +110,9 @@ export async function readInput({ input }: Terminal): Promise<string> {
 
 /** Writes one result of many: a line of text, or a line of JSON. */
 export function writeLine(terminal: Terminal, value: object, text: () => string): void {
-  terminal.output.write(`${terminal.json ? JSON.stringify(plain(value)) : withoutControls(text())}\n`);
+  terminal.output.write(
+    `${terminal.json ? printableJson(JSON.stringify(plain(value))) : withoutControls(text())}\n`,
+  );
 }
 
 /** Leaves the colours of tables, and no other control character. */

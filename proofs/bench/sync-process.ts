@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, native, type RevocationSource } from '@portcullis/guard';
+import { createGuard, type Guard, type RevocationSource } from '@portcullis/guard';
 import { systemClock } from '@portcullis/guard/clock';
 import {
   protoMetadata,
@@ -62,7 +62,7 @@ const commands = {
         instances: parts.instances,
         source: sourceOf(parts),
       });
-      guard.addService(server, definition, protoMetadata, native(handlers));
+      guard.addService(server, definition, protoMetadata, handlers);
       return listen(server);
     };
     const ports = {

@@ -193,8 +193,9 @@ function startBackgroundWork(
       keys: async () => {
         await keyLife.maintain();
         await reEncrypt(log, parts);
-        await stored.refresh();
       },
+      // After the others: it reads what they have left.
+      facts: () => stored.refresh(),
       events: () => securityStore.keepPartitions(),
       receipts: () => receipts.deleteOld(),
       accounts: () => deleteExpired(database),
@@ -246,7 +247,11 @@ async function prepareOnce(
   await parts.revocationLog.setLeaseMs(leaseMs);
   await parts.revocationLog.setTokenSeconds(accessTokenSeconds);
   const created = await applyBootstrap(bootstrap, parts);
-  if (created.policy) log.info('set the policy of the bootstrap file');
+  if (created.policy) {
+    log.info('set the policy of the bootstrap file');
+    // Sessions may have more than it grants. What is left of this, the housekeeping does.
+    await parts.narrowings.resume();
+  }
   if (created.users + created.clients > 0)
     log.info(created, 'created users and clients of the bootstrap file');
   if (created.lookAlikes.length > 0) {

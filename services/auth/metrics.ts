@@ -36,7 +36,7 @@ interface AuthMetricsSources {
   readonly broadcasts: () => { readonly sent: number; readonly dropped: number };
   readonly instances: () => readonly InstanceRecord[];
   readonly queues: Readonly<Record<QueueName, Pick<FairQueue, 'waiting'>>>;
-  readonly stored: Pick<StoredFacts, 'signingSince' | 'tokenLifetime'>;
+  readonly stored: Pick<StoredFacts, 'signingSince' | 'tokenLifetime' | 'pendingNarrowings'>;
   /** Private keys and secrets that are not encrypted under the current key-encryption key. */
   readonly keysLeft: () => number;
 }
@@ -174,6 +174,7 @@ export function authMetrics(
     ...counts.metrics(),
     queueMetric(sources),
     signingAgeMetric(sources),
+    narrowingMetric(sources),
     {
       name: 'keys_under_other_key_encryption_key',
       help: 'Private keys and secrets in the database that are not encrypted under the current key-encryption key.',
@@ -251,6 +252,18 @@ function signingAgeMetric({ clock, stored }: AuthMetricsSources): AuthMetric {
   };
 }
 
+function narrowingMetric({ stored }: AuthMetricsSources): AuthMetric {
+  return {
+    name: 'policy_narrowings_pending',
+    help: 'Changes of the policy whose revocations are not all committed, at all replicas, as read once a minute.',
+    kind: 'gauge',
+    read: () => {
+      const pending = stored.pendingNarrowings();
+      return pending === undefined ? [] : [[pending]];
+    },
+  };
+}
+
 function revocationMetrics({ instances, stored }: AuthMetricsSources): AuthMetric[] {
   return [
     {
@@ -287,21 +300,27 @@ export interface StoredFacts {
   signingSince(): ReadonlyMap<KeyPurpose, Date>;
   /** Undefined before the first refresh. */
   tokenLifetime(): TokenLifetime | undefined;
+  /** The changes of the policy whose revocations are not all committed; undefined before the first refresh. */
+  pendingNarrowings(): number | undefined;
   refresh(): Promise<void>;
 }
 
 export function createStoredFacts(sources: {
   readonly keyLife: { signingSince(): Promise<ReadonlyMap<KeyPurpose, Date>> };
   readonly revocationLog: Pick<RevocationStore, 'tokenLifetime'>;
+  readonly narrowings: { pending(): Promise<number> };
 }): StoredFacts {
   let signingSince: ReadonlyMap<KeyPurpose, Date> = new Map();
   let tokenLifetime: TokenLifetime | undefined;
+  let pendingNarrowings: number | undefined;
   return {
     signingSince: () => signingSince,
     tokenLifetime: () => tokenLifetime,
+    pendingNarrowings: () => pendingNarrowings,
     refresh: async () => {
       signingSince = await sources.keyLife.signingSince();
       tokenLifetime = await sources.revocationLog.tokenLifetime();
+      pendingNarrowings = await sources.narrowings.pending();
     },
   };
 }

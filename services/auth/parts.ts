@@ -341,7 +341,13 @@ function createPolicyParts({ store, promiseStore, clock, counts }: Base) {
   const narrowings = createNarrowings({ store: promiseStore, clock, onBatch: counts.policyNarrowed });
   return {
     narrowings,
-    policy: createPolicyAdministration({ store, narrowings, methodsOf, onChanged: counts.policyChanged }),
+    policy: createPolicyAdministration({
+      store,
+      clock,
+      narrowings,
+      methodsOf,
+      onChanged: counts.policyChanged,
+    }),
   };
 }
 

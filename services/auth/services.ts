@@ -1,10 +1,7 @@
 /** The gRPC services of auth. Methods of one service may belong to several rooms, so they are put together here. */
 
-import {
-  type AuthServiceServer,
-  AuthServiceService,
-  protoMetadata as authMetadata,
-} from '../../proto/gen/auth/v1/auth_service.js';
+import type { ServiceHandlers } from '@portcullis/guard';
+import { AuthServiceService, protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import {
   ClientServiceService,
   protoMetadata as clientMetadata,
@@ -22,11 +19,7 @@ import {
   SecurityServiceService,
   protoMetadata as securityMetadata,
 } from '../../proto/gen/auth/v1/security_service.js';
-import {
-  type UserServiceServer,
-  UserServiceService,
-  protoMetadata as userMetadata,
-} from '../../proto/gen/auth/v1/user_service.js';
+import { UserServiceService, protoMetadata as userMetadata } from '../../proto/gen/auth/v1/user_service.js';
 import { protoMetadata as revocationMetadata } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import type { GuardedService } from '../common/host/run-service.js';
 import { createPasswordHandlers, createUserHandlers } from './accounts/handlers.js';
@@ -77,7 +70,7 @@ export function createServices(
 }
 
 /** AuthService, whose methods belong to sessions, accounts, tokens and keys. */
-export function createAuthService(deps: AuthServiceDeps): AuthServiceServer {
+export function createAuthService(deps: AuthServiceDeps): ServiceHandlers<AuthServiceService> {
   return {
     ...createSessionHandlers(deps),
     ...createPasswordHandlers(deps),
@@ -87,6 +80,6 @@ export function createAuthService(deps: AuthServiceDeps): AuthServiceServer {
 }
 
 /** UserService, whose methods belong to accounts and sessions. */
-function createUserService(deps: UserServiceDeps): UserServiceServer {
+function createUserService(deps: UserServiceDeps): ServiceHandlers<UserServiceService> {
   return { ...createUserHandlers(deps), ...createUserSessionHandlers(deps) };
 }

@@ -1,9 +1,9 @@
 /** The methods of InventoryService: they map messages to the domain and back. */
 
-import { type Principal, principalOf, serverStream, signalOf, unary } from '@portcullis/guard';
+import { type Principal, principalOf, type ServiceHandlers, signalOf } from '@portcullis/guard';
 import {
   StockChangeKind as ChangeKindMessage,
-  type InventoryServiceServer,
+  type InventoryServiceService,
   type Item as ItemMessage,
   type Reservation as ReservationMessage,
   type SettleReservationRequest as SettleMessage,
@@ -27,54 +27,57 @@ interface HandlerDeps {
 }
 
 /** Creates the handlers of InventoryService, to be added through the guard. */
-export function createHandlers({ items, reservations, stockWatch }: HandlerDeps): InventoryServiceServer {
+export function createHandlers({
+  items,
+  reservations,
+  stockWatch,
+}: HandlerDeps): ServiceHandlers<InventoryServiceService> {
   return {
-    createItem: unary(async (request, call) => {
+    createItem: async (request, call) => {
       const item = await items.create(request, callerOf(principalOf(call)));
       return { item: itemMessageOf(item) };
-    }),
-    getItem: unary(async ({ sku }, call) => {
+    },
+    getItem: async ({ sku }, call) => {
       const item = await items.get(sku, callerOf(principalOf(call)));
       return { item: itemMessageOf(item) };
-    }),
-    listItems: unary(async (request, call) => {
+    },
+    listItems: async (request, call) => {
       const caller = callerOf(principalOf(call));
       const { items: page, nextPageToken } = await items.list(request, caller);
       return { items: page.map(itemMessageOf), nextPageToken };
-    }),
-    adjustStock: unary(async (request, call) => {
+    },
+    adjustStock: async (request, call) => {
       const item = await items.adjust(request, callerOf(principalOf(call)));
       return { item: itemMessageOf(item) };
-    }),
-    reserveStock: unary(async (request, call) => {
+    },
+    reserveStock: async (request, call) => {
       const reservation = await reservations.reserve(request, callerOf(principalOf(call)));
       return { reservation: reservationMessageOf(reservation) };
-    }),
-    commitReservation: unary(async (request, call) => {
+    },
+    commitReservation: async (request, call) => {
       const reservation = await reservations.commit(request, callerOf(principalOf(call)));
       return { reservation: reservationMessageOf(reservation) };
-    }),
-    releaseReservation: unary(async (request, call) => {
+    },
+    releaseReservation: async (request, call) => {
       const reservation = await reservations.release(request, callerOf(principalOf(call)));
       return { reservation: reservationMessageOf(reservation) };
-    }),
-    getReservation: unary(async ({ reservationId }, call) => {
+    },
+    getReservation: async ({ reservationId }, call) => {
       const reservation = await reservations.get(reservationId, callerOf(principalOf(call)));
       return { reservation: reservationMessageOf(reservation) };
-    }),
-    settleReservation: unary(async (request, call) => {
+    },
+    settleReservation: async (request, call) => {
       // The id identifies the service by issuer and client: another issuer may have a client of the same name.
       const reservation = await reservations.settle(settlementOf(request), principalOf(call).id);
       return { reservation: reservationMessageOf(reservation) };
-    }),
-    listStockChanges: unary(async (request, call) => {
+    },
+    listStockChanges: async (request, call) => {
       const caller = callerOf(principalOf(call));
       const { changes, nextPageToken } = await items.listChanges(request, caller);
       return { changes: changes.map(changeMessageOf), nextPageToken };
-    }),
-    watchStock: serverStream((request, call) =>
+    },
+    watchStock: (request, call) =>
       stockWatch.watch({ ...request, caller: principalOf(call).id }, signalOf(call)),
-    ),
   };
 }
 

@@ -1,13 +1,13 @@
 /** The methods of PaymentService: they map messages to the domain and back. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { passFence, principalOf, signalOf, stillAllowed, unary } from '@portcullis/guard';
+import { passFence, principalOf, type ServiceHandlers, signalOf, stillAllowed } from '@portcullis/guard';
 import {
   type Account as AccountMessage,
   EntryKind as EntryKindMessage,
   type LedgerEntry as LedgerEntryMessage,
   type Payment as PaymentMessage,
-  type PaymentServiceServer,
+  type PaymentServiceService,
   PaymentState as PaymentStateMessage,
 } from '../../proto/gen/payment/v1/payment_service.js';
 import type { Accounts } from './accounts.js';
@@ -37,45 +37,45 @@ export function createHandlers({
   checkout,
   reversals,
   inventoryFor,
-}: HandlerDeps): PaymentServiceServer {
+}: HandlerDeps): ServiceHandlers<PaymentServiceService> {
   return {
-    openAccount: unary(async (request, call) => {
+    openAccount: async (request, call) => {
       const account = await accounts.open(request, callerOf(call));
       return { account: accountMessageOf(account) };
-    }),
-    getAccount: unary(async ({ accountId }, call) => {
+    },
+    getAccount: async ({ accountId }, call) => {
       const account = await accounts.get(accountId, callerOf(call));
       return { account: accountMessageOf(account) };
-    }),
-    deposit: unary(async (request, call) => {
+    },
+    deposit: async (request, call) => {
       const account = await accounts.deposit(request, callerOf(call));
       return { account: accountMessageOf(account) };
-    }),
-    listEntries: unary(async (request, call) => {
+    },
+    listEntries: async (request, call) => {
       const { entries, nextPageToken } = await accounts.listEntries(request, callerOf(call));
       return { entries: entries.map(entryMessageOf), nextPageToken };
-    }),
-    checkout: unary(async (request, call) => {
+    },
+    checkout: async (request, call) => {
       const buyer = { ...callerOf(call), inventory: inventoryFor(call) };
       const payment = await checkout.checkout(request, buyer);
       return { payment: paymentMessageOf(payment) };
-    }),
-    refundPayment: unary(async (request, call) => {
+    },
+    refundPayment: async (request, call) => {
       const payment = await reversals.refund(request, callerOf(call));
       return { payment: paymentMessageOf(payment) };
-    }),
-    cancelPayment: unary(async (request, call) => {
+    },
+    cancelPayment: async (request, call) => {
       const payment = await reversals.cancel(request, callerOf(call));
       return { payment: paymentMessageOf(payment) };
-    }),
-    getPayment: unary(async ({ paymentId }, call) => {
+    },
+    getPayment: async ({ paymentId }, call) => {
       const payment = await payments.get(paymentId, callerOf(call));
       return { payment: paymentMessageOf(payment) };
-    }),
-    listPayments: unary(async (request, call) => {
+    },
+    listPayments: async (request, call) => {
       const { payments: page, nextPageToken } = await payments.list(request, callerOf(call));
       return { payments: page.map(paymentMessageOf), nextPageToken };
-    }),
+    },
   };
 }
 

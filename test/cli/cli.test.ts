@@ -1,5 +1,6 @@
 /** The command line against a running system: logins, the policy, and a service of one's own from its schema to its broker. */
 
+import { randomUUID } from 'node:crypto';
 import { chmod, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -147,7 +148,8 @@ describe('the command line', () => {
       const file = path('policy.yaml');
       await writeFile(file, before);
       expect(await run(['policy', 'plan', file])).to.include({ code: 0, out: 'Nothing would change.\n' });
-      const changed = `${before}  - role: visitor\n    description: May look\n    scopes:\n      - inventory.read\n`;
+      const visitor = '  - role: visitor\n    description: May look\n    scopes:\n      - inventory.read\n';
+      const changed = before.replace('roles:\n', `roles:\n${visitor}`);
       await writeFile(file, changed);
       const planned = await run(['policy', 'plan', file]);
       expect(planned.out).to.include('+ role visitor: scope inventory.read').and.include('etag: ');
@@ -160,6 +162,26 @@ describe('the command line', () => {
       expect(late.err).to.match(/^ETAG_MISMATCH: .*\n.*policy plan again/);
       await writeFile(file, before);
       expect((await run(['policy', 'apply', file])).out).to.include('- role visitor');
+    });
+
+    it('changes what a client may ask for, once for each request id', async () => {
+      const { out: before } = await run(['policy', 'get']);
+      expect(before).to.include('clients:').and.include('- client_id: payment');
+      const file = path('rights.yaml');
+      const clients = '\nclients:\n  - client_id: inventory\n';
+      const withRights = (rights: string) => before.replace(/\nclients:\n.*$/s, `${clients}${rights}`);
+      const had = '    audiences:\n      - auth\n    scopes:\n      - auth.sync\n';
+      await writeFile(file, withRights(`${had}    exchange_audiences:\n      - payment\n`));
+      const planned = await run(['policy', 'plan', file]);
+      const etag = /etag: (\S+)/.exec(planned.out)?.[1] ?? '';
+      const words = ['policy', 'apply', file, '--etag', etag, '--request-id', randomUUID()];
+      const applied = await run(words);
+      expect(applied).to.include({ code: 0, out: '+ client inventory: exchange audience payment\n' });
+      expect(await run(words)).to.deep.equal(applied);
+      await writeFile(file, withRights(had));
+      const back = await run(['policy', 'apply', file]);
+      expect(back).to.include({ code: 0, out: '- client inventory: exchange audience payment\n' });
+      expect(back.err).to.include('0 users and 1 clients');
     });
 
     it('names every fault of a policy file, and its place', async () => {

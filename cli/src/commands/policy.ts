@@ -2,9 +2,11 @@
 
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { status } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
 import { PolicyServiceClient } from '../../gen/auth/v1/policy_service.js';
 import type { ContextStore } from '../contexts.js';
-import { CommandError, EXIT } from '../failures.js';
+import { CommandError, describeFailure, EXIT } from '../failures.js';
 import { describeChanges, formatPolicy, parsePolicy } from '../policy-text.js';
 import { openSession, type Session } from '../session.js';
 import { note, readInput, type Terminal, writeResult } from '../terminal.js';
@@ -54,6 +56,8 @@ export interface ApplyOptions extends ContextOption {
   /** The etag that `plan` has shown: applies only what was looked at. */
   readonly etag?: string;
   readonly reason?: string;
+  /** The id of an earlier request, to wait for what it has begun. Default: a new one. */
+  readonly requestId?: string;
 }
 
 /** Makes the policy of a file the one in force. Applying it again changes nothing. */
@@ -61,27 +65,54 @@ export async function applyPolicy(
   terminal: Terminal,
   store: ContextStore,
   file: string,
-  { context, etag: planned, reason = '' }: ApplyOptions,
+  { context, etag: planned, reason = '', requestId = randomUUID() }: ApplyOptions,
 ): Promise<void> {
   const wanted = parsePolicy(await textOf(terminal, file), file);
   await inSession(store, context, async (session) => {
     const etag = planned ?? (await readPolicy(session)).etag;
     const policies = session.client(PolicyServiceClient);
-    const applied = await session.call(policies.applyPolicy.bind(policies), {
-      policy: { ...wanted, etag, updateTime: undefined },
-      dryRun: false,
-      requestId: randomUUID(),
-      reason,
-    });
-    const { changes, narrowedUsers, enforcedEverywhereBy } = applied;
+    const request = { policy: { ...wanted, etag, updateTime: undefined }, dryRun: false, requestId, reason };
+    const apply = () => session.call(policies.applyPolicy.bind(policies), request);
+    const applied = await apply()
+      .catch(async (error: unknown) => {
+        // The change may have taken a scope from the role of whoever applies it: the session goes on without it.
+        if (errorOf(error).reason !== 'TOKEN_REVOKED') throw error;
+        await session.renew();
+        return await apply();
+      })
+      .catch((error: unknown) => {
+        throw unfinished(error, `portcullis policy apply ${file} --etag '${etag}' --request-id ${requestId}`);
+      });
+    const { changes, narrowedUsers, narrowedClients, enforcedEverywhereBy } = applied;
     writeResult(terminal, applied, () =>
       changes.length === 0 ? 'Nothing has changed.' : describeChanges(changes),
     );
-    if (terminal.json || narrowedUsers === 0n) return;
+    if (terminal.json || narrowedUsers + narrowedClients === 0n) return;
     note(
       terminal,
-      `Scopes were taken from ${narrowedUsers} users; no instance accepts them after ${enforcedEverywhereBy?.toISOString() ?? '?'}.`,
+      `Rights were taken from ${narrowedUsers} users and ${narrowedClients} clients; no instance accepts their earlier tokens after ${enforcedEverywhereBy?.toISOString() ?? '?'}.`,
     );
+  });
+}
+
+/** Errors after which the change may be committed all the same. */
+const UNCLEAR: ReadonlySet<status> = new Set([
+  status.UNAVAILABLE,
+  status.DEADLINE_EXCEEDED,
+  status.CANCELLED,
+  status.UNKNOWN,
+  status.INTERNAL,
+  status.UNAUTHENTICATED,
+]);
+
+/** What to do when it is not known whether the change was made. The same request is answered with its first response. */
+function unfinished(error: unknown, command: string): unknown {
+  if (!UNCLEAR.has(errorOf(error).code)) return error;
+  const { text, exitCode } = describeFailure(error);
+  const session = exitCode === EXIT.loggedOut ? ', after portcullis login,' : '';
+  return new CommandError(`${text}\nThe change may have been made. Repeat it${session} with: ${command}`, {
+    exitCode,
+    cause: error,
   });
 }
 

@@ -2,11 +2,8 @@
 
 import { Counter, Histogram, Registry } from 'prom-client';
 import type { Guard } from '../server/guard.js';
-import type { GuardObserver } from '../server/options.js';
+import { type GuardObserver, VERIFY_SECONDS_BUCKETS } from '../server/options.js';
 import { registerStateMetrics, type StateMetric } from './state-metrics.js';
-
-/** Upper bounds of the buckets of `portcullis_verify_seconds`. */
-const VERIFY_SECONDS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2];
 
 /** The metrics of one guard. */
 export interface GuardMetrics {

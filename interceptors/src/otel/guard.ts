@@ -2,13 +2,10 @@
 
 import { metrics } from '@opentelemetry/api';
 import type { Guard } from '../server/guard.js';
-import type { GuardObserver } from '../server/options.js';
+import { type GuardObserver, VERIFY_SECONDS_BUCKETS } from '../server/options.js';
 
 /** The name of the instrumentation scope. */
 const SCOPE = '@portcullis/guard';
-
-/** Upper bounds of the buckets of `portcullis.verify.duration`, in seconds. */
-const VERIFY_SECONDS_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2];
 
 /** The metrics of one guard. */
 export interface GuardTelemetry {

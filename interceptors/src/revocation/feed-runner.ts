@@ -19,6 +19,7 @@ import type { BrokerStatus } from './broker-link.js';
 import type { Feed, Moment, SyncTicket } from './feed.js';
 import type { Fences } from './fences.js';
 import { ListFullError } from './list.js';
+import { VersionError } from './version-error.js';
 
 /** The issuer's revocation log: over gRPC, or directly in the issuer's own process. */
 export interface RevocationSource {
@@ -444,7 +445,7 @@ export interface FeedRunnerOptions {
 }
 
 function problemOf(error: unknown, reason: string, message: string): string {
-  if (error instanceof ListFullError) return error.message;
+  if (error instanceof ListFullError || error instanceof VersionError) return error.message;
   if (reason === 'LOG_CHANGED') {
     return 'the revocation log is not the one that this process followed: an operator must open a new epoch';
   }

@@ -16,6 +16,7 @@ import { ClockRises } from './clock-rises.js';
 import type { LogPlace } from './fence.js';
 import { HeldEntries } from './held-entries.js';
 import { KINDS, RevocationList } from './list.js';
+import { VersionError } from './version-error.js';
 
 /** A reading of both clocks. */
 export interface Moment {
@@ -279,7 +280,7 @@ export class Feed {
     const staged = this.#staged;
     if (staged === undefined) return false;
     // Ignored, its entries would be missing from the list.
-    if (part === undefined) throw new RangeError('a part of the revocation list is of unknown kind');
+    if (part === undefined) throw new VersionError('a part of the revocation list is of unknown kind');
     if (part.$case !== 'end') {
       insertPart(staged, part);
       return false;

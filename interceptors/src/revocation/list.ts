@@ -5,6 +5,7 @@ import { ID_BYTES } from '../limits.js';
 import type { TokenClaims, TokenOrigin } from '../token/claims.js';
 import { ClaimCutOffs, type CutOff, isRevokedByClaim } from './claim-cut-offs.js';
 import { IdTable } from './id-table.js';
+import { VersionError } from './version-error.js';
 
 /** Default maximum number of entries: some 500 MB of identifiers. */
 const LIST_ENTRIES_MAX = 20_000_000;
@@ -131,7 +132,7 @@ export class RevocationList {
         keepLonger(this.#keys, textOf(entry.key), keepUntilMs);
         return;
       default:
-        throw new RangeError(`a revocation entry is of unknown kind ${entry.kind}`);
+        throw new VersionError(`a revocation entry is of unknown kind ${entry.kind}`);
     }
   }
 

@@ -5,6 +5,7 @@ import {
   type ClientReadableStream,
   type ServiceError as GrpcError,
   Metadata,
+  status,
 } from '@grpc/grpc-js';
 import {
   type PullRequest,
@@ -19,9 +20,23 @@ import { channelOptionsFor } from '../client/issuer-client.js';
 import { createServiceTokenSource } from '../client/service-tokens.js';
 import type { Plaintext } from '../wire/connection.js';
 import type { RevocationSource } from './feed-runner.js';
+import { VersionError } from './version-error.js';
 
 /** The scope that Sync and Pull require. */
 const SYNC_SCOPE = 'auth.sync';
+
+/** The version of the protocol that this library speaks: the package of its messages. */
+const PROTOCOL = 'portcullis.revocation.v1';
+
+/** Whether the server does not know the service: it serves another version of the protocol, or is no issuer. */
+function isOtherVersion(error: GrpcError): boolean {
+  return error.code === status.UNIMPLEMENTED;
+}
+
+function otherVersion(address: string, cause: GrpcError): Error {
+  const problem = `${address} does not serve ${PROTOCOL}, the revocation protocol of this version`;
+  return new VersionError(problem, { cause });
+}
 
 /**
  * @throws Error when the client key cannot be used, TypeError when tokens would leave this machine in plaintext
@@ -52,7 +67,7 @@ export async function createRemoteSource(options: {
           (error: GrpcError | null, response: SyncResponse) => {
             signal.removeEventListener('abort', cancel);
             if (error === null) resolve(response);
-            else reject(error);
+            else reject(isOtherVersion(error) ? otherVersion(options.address, error) : error);
           },
         );
         const cancel = (): void => call.cancel();

@@ -49,6 +49,32 @@ export const PUBLIC_RULE: AccessRule = {
   requestBytesMax: Number.POSITIVE_INFINITY,
 };
 
+/**
+ * Adds the rules of methods to those that a guard has, with the maximum sizes that apply. Several servers of one guard may
+ * have the same service.
+ *
+ * @throws TypeError naming every method that has another rule already: the order of the calls would decide which one holds
+ */
+export function addRules(
+  known: Map<string, AccessRule>,
+  rules: ReadonlyMap<string, AccessRule>,
+  limits: GuardLimits,
+): void {
+  const added = [...rules].map(([path, rule]) => [path, withRequestBytes(rule, limits)] as const);
+  const contradicted = added.filter(([path, rule]) => !isSame(known.get(path) ?? rule, rule));
+  if (contradicted.length > 0) {
+    const paths = contradicted.map(([path]) => path).join(', ');
+    throw new TypeError(`${paths} was added to this guard before, with another rule`);
+  }
+  for (const [path, rule] of added) known.set(path, rule);
+}
+
+function isSame(left: AccessRule, right: AccessRule): boolean {
+  const textOf = ({ requestBytesMax, ...rule }: AccessRule): string =>
+    JSON.stringify([rule, String(requestBytesMax)]);
+  return textOf(left) === textOf(right);
+}
+
 /** The rule with the maximum size of a request message that applies: the smaller of its own and the guard's. */
 export function withRequestBytes(rule: AccessRule, limits: GuardLimits): AccessRule {
   const max = rule.isPublic ? limits.publicRequestBytes : limits.requestBytes;

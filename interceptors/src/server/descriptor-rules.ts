@@ -5,7 +5,7 @@ import { type DescribedMethod, methodsIn } from '../wire/descriptor-set.js';
 import { fieldsIn, MalformedMessageError } from '../wire/protobuf-fields.js';
 import { type AccessRule, ruleOf } from './access-rule.js';
 import type { MethodKind } from './decision.js';
-import { AccessRules } from './rule-sources.js';
+import { AccessRules, TWICE } from './rule-sources.js';
 
 /** The field number of the option `portcullis.access.v1.rule`. */
 const RULE_FIELD = 52473;
@@ -40,9 +40,12 @@ const OTHER_PACKAGES = /^(google|grpc|portcullis)(\.|$)/;
  * @throws MalformedMessageError when the bytes are no descriptor set
  */
 export function methodsOfDescriptorSet(descriptorSet: Uint8Array): DeclaredMethod[] {
+  const paths = new Set<string>();
   return methodsIn(descriptorSet, RULE_FIELD)
     .filter(({ packageName }) => !OTHER_PACKAGES.test(packageName))
     .map(({ path, option }) => {
+      if (paths.has(path)) return { path, rule: undefined, fault: TWICE };
+      paths.add(path);
       const rule = option === undefined ? undefined : ruleIn(option);
       const read = rule === undefined || typeof rule === 'string' ? rule : ruleOf(rule);
       return typeof read === 'string'
@@ -60,8 +63,12 @@ export function methodsOfDescriptorSet(descriptorSet: Uint8Array): DeclaredMetho
 export function descriptorRules(descriptorSet: Uint8Array): AccessRules {
   const methods = describedMethods(descriptorSet);
   const declared = new Map<string, Rule | string>();
+  const paths = new Set<string>();
   for (const { path, option, packageName } of methods) {
-    if (option !== undefined && !OTHER_PACKAGES.test(packageName)) declared.set(path, ruleIn(option));
+    if (OTHER_PACKAGES.test(packageName)) continue;
+    if (paths.has(path)) declared.set(path, TWICE);
+    else if (option !== undefined) declared.set(path, ruleIn(option));
+    paths.add(path);
   }
   if (declared.size === 0) {
     throw new TypeError(
@@ -106,7 +113,8 @@ export function serviceRules(
   if (missing.length > 0) throw new TypeError(`the descriptor set has no service ${missing.join(', ')}`);
   const declared = new Map<string, Rule | string | undefined>();
   for (const { path, option } of chosen) {
-    declared.set(path, option === undefined ? undefined : ruleIn(option));
+    const rule = option === undefined ? undefined : ruleIn(option);
+    declared.set(path, declared.has(path) ? TWICE : rule);
   }
   for (const path of publicMethods) declared.set(path, publicRule(path, declared.get(path), found, methods));
   if (declared.size === 0)

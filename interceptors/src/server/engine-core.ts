@@ -16,7 +16,7 @@ import type { TokenClaims } from '../token/claims.js';
 import { createTrustedIssuers, type TrustedIssuers } from '../token/trusted-issuers.js';
 import type { PlaintextUse } from '../wire/connection.js';
 import { otherCopies } from '../wire/copies.js';
-import { type AccessRule, PUBLIC_RULE, withRequestBytes } from './access-rule.js';
+import { type AccessRule, addRules, PUBLIC_RULE, withRequestBytes } from './access-rule.js';
 import type { Admission, Caller } from './admission.js';
 import { CallLimits } from './call-limits.js';
 import { ConnectionLimits } from './connection-limits.js';
@@ -200,9 +200,13 @@ export class EngineCore implements CallEngine {
     });
   }
 
-  /** Sets the rules of methods. */
+  /**
+   * Sets the rules of methods.
+   *
+   * @throws TypeError naming every method that has another rule already
+   */
   setRules(rules: ReadonlyMap<string, AccessRule>): void {
-    for (const [path, rule] of rules) this.#rules.set(path, withRequestBytes(rule, this.limitSettings));
+    addRules(this.#rules, rules, this.limitSettings);
   }
 
   /** The full paths of all methods that have a rule. */

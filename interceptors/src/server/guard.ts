@@ -15,7 +15,7 @@ import { addressOf, type PlaintextUse } from '../wire/connection.js';
 import { requireOwnServer } from '../wire/copies.js';
 import { readDeadlinesOf } from '../wire/deadlines.js';
 import { observeConnectionsOf, sessionUnder, setHttp2SettingsOf } from '../wire/grpc-js-internals.js';
-import { exposeRepeatedCredentials } from '../wire/repeated-credentials.js';
+import { exposeRepeatedCredentials, exposeRepeatedCredentialsOf } from '../wire/repeated-credentials.js';
 import type { SchemaMetadata } from './access-rule.js';
 import type { Admission, Caller } from './admission.js';
 import { EngineCore, type EngineState, sourceOf } from './engine-core.js';
@@ -45,7 +45,7 @@ export interface Guard {
    *
    * @param rules - ts-proto's `protoMetadata`, or the result of `codeRules` or `descriptorRules`
    * @param handlers - a function for each method; handlers in the form of grpc-js are wrapped with `native`
-   * @throws TypeError naming every method without a rule, or without a handler
+   * @throws TypeError naming every method without a rule, or without a handler, or with another rule at this guard
    */
   addService<Definition extends ServiceDefinition>(
     server: Server,
@@ -55,12 +55,13 @@ export interface Guard {
   ): void;
   /**
    * Sets the rules of methods that a framework adds to its server itself. The server must have {@link interceptor} among
-   * its interceptors; without it these methods are open. Limits on connections do not apply to such a server, and of
-   * several `authorization` headers Node shows the guard the first one only: no proxy in front may decide by another.
+   * its interceptors; without it these methods are open. Limits on connections do not apply to such a server. Call this
+   * before the server accepts connections: of several `authorization` headers Node would show the guard the first one only,
+   * and a proxy in front may have decided by another.
    *
    * @param rules - the rules; of all methods in it, or of those that are named
    * @param paths - full paths, such as `/greeter.v1.GreeterService/SayHello`
-   * @throws TypeError naming every method without a rule or with a contradictory one
+   * @throws TypeError naming every method without a rule, with a contradictory one, or with another one at this guard
    */
   protect(rules: AccessRules, paths?: Iterable<string>): void;
   /** Resolves when the revocation list has been complete once. */
@@ -137,7 +138,10 @@ export class ServerGuard implements Guard, CallGuard {
   }
 
   protect(rules: AccessRules, paths?: Iterable<string>): void {
-    this.engine.setRules(rules.read(paths));
+    const read = rules.read(paths);
+    this.engine.setRules(read);
+    // The server is not at hand: it belongs to a framework.
+    exposeRepeatedCredentialsOf(read.keys());
   }
 
   /** Sets up, once for each server, what happens to connections and headers before a call exists. */

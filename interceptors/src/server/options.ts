@@ -84,6 +84,11 @@ export interface GuardOptions extends EngineOptions {
   readonly callContext?: boolean | undefined;
 }
 
+/** Upper bounds of the buckets in which histograms count what `GuardObserver.verified` reports, in seconds. */
+export const VERIFY_SECONDS_BUCKETS = [
+  0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2,
+];
+
 /** Observes a guard, for metrics. Its methods must not throw. */
 export interface GuardObserver {
   /** A call was admitted, or refused or cut for a reason. */

@@ -28,6 +28,12 @@ export type CodeRules<Definition extends ServiceDefinition> = {
   readonly [Method in keyof Definition]: CodeRule;
 };
 
+/** The members of a Rule in generated code that this version knows. */
+const RULE_MEMBERS: ReadonlySet<string> = new Set(Object.keys(Rule.fromPartial({})));
+
+/** What is wrong with a method that a schema has twice: with different rules, one of them would be lost. */
+export const TWICE = 'is declared twice';
+
 /** Access rules by the full path of the method. */
 export class AccessRules {
   /** Which methods have streams, as far as the source says so; also those of methods without a rule. */
@@ -103,13 +109,14 @@ export function accessRulesOf(
 
 /** The rules in the `protoMetadata` that ts-proto generates with `outputSchema=no-file-descriptor`. */
 function generatedRules(definition: ServiceDefinition, schema: SchemaMetadata): AccessRules {
-  const declared = new Map<string, Rule>();
+  const declared = new Map<string, Rule | string>();
   for (const { path } of Object.values(definition)) {
     // The definition lists every method; the schema's metadata only those that have options.
     const [service = '', method = ''] = path.slice(1).split('/');
     const options = schema.options?.services?.[service.slice(service.lastIndexOf('.') + 1)]?.methods;
     const rule = options && Object.hasOwn(options, method) ? options[method]?.['rule'] : undefined;
-    if (rule !== undefined) declared.set(path, rule as Rule);
+    if (declared.has(path)) declared.set(path, TWICE);
+    else if (rule !== undefined) declared.set(path, newerMemberOf(rule as Rule) ?? (rule as Rule));
   }
   return new AccessRules(
     declared,
@@ -129,6 +136,24 @@ function kindsOf(definition: ServiceDefinition): Map<string, MethodKind> {
 }
 
 /**
+ * What is wrong with a rule that the code of a newer schema has decoded: it has a member that this version does not know, so
+ * it would not be checked. Fields that the generated code itself does not know have left no trace.
+ */
+function newerMemberOf(rule: Rule): string | undefined {
+  for (const [name, value] of Object.entries(rule) as [string, unknown][]) {
+    if (RULE_MEMBERS.has(name) || isDefault(value)) continue;
+    return `has a rule of a newer version: its ${name} is not known`;
+  }
+  return undefined;
+}
+
+/** Whether it is what a decoder gives to a member that is not in the message. */
+function isDefault(value: unknown): boolean {
+  if (typeof value === 'object' && value !== null) return Object.keys(value).length === 0;
+  return [undefined, null, false, 0, 0n, ''].some((initial) => Object.is(initial, value));
+}
+
+/**
  * Rules written in code, for schemas that one cannot change.
  *
  * @throws TypeError naming every method without a rule, or with one that contradicts itself
@@ -140,7 +165,8 @@ export function codeRules<Definition extends ServiceDefinition>(
   const declared = new Map<string, Rule | string>();
   for (const [name, { path }] of Object.entries(definition)) {
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
-    if (rule !== undefined) declared.set(path, declaredRule(rule));
+    if (declared.has(path)) declared.set(path, TWICE);
+    else if (rule !== undefined) declared.set(path, declaredRule(rule));
   }
   const unknown = Object.keys(rules).filter((name) => !Object.hasOwn(definition, name));
   if (unknown.length > 0) throw new TypeError(`no such method: ${unknown.join(', ')}`);

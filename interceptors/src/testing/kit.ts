@@ -6,6 +6,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ServerOptions } from '@grpc/grpc-js';
 import { type Clock, systemClock } from '../clock.js';
+import type { Exchange } from '../server/caller-exchange.js';
 import { CoreEngine, createEngine, type Engine } from '../server/engine.js';
 import type { EngineCore } from '../server/engine-core.js';
 import { createGuard, type Guard, ServerGuard } from '../server/guard.js';
@@ -14,6 +15,7 @@ import type { EngineOptions, GuardOptions } from '../server/options.js';
 import { accessRulesOf } from '../server/rule-sources.js';
 import { Accounts } from './accounts.js';
 import { type BadTokens, createBadTokens } from './bad-tokens.js';
+import { createKitExchange } from './exchange.js';
 import { IssuerLog } from './issuer-log.js';
 import { type Credential, decideMatrix, type Matrix, type ServiceRules } from './matrix.js';
 import {
@@ -71,6 +73,13 @@ export interface TestKit {
   user(options?: UserOptions): Persona;
   /** A service that acts for itself, as a client of the issuer. */
   service(clientId: string, options?: ServiceOptions): Persona;
+  /**
+   * Token exchange for a service under test that acts for its callers: what `createExchange` of the client module is with an
+   * issuer. It gives every scope that the caller's token has, for any audience: what a client may exchange is policy.
+   *
+   * @param clientId - the service that acts
+   */
+  exchange(clientId: string): Exchange;
   /** Bad tokens by name, made of the persona's token. Default: of a user without rights. */
   badTokens(persona?: Persona): BadTokens;
   /**
@@ -237,6 +246,10 @@ class Kit implements TestKit {
 
   service(clientId: string, options?: ServiceOptions): Persona {
     return createService(this.#parts.accounts, clientId, options);
+  }
+
+  exchange(clientId: string): Exchange {
+    return createKitExchange(this.#parts.accounts, clientId);
   }
 
   badTokens(persona: Persona = this.user()): BadTokens {

@@ -151,34 +151,54 @@ function createActing(
   options: ThroughOptions,
 ): Persona {
   const who = `user ${subject.id} through ${clientId}`;
+  lifetimeOf(who, options);
+  return new SignedPersona(accounts, () => signActing(accounts, subject.signed, { who, clientId, options }));
+}
+
+/** Who acts for whom, and with what. */
+interface Acting {
+  /** For messages. */
+  readonly who: string;
+  /** The acting service. */
+  readonly clientId: string;
+  readonly options: ThroughOptions;
+}
+
+/**
+ * Exchanges a token of a user for one with which a service acts for that user.
+ *
+ * @throws TypeError for more scopes than the user's token has, or too long a chain; Error when it has expired or was revoked
+ */
+export function signActing(
+  accounts: Accounts,
+  { payload, claims }: Pick<SignedToken, 'payload' | 'claims'>,
+  { who, clientId, options }: Acting,
+): SignedToken {
+  if (claims.actors.length >= ACTOR_CHAIN_LENGTH_MAX) {
+    throw new TypeError(`${who} cannot exist: at most ${ACTOR_CHAIN_LENGTH_MAX} services act for a user`);
+  }
+  if (claims.expiresAtSeconds <= accounts.nowSeconds) {
+    throw new Error(`${who} cannot get a token: the token of the user has expired; call its renew() first`);
+  }
+  const scopes = narrowed(who, options.scopes, claims.scopes);
+  const isNarrower = scopes.length < claims.scopes.size;
+  const roles = options.roles ?? (isNarrower ? [] : [...claims.roles]);
+  const granted = {
+    ...inherited(payload),
+    aud: options.audiences ?? [accounts.audience],
+    client_id: clientId,
+    scope: scopeOf(who, scopes),
+    roles,
+    clients: [
+      ...claims.clients.map(([id, generation]) => [id, Number(generation)]),
+      [clientId, Number(accounts.client(clientId))],
+    ],
+    act: { sub: clientId, ...(payload['act'] !== undefined && { act: payload['act'] }) },
+    ancestors: [...claims.ancestors, claims.tokenId],
+    ...boundTo(options),
+  };
   const lifetime = lifetimeOf(who, options);
-  return new SignedPersona(accounts, () => {
-    const { payload, claims } = subject.signed;
-    if (claims.actors.length >= ACTOR_CHAIN_LENGTH_MAX) {
-      throw new TypeError(`${who} cannot exist: at most ${ACTOR_CHAIN_LENGTH_MAX} services act for a user`);
-    }
-    if (claims.expiresAtSeconds <= accounts.nowSeconds) {
-      throw new Error(`${who} cannot get a token: the token of the user has expired; call its renew() first`);
-    }
-    const scopes = narrowed(who, options.scopes, claims.scopes);
-    const isNarrower = scopes.length < claims.scopes.size;
-    const roles = options.roles ?? (isNarrower ? [] : [...claims.roles]);
-    const granted = {
-      ...inherited(payload),
-      aud: options.audiences ?? [accounts.audience],
-      client_id: clientId,
-      scope: scopeOf(who, scopes),
-      roles,
-      clients: [
-        ...claims.clients.map(([id, generation]) => [id, Number(generation)]),
-        [clientId, Number(accounts.client(clientId))],
-      ],
-      act: { sub: clientId, ...(payload['act'] !== undefined && { act: payload['act'] }) },
-      ancestors: [...claims.ancestors, claims.tokenId],
-      ...boundTo(options),
-    };
-    return accounts.sign(who, granted, { ...lifetime, notAfterSeconds: claims.expiresAtSeconds });
-  });
+  return accounts.sign(who, granted, { ...lifetime, notAfterSeconds: claims.expiresAtSeconds });
 }
 
 /** The claims that an exchange leaves as they are: the user, and the session. */

@@ -174,6 +174,16 @@ export function inspectHeadersOf(server: Server, inspect: InspectHeaders): void 
   });
 }
 
+/**
+ * The server that has accepted a connection, from a message of Node's channel `net.server.socket`; undefined when there is
+ * none. Relies on the field `server` of accepted sockets, which Node sets before it reports them.
+ */
+export function serverThatAccepted(message: unknown): EmitsStreams | undefined {
+  const { socket } = message as { readonly socket?: { readonly server?: Partial<EmitsStreams> } };
+  const server = socket?.server;
+  return typeof server?.prependListener === 'function' ? (server as EmitsStreams) : undefined;
+}
+
 /** A deadline that grpc-js does not handle: in wall-clock milliseconds, or a value that is none. */
 export type RequestDeadline = number | 'malformed';
 
@@ -338,7 +348,7 @@ function onHttp2Servers(server: Server, visit: (http2Server: unknown) => void): 
   };
 }
 
-interface EmitsStreams {
+export interface EmitsStreams {
   prependListener(
     event: 'stream',
     listener: (

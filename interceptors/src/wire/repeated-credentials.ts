@@ -1,8 +1,9 @@
 /** Requests with several `authorization` headers: made visible, because Node passes on the first one only. */
 
+import { subscribe } from 'node:diagnostics_channel';
 import type { IncomingHttpHeaders } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
-import { inspectHeadersOf } from './grpc-js-internals.js';
+import { inspectHeadersOf, serverThatAccepted } from './grpc-js-internals.js';
 
 const HEADER = 'authorization';
 
@@ -20,6 +21,32 @@ export function exposeRepeatedCredentials(server: Server): void {
   if (inspected.has(server)) return;
   inspectHeadersOf(server, joinRepeated);
   inspected.add(server);
+}
+
+/** The channel on which Node reports every TCP connection that a server of this process has accepted. */
+const ACCEPTED = 'net.server.socket';
+
+/** The methods whose servers are not at hand, because a framework owns them. */
+const exposedPaths = new Set<string>();
+const watched = new WeakSet<object>();
+
+/**
+ * Does the same for calls of these methods at whatever server of this process receives them. The server is found when it
+ * accepts its first connection, so this comes before. A server that is handed its connections by other code is not found.
+ */
+export function exposeRepeatedCredentialsOf(paths: Iterable<string>): void {
+  if (exposedPaths.size === 0) subscribe(ACCEPTED, watchServerOf);
+  for (const path of paths) exposedPaths.add(path);
+}
+
+function watchServerOf(message: unknown): void {
+  const server = serverThatAccepted(message);
+  if (server === undefined || watched.has(server)) return;
+  watched.add(server);
+  // Servers of others in this process may have the same listener: it changes nothing for methods that no guard protects.
+  server.prependListener('stream', (_stream, headers, _flags, rawHeaders = []) => {
+    if (exposedPaths.has(headers[':path'] ?? '')) joinRepeated(headers, rawHeaders);
+  });
 }
 
 function joinRepeated(headers: IncomingHttpHeaders, rawHeaders: readonly string[]): void {

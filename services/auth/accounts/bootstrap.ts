@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import type { NewCredential } from '../clients/credentials.js';
 import { storedCredential } from '../clients/stored-credentials.js';
+import { differencesBetween, lostRights } from '../policy/differences.js';
 import { withBuiltIns } from '../policy/document.js';
 import type { PolicyDocument } from '../records/policy.js';
 import type { AuthStore } from '../transaction.js';
@@ -79,11 +80,16 @@ export async function applyBootstrap(bootstrap: Bootstrap, deps: BootstrapDeps):
 
 async function replacePolicy({ store }: BootstrapDeps, given: PolicyDocument): Promise<boolean> {
   return await store.transaction(async (tx) => {
-    if ((await tx.policy.lock()).changed) return false;
+    const before = await tx.policy.lock();
+    if (before.changed) return false;
     const document = withBuiltIns(given);
     await tx.policy.replace(document);
+    const eventId = randomUUID();
+    // Users of the built-in roles may be logged in already: by another replica, or before the file had a policy.
+    const lost = lostRights(differencesBetween(before, document), before);
+    if (lost.scopes.length > 0) await tx.narrowings.add({ ...lost, actor: BY_BOOTSTRAP.actor, eventId });
     const details = { changes: ['policy of the bootstrap file'], count: 1 };
-    await tx.events.record({ ...BY_BOOTSTRAP, type: 'policy-changed', subject: {}, details });
+    await tx.events.record({ ...BY_BOOTSTRAP, type: 'policy-changed', eventId, subject: {}, details });
     return true;
   });
 }

@@ -1,10 +1,10 @@
 /** The handlers of accounts: those of UserService, and those for passwords of AuthService. */
 
-import { invalidField, principalOf, unary } from '@portcullis/guard';
-import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
+import { invalidField, principalOf, type ServiceHandlers } from '@portcullis/guard';
+import type { AuthServiceService } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
   type User as UserMessage,
-  type UserServiceServer,
+  type UserServiceService,
   UserState,
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { User } from '../records/users.js';
@@ -20,7 +20,7 @@ export function createUserHandlers({
   readonly users: Users;
   readonly accountChanges: AccountChanges;
 }): Pick<
-  UserServiceServer,
+  ServiceHandlers<UserServiceService>,
   | 'createUser'
   | 'getUser'
   | 'listUsers'
@@ -32,43 +32,40 @@ export function createUserHandlers({
   | 'deleteUser'
 > {
   return {
-    createUser: unary(async (request, call) => {
+    createUser: async (request, call) => {
       const user = await users.create({ ...request, ...adminOf(principalOf(call), call) });
       return { user: userMessageOf(user) };
-    }),
-    getUser: unary(async ({ userId, username }) => {
+    },
+    getUser: async ({ userId, username }) => {
       if (userId !== '' && username !== '') {
         throw invalidField('username', 'must be empty when user_id is set');
       }
       const user = username === '' ? await users.get(userId) : await users.getByName(username);
       return { user: userMessageOf(user) };
-    }),
-    listUsers: unary(async (request, call) => {
+    },
+    listUsers: async (request, call) => {
       const { users: page, nextPageToken } = await users.list(request, principalOf(call).subject);
       return { users: page.map(userMessageOf), nextPageToken };
-    }),
-    setUserRoles: unary(async (request, call) => {
+    },
+    setUserRoles: async (request, call) => {
       const changed = await accountChanges.setRoles({ ...request, ...adminOf(principalOf(call), call) });
       return { ...changed, user: userMessageOf(changed.user) };
-    }),
-    disableUser: unary(async (request, call) => {
+    },
+    disableUser: async (request, call) => {
       const changed = await accountChanges.disable({ ...request, ...adminOf(principalOf(call), call) });
       return { ...changed, user: userMessageOf(changed.user) };
-    }),
-    enableUser: unary(async (request, call) => {
+    },
+    enableUser: async (request, call) => {
       const user = await accountChanges.enable({ ...request, ...adminOf(principalOf(call), call) });
       return { user: userMessageOf(user) };
-    }),
-    resetPassword: unary((request, call) =>
+    },
+    resetPassword: (request, call) =>
       accountChanges.resetPassword({ ...request, ...adminOf(principalOf(call), call) }),
-    ),
-    unlockUser: unary(async (request, call) => {
+    unlockUser: async (request, call) => {
       const user = await accountChanges.unlock({ ...request, ...adminOf(principalOf(call), call) });
       return { user: userMessageOf(user) };
-    }),
-    deleteUser: unary((request, call) =>
-      accountChanges.delete({ ...request, ...adminOf(principalOf(call), call) }),
-    ),
+    },
+    deleteUser: (request, call) => accountChanges.delete({ ...request, ...adminOf(principalOf(call), call) }),
   };
 }
 
@@ -77,16 +74,15 @@ export function createPasswordHandlers({
   accountChanges,
 }: {
   readonly accountChanges: Pick<AccountChanges, 'changePassword' | 'setPassword'>;
-}): Pick<AuthServiceServer, 'changePassword' | 'setPassword'> {
+}): Pick<ServiceHandlers<AuthServiceService>, 'changePassword' | 'setPassword'> {
   return {
-    changePassword: unary((request, call) =>
+    changePassword: (request, call) =>
       accountChanges.changePassword({
         ...request,
         userId: principalOf(call).subject,
         peer: call.getPeer(),
       }),
-    ),
-    setPassword: unary((request, call) => accountChanges.setPassword({ ...request, peer: call.getPeer() })),
+    setPassword: (request, call) => accountChanges.setPassword({ ...request, peer: call.getPeer() }),
   };
 }
 

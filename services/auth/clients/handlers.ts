@@ -1,11 +1,11 @@
 /** The handlers of ClientService. */
 
-import { invalidField, principalOf, unary } from '@portcullis/guard';
+import { invalidField, principalOf, type ServiceHandlers } from '@portcullis/guard';
 import {
   type AddClientCredentialRequest,
   ClientAuthentication,
   type ClientCredential,
-  type ClientServiceServer,
+  type ClientServiceService,
   ClientState,
   type CreateClientRequest,
   type RegisteredClient,
@@ -18,19 +18,23 @@ import type { Clients } from './clients.js';
 import type { NewCredential } from './credentials.js';
 import { etagOf } from './update-client.js';
 
-export function createClientHandlers({ clients }: { readonly clients: Clients }): ClientServiceServer {
+export function createClientHandlers({
+  clients,
+}: {
+  readonly clients: Clients;
+}): ServiceHandlers<ClientServiceService> {
   return {
-    createClient: unary(async (request, call) => {
+    createClient: async (request, call) => {
       const credential = credentialOf(request);
       const client = await clients.create({ ...request, credential, ...adminOf(principalOf(call), call) });
       return { client: messageOf(client) };
-    }),
-    listClients: unary(async (request, call) => {
+    },
+    listClients: async (request, call) => {
       const { clients: page, nextPageToken } = await clients.list(request, principalOf(call).subject);
       return { clients: page.map(messageOf), nextPageToken };
-    }),
-    getClient: unary(async ({ clientId }) => ({ client: messageOf(await clients.get(clientId)) })),
-    updateClient: unary(async (request, call) => {
+    },
+    getClient: async ({ clientId }) => ({ client: messageOf(await clients.get(clientId)) }),
+    updateClient: async (request, call) => {
       if (request.client === undefined) throw invalidField('client', 'must be set');
       const { clientId, etag, brokerPublicKey, ...rights } = request.client;
       const updated = await clients.update({
@@ -42,8 +46,8 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
         ...adminOf(principalOf(call), call),
       });
       return { client: messageOf(updated.client), ...receiptFields(updated.revocation) };
-    }),
-    addClientCredential: unary(async (request, call) => {
+    },
+    addClientCredential: async (request, call) => {
       const credential = credentialOf(request);
       const added = await clients.addCredential({
         ...request,
@@ -51,22 +55,20 @@ export function createClientHandlers({ clients }: { readonly clients: Clients })
         ...adminOf(principalOf(call), call),
       });
       return { ...added, client: messageOf(added.client) };
-    }),
-    removeClientCredential: unary(async (request, call) => {
+    },
+    removeClientCredential: async (request, call) => {
       const removed = await clients.removeCredential({ ...request, ...adminOf(principalOf(call), call) });
       return { client: messageOf(removed.client), ...receiptFields(removed.revocation) };
-    }),
-    deleteClient: unary((request, call) =>
-      clients.delete({ ...request, ...adminOf(principalOf(call), call) }),
-    ),
-    disableClient: unary(async (request, call) => {
+    },
+    deleteClient: (request, call) => clients.delete({ ...request, ...adminOf(principalOf(call), call) }),
+    disableClient: async (request, call) => {
       const disabled = await clients.disable({ ...request, ...adminOf(principalOf(call), call) });
       return { ...disabled, client: messageOf(disabled.client) };
-    }),
-    enableClient: unary(async (request, call) => {
+    },
+    enableClient: async (request, call) => {
       const client = await clients.enable({ ...request, ...adminOf(principalOf(call), call) });
       return { client: messageOf(client) };
-    }),
+    },
   };
 }
 

@@ -11,6 +11,7 @@ import {
   type StoredCredential,
 } from '../records/clients.js';
 import type { PageRequest } from '../records/page.js';
+import { DIRECT_CLIENT } from './client-ids.js';
 
 /** A credential in the column `credentials`. */
 interface CredentialJson {
@@ -51,6 +52,8 @@ export function createClientRows(sql: Sql): ClientRows {
       await lockAgainstMinting(sql);
       return await selectClient(sql, clientId, '');
     },
+    lockAll: () => lockAgainstMinting(sql),
+    some: (which) => someClients(sql, which),
     raiseGeneration: (clientId) => raiseGeneration(sql, clientId),
     setRights: (clientId, rights) => setRights(sql, clientId, rights),
     setCredentials: (clientId, credentials) => setCredentials(sql, clientId, credentials),
@@ -158,6 +161,17 @@ async function raiseGeneration(sql: Sql, clientId: string): Promise<bigint | und
     [clientId],
   );
   return rows[0]?.generation;
+}
+
+async function someClients(sql: Sql, which: Parameters<ClientRows['some']>[0]): Promise<readonly Client[]> {
+  const limit = 'limit' in which ? which.limit : which.clientIds.length;
+  const { rows } = await sql.query<ClientRow>(
+    `SELECT ${CLIENT_COLUMNS} FROM clients
+     WHERE client_id <> $1 AND delete_time IS NULL AND ($2::text[] IS NULL OR client_id = ANY($2))
+     ORDER BY client_id LIMIT $3`,
+    [DIRECT_CLIENT, 'limit' in which ? null : which.clientIds, limit],
+  );
+  return rows.map(clientOf);
 }
 
 async function listClients(

@@ -133,7 +133,7 @@ function parseChange({ rights, updateMask }: UpdateClientRequest): Partial<Clien
 }
 
 /** Whether a token issued under the rights `before` may exceed the rights `after`. */
-function isNarrower(before: ClientRights, after: ClientRights): boolean {
+export function isNarrower(before: ClientRights, after: ClientRights): boolean {
   const loses = (had: readonly string[], has: readonly string[]) => had.some((word) => !has.includes(word));
   const losesExchangeScopes =
     after.exchangeScopes !== undefined &&

@@ -1,7 +1,7 @@
 /** The handlers of EvidenceService: they translate between messages and the domain. */
 
-import { unary } from '@portcullis/guard';
-import type { EvidenceServiceServer } from '../../../proto/gen/auth/v1/evidence_service.js';
+import type { ServiceHandlers } from '@portcullis/guard';
+import type { EvidenceServiceService } from '../../../proto/gen/auth/v1/evidence_service.js';
 import { receiptJwks } from './jwks.js';
 import type { KeptReceipt, Receipts } from './receipts.js';
 
@@ -9,14 +9,14 @@ export function createEvidenceHandlers({
   receipts,
 }: {
   readonly receipts: Pick<Receipts, 'export' | 'list' | 'keys'>;
-}): EvidenceServiceServer {
+}): ServiceHandlers<EvidenceServiceService> {
   return {
-    exportReceipt: unary(({ epoch, sequence }) => receipts.export(epoch, sequence)),
-    listReceipts: unary(async (request) => {
+    exportReceipt: ({ epoch, sequence }) => receipts.export(epoch, sequence),
+    listReceipts: async (request) => {
       const { receipts: page, nextPageToken } = await receipts.list(request);
       return { receipts: page.map(messageOf), nextPageToken };
-    }),
-    getReceiptKeys: unary(async () => ({ jwks: JSON.stringify(receiptJwks(await receipts.keys())) })),
+    },
+    getReceiptKeys: async () => ({ jwks: JSON.stringify(receiptJwks(await receipts.keys())) }),
   };
 }
 

@@ -1,10 +1,10 @@
 /** The handlers of KeyService: they translate between messages and the domain. */
 
-import { invalidField, principalOf, unary } from '@portcullis/guard';
-import type { AuthServiceServer } from '../../../proto/gen/auth/v1/auth_service.js';
+import { invalidField, principalOf, type ServiceHandlers } from '@portcullis/guard';
+import type { AuthServiceService } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
   type Key as KeyMessage,
-  type KeyServiceServer,
+  type KeyServiceService,
   KeyPurpose as PurposeMessage,
   KeyState as StateMessage,
 } from '../../../proto/gen/auth/v1/key_service.js';
@@ -14,13 +14,17 @@ import type { KeyLife } from './key-life.js';
 import type { PublicKeys } from './published-keys.js';
 
 /** Creates the handlers of KeyService. */
-export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): KeyServiceServer {
+export function createKeyHandlers({
+  keyLife,
+}: {
+  readonly keyLife: KeyLife;
+}): ServiceHandlers<KeyServiceService> {
   return {
-    listKeys: unary(async (request) => {
+    listKeys: async (request) => {
       const { keys, nextPageToken } = await keyLife.list(request);
       return { keys: keys.map(keyMessageOf), nextPageToken };
-    }),
-    rotateKey: unary(async (request, call) => {
+    },
+    rotateKey: async (request, call) => {
       if (request.requestId === '') throw invalidField('request_id', 'must be set');
       const { signingKey, formerKey, revocation } = await keyLife.rotate({
         ...request,
@@ -33,7 +37,7 @@ export function createKeyHandlers({ keyLife }: { readonly keyLife: KeyLife }): K
         sequence: revocation?.sequence ?? 0n,
         enforcedEverywhereBy: revocation?.enforcedEverywhereBy,
       };
-    }),
+    },
   };
 }
 
@@ -42,12 +46,12 @@ export function createKeySetHandlers({
   publicKeys,
 }: {
   readonly publicKeys: PublicKeys;
-}): Pick<AuthServiceServer, 'getKeys'> {
+}): Pick<ServiceHandlers<AuthServiceService>, 'getKeys'> {
   return {
-    getKeys: unary(async () => {
+    getKeys: async () => {
       const { epoch, keySet } = await publicKeys.read();
       return { epoch, keySet: { version: keySet.version, keys: [...keySet.keys] } };
-    }),
+    },
   };
 }
 

@@ -1,14 +1,26 @@
 /** ApplyPolicy: an administrator replaces the policy. */
 
 import { randomUUID } from 'node:crypto';
+import type { Clock } from '@portcullis/guard/clock';
 import { invalidField } from '@portcullis/guard/errors';
 import { parseRequestId } from '../../common/validation/request-id.js';
 import { AuthError } from '../errors.js';
-import type { Policy, PolicyDocument } from '../records/policy.js';
-import { checkReason } from '../revocation/log.js';
+import type { Policy, PolicyClient, PolicyDocument } from '../records/policy.js';
+import type { Receipt } from '../records/revocations.js';
+import { checkReason, enforcedEverywhereBy } from '../revocation/log.js';
 import type { AuthStore, AuthTransaction } from '../transaction.js';
+import {
+  applyRights,
+  clientsAfter,
+  etagOfAll,
+  hasAfter,
+  planRights,
+  type RightsPlan,
+  rightsFaultsIn,
+  shownClients,
+} from './client-rights.js';
 import { changeText, differencesBetween, lostRights, type PolicyChange } from './differences.js';
-import { faultsOf, type PolicyFault, withBuiltIns } from './document.js';
+import { FAULTS_MAX, faultsOf, type PolicyFault, withBuiltIns } from './document.js';
 import type { NarrowingResult, Narrowings } from './narrowings.js';
 import { policyOf } from './policy.js';
 
@@ -40,32 +52,43 @@ export interface PolicyEdit {
    * @throws ServiceError FIELD_INVALID
    */
   edit(before: Policy): PolicyDocument;
+  /** What clients may ask for. A client that is not named keeps what it has. Default: none. */
+  readonly clients?: readonly PolicyClient[];
+  /** Whether the caller may change clients. Default: no. */
+  readonly mayChangeClients?: boolean;
   /** The field of the request at which the faults of the new policy are. */
   readonly field: string;
 }
 
 /** A policy as answers have it. */
-export type PlainPolicy = PolicyDocument & Pick<Policy, 'etag' | 'updateTime'>;
+export interface PlainPolicy extends PolicyDocument, Pick<Policy, 'etag' | 'updateTime'> {
+  /** What clients may ask for: the first by id. */
+  readonly clients: readonly PolicyClient[];
+}
 
 /** What has become of a request. */
 export interface AppliedPolicy extends NarrowingResult {
   /** The policy in force; in a dry run, the one that would be. */
   readonly policy: PlainPolicy;
   readonly changes: readonly PolicyChange[];
+  /** The number of clients whose earlier tokens were revoked. */
+  readonly clients: bigint;
 }
 
 export interface PolicyDeps {
   readonly store: AuthStore;
+  readonly clock: Clock;
   readonly narrowings: Narrowings;
   /** Called after the commit of each change. */
   readonly onChanged?: (() => void) | undefined;
 }
 
 /**
- * Changes the policy. Returns when every session that lost a scope has lost it, and the revocations are committed. When it
+ * Changes the policy. Returns when every session that lost a scope has lost it, and the revocations are committed, also
+ * those of clients that lost a right. When it
  * fails after the change, the housekeeping goes on, and a repeated request waits for it.
  *
- * @throws ServiceError FIELD_INVALID with all faults; ETAG_MISMATCH; POLICY_IN_USE for a role that users have, and for what
+ * @throws ServiceError FIELD_INVALID with all faults; ETAG_MISMATCH; SCOPE_MISSING for a change of clients by who may not; POLICY_IN_USE for a role that users have, and for what
  *   clients have rights to; REQUEST_ID_REUSED; DEPENDENCY_UNAVAILABLE
  */
 export async function changePolicy(
@@ -83,6 +106,8 @@ export async function changePolicy(
   const {
     narrowingId,
     earlier = [],
+    clients = 0n,
+    revocation,
     ...applied
   } = await deps.store.transaction((tx) => tx.once(idempotent, () => apply(deps, tx, request, edit)), {
     importance: 'promise',
@@ -92,10 +117,20 @@ export async function changePolicy(
   for (const id of narrowingId === undefined ? earlier : [narrowingId]) {
     narrowed = await deps.narrowings.finish(id);
   }
-  return { ...applied, ...narrowed };
+  return { ...applied, clients, ...later(narrowed, revocation) };
 }
 
 const NOTHING: NarrowingResult = { users: 0n, sequence: 0n, enforcedEverywhereBy: undefined };
+
+/** Longest commit that a receipt written before it allows for, in milliseconds. */
+const COMMIT_MS_MAX = 1000;
+
+/** The receipt of both, which is that of the later one. */
+function later(narrowed: NarrowingResult, revocation: Receipt | undefined): NarrowingResult {
+  // The batches of users follow the commit in which clients lost their rights.
+  if (revocation === undefined || narrowed.enforcedEverywhereBy !== undefined) return narrowed;
+  return { users: narrowed.users, ...revocation };
+}
 
 async function planOnly(
   { store }: PolicyDeps,
@@ -104,29 +139,37 @@ async function planOnly(
 ): Promise<AppliedPolicy> {
   return await store.transaction(async (tx) => {
     const before = await tx.policy.current();
-    const { document, changes } = await plan(tx, before, request, edit);
-    const policy = changes.length === 0 ? before : policyOf(document, before);
-    return { policy: plainPolicy(policy), changes, ...NOTHING };
+    const { document, changes, shown, rights } = await plan(tx, before, request, edit);
+    const after = changes.length === 0 ? before : policyOf(document, before);
+    // With the etag of the policy in force: there is no other yet.
+    const policy = { ...plainPolicy(after, clientsAfter(shown, rights)), etag: etagOfAll(before, shown) };
+    return { policy, changes, clients: 0n, ...NOTHING };
   });
 }
 
 async function apply(
-  { onChanged }: PolicyDeps,
+  { onChanged, clock }: PolicyDeps,
   tx: AuthTransaction,
   request: PolicyRequest,
   edit: PolicyEdit,
 ): Promise<
   Pick<AppliedPolicy, 'policy' | 'changes'> & {
+    /** Missing in answers of the version before. */
+    readonly clients?: bigint;
+    /** Of the clients that lost a right. */
+    readonly revocation?: Receipt | undefined;
     readonly narrowingId: bigint | undefined;
     /** Narrowings of earlier changes that are not finished, when this one changes nothing. */
     readonly earlier?: readonly bigint[];
   }
 > {
+  // Clients are locked before the policy, everywhere.
+  if ((edit.clients ?? []).length > 0) await tx.clients.lockAll();
   const before = await tx.policy.lock();
-  const { document, changes } = await plan(tx, before, request, edit);
+  const { document, changes, shown, rights } = await plan(tx, before, request, edit);
   if (changes.length === 0) {
     const earlier = await tx.narrowings.pending();
-    return { policy: plainPolicy(before), changes, narrowingId: undefined, earlier };
+    return { policy: plainPolicy(before, shown), changes, narrowingId: undefined, earlier };
   }
   const { actor, reason, network } = request;
   const eventId = randomUUID();
@@ -145,8 +188,29 @@ async function apply(
     requestId: request.requestId,
     details: { changes: changes.slice(0, EVENT_CHANGES_MAX).map(changeText), count: changes.length },
   });
+  const entries = await applyRights(tx, rights, { actor, reason, eventId });
+  const startedMs = clock.monotonicMs();
+  const appended = entries.length === 0 ? undefined : await tx.revocations.append(entries);
   tx.afterCommit(() => onChanged?.());
-  return { policy: plainPolicy(policy), changes, narrowingId };
+  const last = appended?.entries.at(-1);
+  const elapsedMs = COMMIT_MS_MAX + clock.monotonicMs() - startedMs;
+  return {
+    policy: plainPolicy(policy, clientsAfter(shown, rights)),
+    changes,
+    narrowingId,
+    clients: BigInt(entries.length),
+    revocation: appended &&
+      last && { sequence: last.sequence, enforcedEverywhereBy: enforcedEverywhereBy(appended, elapsedMs) },
+  };
+}
+
+/** The new policy and its differences. */
+interface Planned {
+  readonly document: PolicyDocument;
+  readonly changes: readonly PolicyChange[];
+  /** The clients that a policy shows, as they are. */
+  readonly shown: readonly PolicyClient[];
+  readonly rights: RightsPlan;
 }
 
 /** The new policy and its differences, after all checks. */
@@ -154,17 +218,27 @@ async function plan(
   tx: AuthTransaction,
   before: Policy,
   { etag }: PolicyRequest,
-  { edit, field }: PolicyEdit,
-): Promise<{ readonly document: PolicyDocument; readonly changes: readonly PolicyChange[] }> {
-  if (etag !== '' && etag !== before.etag) {
+  { edit, field, clients = [], mayChangeClients = false }: PolicyEdit,
+): Promise<Planned> {
+  const shown = await shownClients(tx);
+  if (etag !== '' && etag !== etagOfAll(before, shown)) {
     throw new AuthError('ETAG_MISMATCH', 'the policy was changed since it was read');
   }
   const document = withBuiltIns(edit(before));
-  const faults = faultsOf(document);
+  const faults = faultsOf(document, clients);
   if (faults.length > 0) throw invalidPolicy(field, faults);
+  const rights = await planRights(tx, clients);
+  if (rights.changes.length > 0 && !mayChangeClients) {
+    throw new AuthError(
+      'SCOPE_MISSING',
+      'changing the rights of clients requires the scope auth.clients.write',
+    );
+  }
+  const rightsFaults = [...rightsFaultsIn(rights, document)].slice(0, FAULTS_MAX);
+  if (rightsFaults.length > 0) throw invalidPolicy(field, rightsFaults);
   const changes = differencesBetween(before, document);
-  await requireUnused(tx, before, document, changes);
-  return { document, changes };
+  await requireUnused(tx, before, { document, changes, rights });
+  return { document, changes: [...changes, ...rights.changes], shown, rights };
 }
 
 function invalidPolicy(field: string, faults: readonly PolicyFault[]): Error {
@@ -180,8 +254,11 @@ const MESSAGE_CHARACTERS_MAX = 1000;
 async function requireUnused(
   tx: AuthTransaction,
   before: Policy,
-  after: PolicyDocument,
-  changes: readonly PolicyChange[],
+  {
+    document: after,
+    changes,
+    rights,
+  }: Pick<Planned, 'document' | 'rights'> & { readonly changes: readonly PolicyChange[] },
 ): Promise<void> {
   const removed = changes.filter(({ kind }) => kind === 'REMOVED');
   const roles = removed.flatMap(({ role, scope }) =>
@@ -199,7 +276,10 @@ async function requireUnused(
   const present = new Set(after.services.flatMap((service) => service.scopes));
   const problems = [
     ...[...users].map(([role, count]) => `role ${role} has ${count} users`),
-    ...[...clients].map(([word, clientIds]) => `${word} is a right of client ${clientIds.join(', ')}`),
+    ...[...clients]
+      .map(([word, clientIds]) => [word, clientIds.filter((id) => hasAfter(rights, id, word))] as const)
+      .filter(([, clientIds]) => clientIds.length > 0)
+      .map(([word, clientIds]) => `${word} is a right of client ${clientIds.join(', ')}`),
     ...scopes
       .filter((scope) => present.has(scope))
       .map(
@@ -212,6 +292,7 @@ async function requireUnused(
 }
 
 /** The part of a policy that answers contain. */
-export function plainPolicy({ services, roles, etag, updateTime }: Policy): PlainPolicy {
-  return { services, roles, etag, updateTime };
+export function plainPolicy(policy: Policy, clients: readonly PolicyClient[]): PlainPolicy {
+  const { services, roles, updateTime } = policy;
+  return { services, roles, clients, etag: etagOfAll(policy, clients), updateTime };
 }

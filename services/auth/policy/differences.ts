@@ -1,15 +1,23 @@
 /** The differences between two policies. */
 
 import { OWN_AUDIENCE } from '../accounts/roles.js';
-import type { PolicyDocument } from '../records/policy.js';
+import type { PolicyClient, PolicyDocument } from '../records/policy.js';
 
-/** One difference: of a service or a role, of one of its scopes, or of a client that serves an audience. */
+/** A right of a client: an audience or a scope of its own tokens, or of those with which it acts for a user. */
+type ClientRight = 'AUDIENCE' | 'SCOPE' | 'EXCHANGE_AUDIENCE' | 'EXCHANGE_SCOPE';
+
+/**
+ * One difference: of a service or a role, of one of its scopes, of a client that serves an audience, or of a right of a
+ * client.
+ */
 export interface PolicyChange {
   readonly kind: 'ADDED' | 'REMOVED' | 'DESCRIBED';
   readonly audience?: string;
   readonly role?: string;
   readonly scope?: string;
   readonly clientId?: string;
+  /** The right of the client that the audience or the scope is; EXCHANGE_SCOPE without a scope: every scope. */
+  readonly right?: ClientRight;
 }
 
 /** What roles have lost. */
@@ -28,11 +36,19 @@ export function differencesBetween(before: PolicyDocument, after: PolicyDocument
   ];
 }
 
+/** The rights that clients get and lose. Both lists are of the same clients. */
+export function clientDifferences(
+  before: readonly PolicyClient[],
+  after: readonly PolicyClient[],
+): readonly PolicyChange[] {
+  return [...differences(namedClients(before), namedClients(after))];
+}
+
 /** A service or a role, with the lists in which two of them can differ. */
 interface Named {
-  readonly name: Pick<PolicyChange, 'audience' | 'role'>;
+  readonly name: Pick<PolicyChange, 'audience' | 'role' | 'clientId'>;
   readonly description: string;
-  readonly members: readonly Pick<PolicyChange, 'scope' | 'clientId'>[];
+  readonly members: readonly Pick<PolicyChange, 'audience' | 'scope' | 'clientId' | 'right'>[];
 }
 
 function namedServices({ services }: PolicyDocument): ReadonlyMap<string, Named> {
@@ -51,6 +67,25 @@ function namedRoles({ roles }: PolicyDocument): ReadonlyMap<string, Named> {
       { name: { role }, description, members: scopes.map((scope) => ({ scope })) },
     ]),
   );
+}
+
+function namedClients(clients: readonly PolicyClient[]): ReadonlyMap<string, Named> {
+  return new Map(
+    clients.map((client) => {
+      const { clientId } = client;
+      return [clientId, { name: { clientId }, description: '', members: rightsOf(client) }];
+    }),
+  );
+}
+
+function rightsOf({ audiences, scopes, exchangeAudiences, exchangeScopes }: PolicyClient): Named['members'] {
+  return [
+    ...audiences.map((audience) => ({ right: 'AUDIENCE' as const, audience })),
+    ...scopes.map((scope) => ({ right: 'SCOPE' as const, scope })),
+    ...exchangeAudiences.map((audience) => ({ right: 'EXCHANGE_AUDIENCE' as const, audience })),
+    ...(exchangeScopes.length === 0 ? [{ right: 'EXCHANGE_SCOPE' as const }] : []),
+    ...exchangeScopes.map((scope) => ({ right: 'EXCHANGE_SCOPE' as const, scope })),
+  ];
 }
 
 function* differences(
@@ -74,8 +109,8 @@ function missingIn(first: Named | undefined, second: Named | undefined): Named['
   return (second?.members ?? []).filter((member) => !has.has(keyOf(member)));
 }
 
-function keyOf({ scope, clientId }: Pick<PolicyChange, 'scope' | 'clientId'>): string {
-  return JSON.stringify([scope, clientId]);
+function keyOf({ audience, scope, clientId, right }: Named['members'][number]): string {
+  return JSON.stringify([audience, scope, clientId, right]);
 }
 
 /** What users may lose with these changes. Another role may still grant it to a user. */
@@ -91,7 +126,11 @@ export function lostRights(changes: readonly PolicyChange[], before: PolicyDocum
 }
 
 /** A change in a few words, such as `role customer: scope payment.pay removed`. */
-export function changeText({ kind, audience, role, scope, clientId }: PolicyChange): string {
+export function changeText({ kind, audience, role, scope, clientId, right }: PolicyChange): string {
+  if (right !== undefined) {
+    const what = right.toLowerCase().replace('_', ' ');
+    return `client ${clientId ?? ''}: ${what} ${audience ?? scope ?? '(every one)'} ${kind.toLowerCase()}`;
+  }
   const whose = role === undefined ? `service ${audience ?? ''}` : `role ${role}`;
   const what = scope === undefined ? clientId && `: client ${clientId}` : `: scope ${scope}`;
   return `${whose}${what ?? ''} ${kind.toLowerCase()}`;

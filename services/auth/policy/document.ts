@@ -1,10 +1,10 @@
 /** The rules of a policy document, and what is built into this service. */
 
 import { CLAIM_LIST_LENGTH_MAX } from '@portcullis/guard/limits';
-import { isWord, WORD_LENGTH_MAX } from '../../common/validation/words.js';
+import { isWord, LIST_LENGTH_MAX, WORD_LENGTH_MAX } from '../../common/validation/words.js';
 import { ADMIN_ROLE, OWN_AUDIENCE } from '../accounts/roles.js';
-import { clientIdFault } from '../clients/client-ids.js';
-import type { PolicyDocument, PolicyRole, PolicyService } from '../records/policy.js';
+import { clientIdFault, DIRECT_CLIENT } from '../clients/client-ids.js';
+import type { PolicyClient, PolicyDocument, PolicyRole, PolicyService } from '../records/policy.js';
 
 /** Maximum number of services in a policy. */
 export const SERVICES_MAX = 200;
@@ -18,11 +18,14 @@ export const ROLES_MAX = 100;
 /** Maximum number of clients that serve one audience. */
 export const CLIENTS_PER_SERVICE_MAX = 16;
 
+/** Maximum number of clients whose rights a policy names. */
+export const CLIENTS_MAX = 1000;
+
 /** Longest description of a service or role, in characters. */
 export const DESCRIPTION_CHARACTERS_MAX = 200;
 
 /** Maximum number of faults that one answer lists. */
-const FAULTS_MAX = 50;
+export const FAULTS_MAX = 50;
 
 /** What is wrong with one field of a document. */
 export interface PolicyFault {
@@ -90,8 +93,11 @@ export function withBuiltIns({ services, roles }: PolicyDocument): PolicyDocumen
 }
 
 /** Every fault of a document that can be found without the database, at most {@link FAULTS_MAX}. */
-export function faultsOf(document: PolicyDocument): readonly PolicyFault[] {
-  return [...serviceFaults(document), ...roleFaults(document)].slice(0, FAULTS_MAX);
+export function faultsOf(
+  document: PolicyDocument,
+  clients: readonly PolicyClient[] = [],
+): readonly PolicyFault[] {
+  return [...serviceFaults(document), ...roleFaults(document), ...rightsFaults(clients)].slice(0, FAULTS_MAX);
 }
 
 function* serviceFaults({ services }: PolicyDocument): Iterable<PolicyFault> {
@@ -190,6 +196,29 @@ function* roleFaults({ services, roles }: PolicyDocument): Iterable<PolicyFault>
       yield { field: `${place}.scopes`, description: `must have ${missing.join(', ')}: ${why}` };
     }
   }
+}
+
+function* rightsFaults(clients: readonly PolicyClient[]): Iterable<PolicyFault> {
+  yield* tooMany('clients', clients.length, CLIENTS_MAX);
+  yield* duplicates(clients.map(({ clientId }, at) => [clientId, `clients[${at}].client_id`]));
+  for (const [at, { clientId, ...rights }] of clients.entries()) {
+    const place = `clients[${at}]`;
+    const description =
+      clientId === DIRECT_CLIENT
+        ? `must not be ${DIRECT_CLIENT}: what logins grant is decided by the roles`
+        : clientIdFault(clientId);
+    if (description !== undefined) yield { field: `${place}.client_id`, description };
+    yield* wordsFaults(`${place}.audiences`, rights.audiences);
+    yield* wordsFaults(`${place}.scopes`, rights.scopes);
+    yield* wordsFaults(`${place}.exchange_audiences`, rights.exchangeAudiences);
+    yield* wordsFaults(`${place}.exchange_scopes`, rights.exchangeScopes);
+  }
+}
+
+function* wordsFaults(field: string, words: readonly string[]): Iterable<PolicyFault> {
+  yield* tooMany(field, words.length, LIST_LENGTH_MAX);
+  yield* duplicates(words.map((word, index) => [word, `${field}[${index}]`]));
+  for (const [index, word] of words.entries()) yield* wordFaults(`${field}[${index}]`, word);
 }
 
 /** Whether only the own service may have this name or scope. */

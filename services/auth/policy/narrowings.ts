@@ -30,6 +30,8 @@ export interface Narrowings {
   finish(narrowingId: bigint): Promise<NarrowingResult>;
   /** Finishes what a process that stopped has left, and returns the number of such narrowings. */
   resume(): Promise<number>;
+  /** The number of narrowings that have not ended. */
+  pending(): Promise<number>;
 }
 
 interface NarrowingsDeps {
@@ -48,6 +50,7 @@ export function createNarrowings(deps: NarrowingsDeps): Narrowings {
       for (const narrowingId of pending) await finish(narrowingId);
       return pending.length;
     },
+    pending: async () => (await deps.store.transaction((tx) => tx.narrowings.pending())).length,
   };
 }
 

@@ -1,6 +1,6 @@
 /** The policy, as administrators manage it. */
 
-import type { PolicyDocument } from '../records/policy.js';
+import type { PolicyClient, PolicyDocument } from '../records/policy.js';
 import {
   type AppliedPolicy,
   changePolicy,
@@ -8,6 +8,7 @@ import {
   type PolicyRequest,
   plainPolicy,
 } from './apply-policy.js';
+import { shownClients } from './client-rights.js';
 import {
   type RegisteredService,
   type RegistrationDeps,
@@ -18,6 +19,10 @@ import {
 /** A request to replace the policy. */
 export interface ApplyPolicyRequest extends PolicyRequest {
   readonly document: PolicyDocument;
+  /** What clients may ask for; a client that is not named keeps what it has. Default: none is named. */
+  readonly clients?: readonly PolicyClient[];
+  /** Whether the caller may change clients. Default: no. */
+  readonly mayChangeClients?: boolean;
 }
 
 /** The commands on the policy; each is documented where it is defined. */
@@ -30,15 +35,19 @@ export interface PolicyAdministration {
 
 export function createPolicyAdministration(deps: RegistrationDeps): PolicyAdministration {
   return {
-    get: () => deps.store.transaction(async (tx) => plainPolicy(await tx.policy.current())),
+    get: () =>
+      deps.store.transaction(async (tx) => plainPolicy(await tx.policy.current(), await shownClients(tx))),
     apply: (request) => {
-      const { document } = request;
-      const payload = [document.services, document.roles];
+      const { document, clients = [], mayChangeClients = false } = request;
+      // Without clients, the payload is that of the version before, whose requests may be repeated.
+      const payload = [document.services, document.roles, ...(clients.length === 0 ? [] : [clients])];
       return changePolicy(deps, request, {
         method: 'ApplyPolicy',
         payload,
         field: 'policy',
         edit: () => document,
+        clients,
+        mayChangeClients,
       });
     },
     registerService: (request) => registerService(deps, request),

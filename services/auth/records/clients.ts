@@ -71,6 +71,12 @@ export interface ClientRows {
    * the end of the transaction.
    */
   raiseGeneration(clientId: string): Promise<bigint | undefined>;
+  /** Minting tokens and changes of clients wait until the end of the transaction. */
+  lockAll(): Promise<void>;
+  /** Clients by id, with at most `limit` of all of them, or those of the ids. Without the client of the logins. */
+  some(
+    which: { readonly limit: number } | { readonly clientIds: readonly string[] },
+  ): Promise<readonly Client[]>;
   /** A page of the clients, by id. */
   list(page: PageRequest): Promise<{ clients: Client[]; nextPageToken: string }>;
   /** Those of the scopes and audiences that the configuration of some client names; a client's id is an audience, too. */

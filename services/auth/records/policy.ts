@@ -18,6 +18,19 @@ export interface PolicyRole {
   readonly scopes: readonly string[];
 }
 
+/** What a client may ask for, as a policy has it. */
+export interface PolicyClient {
+  readonly clientId: string;
+  /** The audiences that its own tokens may have. */
+  readonly audiences: readonly string[];
+  /** The scopes that its own tokens may have. */
+  readonly scopes: readonly string[];
+  /** The audiences of the tokens with which it acts for a user. */
+  readonly exchangeAudiences: readonly string[];
+  /** The scopes that it may have when it acts for a user; empty for all that the user's token has. */
+  readonly exchangeScopes: readonly string[];
+}
+
 /** What an administrator decides. Services, roles and their lists are sorted. */
 export interface PolicyDocument {
   readonly services: readonly PolicyService[];

@@ -5,9 +5,8 @@ import {
   type Principal,
   principalOf,
   type RevocationSource,
-  serverStream,
+  type ServiceHandlers,
   signalOf,
-  unary,
 } from '@portcullis/guard';
 import type { Duration } from '../../../proto/gen/google/protobuf/duration.js';
 import type {
@@ -16,7 +15,7 @@ import type {
   Instance,
   InstanceReceipt as InstanceReceiptMessage,
   Revocation as RevocationMessage,
-  RevocationServiceServer,
+  RevocationServiceService,
   RevokeRequest,
   RevokeResult,
   RevokeTarget,
@@ -56,10 +55,12 @@ export interface RevocationHandlersDeps {
 }
 
 /** Creates the handlers of RevocationService. */
-export function createRevocationHandlers(deps: RevocationHandlersDeps): RevocationServiceServer {
+export function createRevocationHandlers(
+  deps: RevocationHandlersDeps,
+): ServiceHandlers<RevocationServiceService> {
   const { revocations, revocationRecords, instances, epochs, source } = deps;
   return {
-    revoke: unary(async (request, call) => {
+    revoke: async (request, call) => {
       const { reason, wait, targets, fences, dryRun } = request;
       const principal = principalOf(call);
       if (dryRun) {
@@ -97,8 +98,8 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
         fences: receipt.fences.map(fenceMessageOf),
         results: [],
       };
-    }),
-    revokeSessions: unary(async ({ filter, reason, wait, dryRun, fences }, call) => {
+    },
+    revokeSessions: async ({ filter, reason, wait, dryRun, fences }, call) => {
       const sessionFilter = filterOf(filter);
       const principal = principalOf(call);
       const caller = { ...adminOf(principalOf(call), call), signal: signalOf(call) };
@@ -121,15 +122,15 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
         instances: revoked.instances.map(receiptMessageOf),
         fences: revoked.fences.map(fenceMessageOf),
       };
-    }),
-    listRevocations: unary(async (request) => {
+    },
+    listRevocations: async (request) => {
       textOf('actor', request.actor);
       const eventId = request.eventId === '' ? '' : parseUuid(request.eventId);
       if (eventId === undefined) throw invalidField('event_id', 'must be a UUID');
       const { revocations: page, nextPageToken } = await revocationRecords.list({ ...request, eventId });
       return { revocations: page.map(revocationMessageOf), nextPageToken };
-    }),
-    getRevocation: unary(async ({ sequence }) => {
+    },
+    getRevocation: async ({ sequence }) => {
       const { revocation, instances: enforcing } = await revocationRecords.get(sequence);
       return {
         revocation: revocationMessageOf(revocation),
@@ -139,17 +140,17 @@ export function createRevocationHandlers(deps: RevocationHandlersDeps): Revocati
           lastSyncAge: lastSyncAgeMs === undefined ? undefined : durationOf(lastSyncAgeMs),
         })),
       };
-    }),
-    sync: unary((request, call) => source.sync(inOwnName(request, principalOf(call)), signalOf(call))),
-    pull: serverStream((request, call) => source.pull(inOwnName(request, principalOf(call)), signalOf(call))),
-    listInstances: unary(async (request) => {
+    },
+    sync: (request, call) => source.sync(inOwnName(request, principalOf(call)), signalOf(call)),
+    pull: (request, call) => source.pull(inOwnName(request, principalOf(call)), signalOf(call)),
+    listInstances: async (request) => {
       const { instances: page, nextPageToken } = await instances.list(request);
       return { instances: page.map(instanceMessageOf), nextPageToken };
-    }),
-    openEpoch: unary(async (request, call) => {
+    },
+    openEpoch: async (request, call) => {
       const opened = await epochs.open({ ...request, ...adminOf(principalOf(call), call) });
       return { ...opened, endedSessions: BigInt(opened.endedSessions) };
-    }),
+    },
   };
 }
 

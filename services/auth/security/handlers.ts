@@ -1,11 +1,11 @@
 /** The handlers of SecurityService: they translate between messages and the domain. */
 
-import { invalidField, principalOf, serverStream, signalOf, unary } from '@portcullis/guard';
+import { invalidField, principalOf, type ServiceHandlers, signalOf } from '@portcullis/guard';
 import {
   FindingGrade,
   type SecurityEventFilter,
   type SecurityEvent as SecurityEventMessage,
-  type SecurityServiceServer,
+  type SecurityServiceService,
   SecurityEventType as TypeMessage,
 } from '../../../proto/gen/auth/v1/security_service.js';
 import type { SecurityEvent, SecurityEventType } from '../records/security-events.js';
@@ -24,27 +24,30 @@ export interface SecurityHandlersDeps {
 }
 
 /** Creates the handlers of SecurityService. */
-export function createSecurityHandlers({ events, review }: SecurityHandlersDeps): SecurityServiceServer {
+export function createSecurityHandlers({
+  events,
+  review,
+}: SecurityHandlersDeps): ServiceHandlers<SecurityServiceService> {
   return {
-    listSecurityEvents: unary(async ({ filter, ...page }, call) => {
+    listSecurityEvents: async ({ filter, ...page }, call) => {
       const found = await events.list(filterOf(filter), page, principalOf(call).subject);
       return { events: found.events.map(messageOf), nextPageToken: found.nextPageToken };
-    }),
-    watchSecurityEvents: serverStream(async function* ({ filter, resumeToken }, call) {
+    },
+    async *watchSecurityEvents({ filter, resumeToken }, call) {
       const { types, subject } = filterOf(filter);
       const request = { caller: principalOf(call).subject, filter: { types, subject }, resumeToken };
       for await (const watched of events.watch(request, signalOf(call))) {
         yield { event: messageOf(watched.event), resumeToken: watched.resumeToken };
       }
-    }),
-    reviewSecurity: unary(async () => {
+    },
+    reviewSecurity: async () => {
       const { findings, reviewTime, lookedAt } = await review.run();
       return {
         findings: findings.map((finding) => ({ ...finding, grade: GRADES[finding.grade] })),
         reviewTime,
         lookedAt: [...lookedAt],
       };
-    }),
+    },
   };
 }
 

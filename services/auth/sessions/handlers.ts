@@ -1,12 +1,12 @@
 /** The handlers of sessions: those of AuthService, and the list of any user's sessions of UserService. */
 
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { certificateThumbprintOf, principalOf, signalOf, unary } from '@portcullis/guard';
+import { certificateThumbprintOf, principalOf, type ServiceHandlers, signalOf } from '@portcullis/guard';
 import type {
-  AuthServiceServer,
+  AuthServiceService,
   Session as SessionMessage,
 } from '../../../proto/gen/auth/v1/auth_service.js';
-import type { UserServiceServer } from '../../../proto/gen/auth/v1/user_service.js';
+import type { UserServiceService } from '../../../proto/gen/auth/v1/user_service.js';
 import type { Session } from '../records/sessions.js';
 import type { SessionCaller } from './end-session.js';
 import type { TokenPair } from './session-tokens.js';
@@ -18,39 +18,37 @@ export function createSessionHandlers({
 }: {
   readonly sessions: Sessions;
 }): Pick<
-  AuthServiceServer,
+  ServiceHandlers<AuthServiceService>,
   'login' | 'refresh' | 'logout' | 'listSessions' | 'revokeSession' | 'revokeOtherSessions' | 'revokeToken'
 > {
   return {
-    login: unary(async (request, call) => {
+    login: async (request, call) => {
       const { session, ...pair } = await sessions.login({
         ...request,
         ...peerOf(call),
         signal: signalOf(call),
       });
       return { ...tokenFieldsOf(pair), session: sessionMessageOf(session, session.sessionId) };
-    }),
-    refresh: unary(async (request, call) =>
-      tokenFieldsOf(await sessions.refresh({ ...request, ...peerOf(call) })),
-    ),
-    logout: unary(async (_request, call) => {
+    },
+    refresh: async (request, call) => tokenFieldsOf(await sessions.refresh({ ...request, ...peerOf(call) })),
+    logout: async (_request, call) => {
       await sessions.logout(callerOf(call));
       return {};
-    }),
-    listSessions: unary(async (request, call) => {
+    },
+    listSessions: async (request, call) => {
       const caller = callerOf(call);
       const { sessions: page, nextPageToken } = await sessions.list(caller, request);
       return { sessions: page.map((session) => sessionMessageOf(session, caller.sessionId)), nextPageToken };
-    }),
-    revokeSession: unary((request, call) => sessions.revoke(callerOf(call), request.sessionId)),
-    revokeOtherSessions: unary(async (_request, call) => {
+    },
+    revokeSession: (request, call) => sessions.revoke(callerOf(call), request.sessionId),
+    revokeOtherSessions: async (_request, call) => {
       const { endedSessions, receipt } = await sessions.revokeOthers(callerOf(call));
       return { endedSessions, sequence: 0n, enforcedEverywhereBy: undefined, ...receipt };
-    }),
-    revokeToken: unary(async ({ token }, call) => {
+    },
+    revokeToken: async ({ token }, call) => {
       await sessions.revokeByRefreshToken({ token, peer: call.getPeer() });
       return {};
-    }),
+    },
   };
 }
 
@@ -59,9 +57,9 @@ export function createUserSessionHandlers({
   sessions,
 }: {
   readonly sessions: Pick<Sessions, 'listOf'>;
-}): Pick<UserServiceServer, 'listUserSessions'> {
+}): Pick<ServiceHandlers<UserServiceService>, 'listUserSessions'> {
   return {
-    listUserSessions: unary(async (request) => {
+    listUserSessions: async (request) => {
       const { sessions: page, nextPageToken } = await sessions.listOf(request.userId, request);
       return {
         sessions: page.map((session) => ({
@@ -70,7 +68,7 @@ export function createUserSessionHandlers({
         })),
         nextPageToken,
       };
-    }),
+    },
   };
 }
 

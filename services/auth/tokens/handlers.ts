@@ -1,7 +1,13 @@
 /** The handlers of AuthService that issue, exchange and introspect access tokens. */
 
-import { bearerOf, certificateThumbprintOf, invalidField, principalOf, unary } from '@portcullis/guard';
-import type { AuthServiceServer, IntrospectResponse } from '../../../proto/gen/auth/v1/auth_service.js';
+import {
+  bearerOf,
+  certificateThumbprintOf,
+  invalidField,
+  principalOf,
+  type ServiceHandlers,
+} from '@portcullis/guard';
+import type { AuthServiceService, IntrospectResponse } from '../../../proto/gen/auth/v1/auth_service.js';
 import { Caller } from '../../../proto/gen/portcullis/access/v1/access.js';
 import type { IssueServiceTokenRequest } from '../../../proto/gen/portcullis/token/v1/token.js';
 import type { ClientCredential } from './client-authentication.js';
@@ -17,9 +23,9 @@ export function createTokenHandlers({
 }: {
   readonly serviceTokens: ServiceTokens;
   readonly exchange: Exchange;
-}): Pick<AuthServiceServer, 'issueServiceToken' | 'exchangeToken' | 'introspect'> {
+}): Pick<ServiceHandlers<AuthServiceService>, 'issueServiceToken' | 'exchangeToken' | 'introspect'> {
   return {
-    issueServiceToken: unary(async (request, call) => {
+    issueServiceToken: async (request, call) => {
       const { clientId, audiences, scopes } = request;
       const minted = await serviceTokens.issue({
         clientId,
@@ -30,8 +36,8 @@ export function createTokenHandlers({
         certificateThumbprint: certificateThumbprintOf(call),
       });
       return mintedMessageOf(minted);
-    }),
-    exchangeToken: unary(async (request, call) => {
+    },
+    exchangeToken: async (request, call) => {
       if (request.subjectToken === '') throw invalidField('subject_token', 'must be set');
       const minted = await exchange.exchange({
         ...request,
@@ -40,10 +46,9 @@ export function createTokenHandlers({
         certificateThumbprint: certificateThumbprintOf(call),
       });
       return mintedMessageOf(minted);
-    }),
-    introspect: unary(async ({ token }, call) =>
+    },
+    introspect: async ({ token }, call) =>
       introspectionOf(await exchange.introspect(token, principalOf(call).clientId)),
-    ),
   };
 }
 

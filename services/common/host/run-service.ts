@@ -2,14 +2,14 @@
  * Runs a service: opens what every service has (log, certificates, database, guard, ports), starts what the service
  * adds, and closes all of it at the end. A service says only what differs.
  */
-import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { ServiceDefinition } from '@grpc/grpc-js';
 import {
   type BrokerUse,
   createGuard,
   type Guard,
   type GuardOptions,
-  native,
   type SchemaMetadata,
+  type ServiceHandlers,
 } from '@portcullis/guard';
 import { createGuardMetrics, registerStateMetrics, type StateMetric } from '@portcullis/guard/metrics';
 import { Registry } from 'prom-client';
@@ -44,7 +44,7 @@ export interface GuardedService {
   readonly definition: ServiceDefinition;
   /** Its `protoMetadata`. */
   readonly schema: SchemaMetadata;
-  readonly handlers: UntypedServiceImplementation;
+  readonly handlers: ServiceHandlers<ServiceDefinition>;
 }
 
 /** The parts in which services differ. */
@@ -213,7 +213,7 @@ async function openHost(
     tls: tls.listener,
     addServices: (server) => {
       for (const { definition, schema, handlers } of services) {
-        guard.addService(server, definition, schema, native(handlers));
+        guard.addService(server, definition, schema, handlers);
       }
     },
     serviceNames: services.map(({ definition }) => serviceNameOf(definition)),

@@ -16,6 +16,8 @@ import {
 } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
+import { encodeField } from '../../../proofs/shared/hpack.js';
+import { createPeer, EMPTY_MESSAGE, headersOf } from '../../../proofs/shared/wire.js';
 import { bearer, callEcho, identity } from '../../support/echo.js';
 import { AUDIENCE, ISSUER, TestIssuer } from '../../support/issuer.js';
 
@@ -187,10 +189,49 @@ describe('a service', () => {
       expect(errorOf(refused).reason).to.equal('TOKEN_MISSING');
     });
 
+    it('sees every authorization header, from the first call on', async () => {
+      await start({}, (to) => {
+        guard.protect(RULES);
+        to.addService(definition, {
+          Unary: unary<Buffer, Buffer>((_request, call) => Buffer.from(principalOf(call).clientId)),
+        });
+      });
+      const good = String(metadata.get('authorization')[0]);
+      const peer = createPeer(client.getChannel().getTarget().replace('dns:', ''));
+      const answerTo = (...values: readonly string[]) =>
+        peer.send({
+          block: Buffer.concat([
+            headersOf(SERVICE.Unary.path),
+            ...values.map((value) => encodeField('authorization', value)),
+          ]),
+          body: EMPTY_MESSAGE,
+        });
+      try {
+        expect((await answerTo(good, 'Bearer x')).status).to.equal(status.UNAUTHENTICATED);
+        expect((await answerTo(good)).status).to.equal(status.OK);
+        expect((await answerTo('Bearer x', good)).status).to.equal(status.UNAUTHENTICATED);
+      } finally {
+        peer.close();
+      }
+    });
+
     it('stays closed where a method has no rule', async () => {
       await start({}, (to) => to.addService(definition, own('for')));
       const refused = await callEcho(client, metadata).then(undefined, (error: unknown) => error);
       expect(errorOf(refused).reason).to.equal('NOT_FOUND');
+    });
+
+    it('cannot have two rules for one method', async () => {
+      await start({}, (to) => {
+        guard.protect(RULES);
+        guard.protect(RULES);
+        const open = codeRules(definition, { Unary: 'public' });
+        const sentence = `${SERVICE.Unary.path} was added to this guard before, with another rule`;
+        expect(() => guard.protect(open)).to.throw(TypeError, sentence);
+        to.addService(definition, own('for'));
+      });
+      const refused = await callEcho(client).then(undefined, (error: unknown) => error);
+      expect(errorOf(refused).reason).to.equal('TOKEN_MISSING');
     });
 
     it('has no call at hand when the guard keeps no context', async () => {

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { codeRules, descriptorRules } from '@portcullis/guard';
 import { expect } from 'chai';
+import { methodsOfDescriptorSet } from '../../../interceptors/src/server/descriptor-rules.js';
 import { readRules } from '../../../interceptors/src/server/rule-sources.js';
 import {
   AuthServiceService,
@@ -96,6 +97,27 @@ describe('rules of a descriptor set', () => {
     );
   });
 
+  it('are refused when the set has a method twice, whatever the rules', () => {
+    const open = setWith(ruleOption(Rule.encode(Rule.fromPartial({ public: true })).finish()));
+    const closed = setWith(ruleOption(Rule.encode(Rule.fromPartial({ scopes: ['a.read'] })).finish()));
+    for (const set of [
+      [closed, open],
+      [open, closed],
+      [closed, closed],
+      [closed, setWith(Buffer.alloc(0))],
+    ]) {
+      expect(() => descriptorRules(Buffer.concat(set)).read()).to.throw(
+        TypeError,
+        `${BUY} is declared twice`,
+      );
+      expect(methodsOfDescriptorSet(Buffer.concat(set)).at(-1)).to.deep.equal({
+        path: BUY,
+        rule: undefined,
+        fault: 'is declared twice',
+      });
+    }
+  });
+
   it('are missing, or the bytes are no descriptor set', () => {
     expect(() => descriptorRules(setWith(Buffer.alloc(0)))).to.throw(TypeError, 'declare it in the .proto');
     expect(() => descriptorRules(Buffer.from('no descriptor set'))).to.throw(TypeError, 'FileDescriptorSet');
@@ -107,6 +129,50 @@ describe('rules of a descriptor set', () => {
       TypeError,
       /^\/a\.v1\.Shop\/Sell declares no access rule\. Declare option .* compile the descriptor set again$/,
     );
+  });
+});
+
+describe('rules of generated code', () => {
+  const { Unary } = ECHO as Required<typeof ECHO>;
+  const definition = { Unary } as { Unary: NonNullable<typeof Unary> };
+  const schemaWith = (members: object) => ({
+    options: {
+      services: {
+        EchoService: {
+          methods: { Unary: { rule: { ...Rule.fromPartial({ scopes: ['a.read'] }), ...members } } },
+        },
+      },
+    },
+  });
+
+  it('are refused when they have a condition of a newer version', () => {
+    for (const members of [
+      { networks: ['192.0.2.0/24'] },
+      { mfa: true },
+      { level: 2 },
+      { weight: 3n },
+      { purpose: 'billing' },
+      { window: { seconds: 1n, nanos: 0 } },
+      // What ts-proto keeps of fields that it does not know, with its option unknownFields.
+      { _unknownFields: { 66: [new Uint8Array(1)] } },
+    ]) {
+      expect(() => readRules(definition, schemaWith(members))).to.throw(
+        TypeError,
+        `Unary has a rule of a newer version: its ${Object.keys(members)[0]} is not known`,
+      );
+    }
+  });
+
+  it('are accepted when a newer schema has conditions that they do not use', () => {
+    const unused = { networks: [], mfa: false, level: 0, weight: 0n, purpose: '', window: undefined };
+    expect(readRules(definition, schemaWith(unused)).size).to.equal(1);
+  });
+
+  it('are refused when two methods have one path', () => {
+    const both = { Unary: definition.Unary, Other: definition.Unary };
+    expect(() => readRules(both, schemaWith({}))).to.throw(TypeError, 'Unary is declared twice');
+    const rules = { Unary: { scopes: 'a.read' }, Other: 'public' } as const;
+    expect(() => codeRules(both, rules)).to.throw(TypeError, 'Unary is declared twice');
   });
 });
 

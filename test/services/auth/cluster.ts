@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { credentials, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, type Guard, native, ServiceError } from '@portcullis/guard';
+import { createGuard, type Guard, ServiceError } from '@portcullis/guard';
 import {
   AuthServiceClient,
   AuthServiceService,
@@ -192,11 +192,11 @@ export async function startReplica(
     broadcaster = createBroadcaster({ url: options.nats.url('auth'), signer, log: quietLog });
   }
   const server = new Server({ interceptors: [ownGuard.interceptor] });
-  ownGuard.addService(server, AuthServiceService, authMetadata, native(createAuthService(auth)));
-  ownGuard.addService(server, KeyServiceService, keyMetadata, native(createKeyHandlers(auth)));
-  ownGuard.addService(server, ClientServiceService, clientMetadata, native(createClientHandlers(auth)));
+  ownGuard.addService(server, AuthServiceService, authMetadata, createAuthService(auth));
+  ownGuard.addService(server, KeyServiceService, keyMetadata, createKeyHandlers(auth));
+  ownGuard.addService(server, ClientServiceService, clientMetadata, createClientHandlers(auth));
   const handlers = createRevocationHandlers({ ...auth, source });
-  ownGuard.addService(server, RevocationServiceService, revocationMetadata, native(handlers));
+  ownGuard.addService(server, RevocationServiceService, revocationMetadata, handlers);
   const port = await new Promise<number>((resolve, reject) =>
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error === null ? resolve(bound) : reject(error),

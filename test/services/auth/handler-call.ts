@@ -1,7 +1,7 @@
 /** Calls of unary handlers as the guard admits them, without a connection. */
 
-import { type handleUnaryCall, Metadata, type ServerUnaryCall } from '@grpc/grpc-js';
-import type { Principal } from '@portcullis/guard';
+import { Metadata, type ServerUnaryCall } from '@grpc/grpc-js';
+import { type Principal, unary } from '@portcullis/guard';
 import { attachState } from '@portcullis/guard/internal';
 
 /** The address from which the calls come. */
@@ -26,7 +26,7 @@ export const CALLER: Principal = {
 
 /** Calls a handler, and returns what the peer receives; rejects as a client's call does. */
 export function callHandler<Request, Response>(
-  handle: handleUnaryCall<Request, Response>,
+  handle: (request: Request, call: ServerUnaryCall<Request, Response>) => Promise<Response> | Response,
   request: Request,
   over: { readonly signal?: AbortSignal; readonly certificateThumbprint?: string } = {},
 ): Promise<Response> {
@@ -44,7 +44,7 @@ export function callHandler<Request, Response>(
   });
   const call = { request, metadata, getPeer: () => CALL_PEER } as ServerUnaryCall<Request, Response>;
   return new Promise((resolve, reject) => {
-    handle(call, (error, response) => {
+    unary(handle)(call, (error, response) => {
       if (error !== null) reject(Object.assign(new Error(error.details), error));
       else if (response === undefined || response === null) reject(new Error('neither error nor response'));
       else resolve(response);

@@ -205,7 +205,7 @@ export async function openAuth(url: string, options: AuthOptions = {}): Promise<
     users: createUsers({ store, passwords, fingerprint }),
     throttle,
     clients: createClients({ store, passwords, clock, fingerprint }),
-    policy: createPolicyAdministration({ store, narrowings, methodsOf }),
+    policy: createPolicyAdministration({ store, clock, narrowings, methodsOf }),
     narrowings,
     accountChanges: createAccountChanges({
       store,

@@ -9,7 +9,7 @@ import {
   ServerCredentials,
   status,
 } from '@grpc/grpc-js';
-import { createGuard, type Guard, native } from '@portcullis/guard';
+import { createGuard, type Guard } from '@portcullis/guard';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { CompactSign } from 'jose';
@@ -60,7 +60,7 @@ describe('inventory handlers', () => {
       ],
     });
     server = new Server({ interceptors: [guard.interceptor] });
-    guard.addService(server, methods, protoMetadata, native(createHandlers(instance)));
+    guard.addService(server, methods, protoMetadata, createHandlers(instance));
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
         error === null ? resolve(bound) : reject(error),

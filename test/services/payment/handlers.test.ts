@@ -9,7 +9,7 @@ import {
   ServerCredentials,
   status,
 } from '@grpc/grpc-js';
-import { createGuard, type Guard, native, principalOf } from '@portcullis/guard';
+import { createGuard, type Guard, principalOf } from '@portcullis/guard';
 import { expect } from 'chai';
 import {
   type CheckoutResponse,
@@ -57,7 +57,7 @@ describe('PaymentService', () => {
     server = new Server({ interceptors: [guard.interceptor] });
     const inventoryFor = (call: { metadata: Metadata }) => warehouse.for(principalOf(call).subject);
     const handlers = createHandlers({ ...instance, inventoryFor });
-    guard.addService(server, PaymentServiceService, protoMetadata, native(handlers));
+    guard.addService(server, PaymentServiceService, protoMetadata, handlers);
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
         error === null ? resolve(bound) : reject(error),

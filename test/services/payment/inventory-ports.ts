@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { credentials, Metadata, Server, ServerCredentials } from '@grpc/grpc-js';
-import { createGuard, native, systemClock } from '@portcullis/guard';
+import { createGuard, systemClock } from '@portcullis/guard';
 import type { Exchange, TokenSource } from '@portcullis/guard/client';
 import { attachState } from '@portcullis/guard/internal';
 import { InventoryServiceService, protoMetadata } from '../../../proto/gen/inventory/v1/inventory_service.js';
@@ -34,7 +34,7 @@ export async function openInventoryPorts(unitPrice: Money): Promise<InventoryPor
     auth: { source: issuer.source },
   });
   const server = new Server({ interceptors: [guard.interceptor] });
-  guard.addService(server, InventoryServiceService, protoMetadata, native(createHandlers(instance)));
+  guard.addService(server, InventoryServiceService, protoMetadata, createHandlers(instance));
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error === null ? resolve(bound) : reject(error),

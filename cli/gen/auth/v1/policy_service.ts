@@ -30,6 +30,74 @@ export const protobufFileName = "auth/v1/policy_service.proto";
  * roles of users with the scopes that they grant.
  */
 
+/** Rights of a client. */
+export const ClientRight = {
+  /** CLIENT_RIGHT_UNSPECIFIED - Not specified: no change of a right. */
+  CLIENT_RIGHT_UNSPECIFIED: 0,
+  /** CLIENT_RIGHT_AUDIENCE - An audience of its own tokens. */
+  CLIENT_RIGHT_AUDIENCE: 1,
+  /** CLIENT_RIGHT_SCOPE - A scope of its own tokens. */
+  CLIENT_RIGHT_SCOPE: 2,
+  /** CLIENT_RIGHT_EXCHANGE_AUDIENCE - An audience of the tokens with which it acts for a user. */
+  CLIENT_RIGHT_EXCHANGE_AUDIENCE: 3,
+  /** CLIENT_RIGHT_EXCHANGE_SCOPE - A scope of these tokens; without a scope, every one that the user's token has. */
+  CLIENT_RIGHT_EXCHANGE_SCOPE: 4,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type ClientRight = typeof ClientRight[keyof typeof ClientRight];
+
+export namespace ClientRight {
+  export type CLIENT_RIGHT_UNSPECIFIED = typeof ClientRight.CLIENT_RIGHT_UNSPECIFIED;
+  export type CLIENT_RIGHT_AUDIENCE = typeof ClientRight.CLIENT_RIGHT_AUDIENCE;
+  export type CLIENT_RIGHT_SCOPE = typeof ClientRight.CLIENT_RIGHT_SCOPE;
+  export type CLIENT_RIGHT_EXCHANGE_AUDIENCE = typeof ClientRight.CLIENT_RIGHT_EXCHANGE_AUDIENCE;
+  export type CLIENT_RIGHT_EXCHANGE_SCOPE = typeof ClientRight.CLIENT_RIGHT_EXCHANGE_SCOPE;
+  export type UNRECOGNIZED = typeof ClientRight.UNRECOGNIZED;
+}
+
+export function clientRightFromJSON(object: any): ClientRight {
+  switch (object) {
+    case 0:
+    case "CLIENT_RIGHT_UNSPECIFIED":
+      return ClientRight.CLIENT_RIGHT_UNSPECIFIED;
+    case 1:
+    case "CLIENT_RIGHT_AUDIENCE":
+      return ClientRight.CLIENT_RIGHT_AUDIENCE;
+    case 2:
+    case "CLIENT_RIGHT_SCOPE":
+      return ClientRight.CLIENT_RIGHT_SCOPE;
+    case 3:
+    case "CLIENT_RIGHT_EXCHANGE_AUDIENCE":
+      return ClientRight.CLIENT_RIGHT_EXCHANGE_AUDIENCE;
+    case 4:
+    case "CLIENT_RIGHT_EXCHANGE_SCOPE":
+      return ClientRight.CLIENT_RIGHT_EXCHANGE_SCOPE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return ClientRight.UNRECOGNIZED;
+  }
+}
+
+export function clientRightToJSON(object: ClientRight): string {
+  switch (object) {
+    case ClientRight.CLIENT_RIGHT_UNSPECIFIED:
+      return "CLIENT_RIGHT_UNSPECIFIED";
+    case ClientRight.CLIENT_RIGHT_AUDIENCE:
+      return "CLIENT_RIGHT_AUDIENCE";
+    case ClientRight.CLIENT_RIGHT_SCOPE:
+      return "CLIENT_RIGHT_SCOPE";
+    case ClientRight.CLIENT_RIGHT_EXCHANGE_AUDIENCE:
+      return "CLIENT_RIGHT_EXCHANGE_AUDIENCE";
+    case ClientRight.CLIENT_RIGHT_EXCHANGE_SCOPE:
+      return "CLIENT_RIGHT_EXCHANGE_SCOPE";
+    case ClientRight.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** Kinds of differences. */
 export const PolicyChangeKind = {
   /** POLICY_CHANGE_KIND_UNSPECIFIED - Not specified; never sent. */
@@ -96,7 +164,13 @@ export interface Policy {
   services: ServicePolicy[];
   /** The roles, by name. At most 100. */
   roles: RolePolicy[];
-  /** Changes with every change of the policy. ApplyPolicy compares it (AIP-154). */
+  /**
+   * What clients may ask for, by id. In requests, a client that is not named
+   * keeps what it has, and each named client must exist. At most 1000; of more,
+   * GetPolicy returns the first 1000.
+   */
+  clients: ClientPolicy[];
+  /** Changes with every change of the policy, and of the clients in it. ApplyPolicy compares it (AIP-154). */
   etag: string;
   /** When it was changed last. Ignored in requests. */
   updateTime: Date | undefined;
@@ -125,6 +199,23 @@ export interface RolePolicy {
   description: string;
   /** The scopes that it grants. At most 64. */
   scopes: string[];
+}
+
+/** What a client may ask for. Its credentials are not part of the policy. */
+export interface ClientPolicy {
+  /** The client. */
+  clientId: string;
+  /** The audiences that its own tokens may have. At most 32. */
+  audiences: string[];
+  /** The scopes that its own tokens may have. At most 32. */
+  scopes: string[];
+  /** The audiences of the tokens with which it acts for a user. At most 32. */
+  exchangeAudiences: string[];
+  /**
+   * The scopes that it may have when it acts for a user; empty for all that the
+   * user's token has. At most 32.
+   */
+  exchangeScopes: string[];
 }
 
 /** Asks for the policy. */
@@ -170,21 +261,36 @@ export interface ApplyPolicyResponse {
    * After this time no instance admits a token with a scope that was taken from
    * its user; not set when nothing was revoked.
    */
-  enforcedEverywhereBy: Date | undefined;
+  enforcedEverywhereBy:
+    | Date
+    | undefined;
+  /**
+   * The number of clients that lost a right, and whose earlier tokens were
+   * revoked, also those with which they act for users. Not set with dry_run.
+   */
+  narrowedClients: bigint;
 }
 
 /** One difference between two policies. */
 export interface PolicyChange {
   /** What happened to it. */
   kind: PolicyChangeKind;
-  /** The service; empty for a change of a role. */
+  /** The service; empty for a change of a role, and of a client's scope. */
   audience: string;
   /** The role; empty for a change of a service. */
   role: string;
   /** The scope that the service or the role got or lost; empty for other changes. */
   scope: string;
-  /** The client that serves the audience or ceases to; empty for other changes. */
+  /**
+   * The client that serves the audience or ceases to, or whose right changes;
+   * empty for other changes.
+   */
   clientId: string;
+  /**
+   * The right of the client that `audience` or `scope` names; not set for other
+   * changes.
+   */
+  right: ClientRight;
 }
 
 /** Adds a service, or replaces its scopes. */
@@ -238,7 +344,7 @@ export interface RegisterServiceResponse {
 }
 
 function createBasePolicy(): Policy {
-  return { services: [], roles: [], etag: "", updateTime: undefined };
+  return { services: [], roles: [], clients: [], etag: "", updateTime: undefined };
 }
 
 export const Policy: MessageFns<Policy> = {
@@ -248,6 +354,9 @@ export const Policy: MessageFns<Policy> = {
     }
     for (const v of message.roles) {
       RolePolicy.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.clients) {
+      ClientPolicy.encode(v!, writer.uint32(42).fork()).join();
     }
     if (message.etag !== "") {
       writer.uint32(26).string(message.etag);
@@ -287,6 +396,14 @@ export const Policy: MessageFns<Policy> = {
             message.roles.push(RolePolicy.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.clients.push(ClientPolicy.decode(reader, reader.uint32()));
+            continue;
+          }
           case 3: {
             if (tag !== 26) {
               break;
@@ -321,6 +438,9 @@ export const Policy: MessageFns<Policy> = {
         ? object.services.map((e: any) => ServicePolicy.fromJSON(e))
         : [],
       roles: globalThis.Array.isArray(object?.roles) ? object.roles.map((e: any) => RolePolicy.fromJSON(e)) : [],
+      clients: globalThis.Array.isArray(object?.clients)
+        ? object.clients.map((e: any) => ClientPolicy.fromJSON(e))
+        : [],
       etag: isSet(object.etag) ? globalThis.String(object.etag) : "",
       updateTime: isSet(object.updateTime)
         ? fromJsonTimestamp(object.updateTime)
@@ -338,6 +458,9 @@ export const Policy: MessageFns<Policy> = {
     if (message.roles?.length) {
       obj.roles = message.roles.map((e) => RolePolicy.toJSON(e));
     }
+    if (message.clients?.length) {
+      obj.clients = message.clients.map((e) => ClientPolicy.toJSON(e));
+    }
     if (message.etag !== "") {
       obj.etag = message.etag;
     }
@@ -354,6 +477,7 @@ export const Policy: MessageFns<Policy> = {
     const message = createBasePolicy();
     message.services = object.services?.map((e) => ServicePolicy.fromPartial(e)) || [];
     message.roles = object.roles?.map((e) => RolePolicy.fromPartial(e)) || [];
+    message.clients = object.clients?.map((e) => ClientPolicy.fromPartial(e)) || [];
     message.etag = object.etag ?? "";
     message.updateTime = object.updateTime ?? undefined;
     return message;
@@ -578,6 +702,153 @@ export const RolePolicy: MessageFns<RolePolicy> = {
     message.role = object.role ?? "";
     message.description = object.description ?? "";
     message.scopes = object.scopes?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseClientPolicy(): ClientPolicy {
+  return { clientId: "", audiences: [], scopes: [], exchangeAudiences: [], exchangeScopes: [] };
+}
+
+export const ClientPolicy: MessageFns<ClientPolicy> = {
+  encode(message: ClientPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clientId !== "") {
+      writer.uint32(10).string(message.clientId);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.scopes) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.exchangeAudiences) {
+      writer.uint32(34).string(v!);
+    }
+    for (const v of message.exchangeScopes) {
+      writer.uint32(42).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientPolicy {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientPolicy();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clientId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.scopes.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.exchangeAudiences.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.exchangeScopes.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ClientPolicy {
+    return {
+      clientId: isSet(object.clientId)
+        ? globalThis.String(object.clientId)
+        : isSet(object.client_id)
+        ? globalThis.String(object.client_id)
+        : "",
+      audiences: globalThis.Array.isArray(object?.audiences)
+        ? object.audiences.map((e: any) => globalThis.String(e))
+        : [],
+      scopes: globalThis.Array.isArray(object?.scopes) ? object.scopes.map((e: any) => globalThis.String(e)) : [],
+      exchangeAudiences: globalThis.Array.isArray(object?.exchangeAudiences)
+        ? object.exchangeAudiences.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.exchange_audiences)
+        ? object.exchange_audiences.map((e: any) => globalThis.String(e))
+        : [],
+      exchangeScopes: globalThis.Array.isArray(object?.exchangeScopes)
+        ? object.exchangeScopes.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.exchange_scopes)
+        ? object.exchange_scopes.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ClientPolicy): unknown {
+    const obj: any = {};
+    if (message.clientId !== "") {
+      obj.clientId = message.clientId;
+    }
+    if (message.audiences?.length) {
+      obj.audiences = message.audiences;
+    }
+    if (message.scopes?.length) {
+      obj.scopes = message.scopes;
+    }
+    if (message.exchangeAudiences?.length) {
+      obj.exchangeAudiences = message.exchangeAudiences;
+    }
+    if (message.exchangeScopes?.length) {
+      obj.exchangeScopes = message.exchangeScopes;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ClientPolicy>, I>>(base?: I): ClientPolicy {
+    return ClientPolicy.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ClientPolicy>, I>>(object: I): ClientPolicy {
+    const message = createBaseClientPolicy();
+    message.clientId = object.clientId ?? "";
+    message.audiences = object.audiences?.map((e) => e) || [];
+    message.scopes = object.scopes?.map((e) => e) || [];
+    message.exchangeAudiences = object.exchangeAudiences?.map((e) => e) || [];
+    message.exchangeScopes = object.exchangeScopes?.map((e) => e) || [];
     return message;
   },
 };
@@ -831,7 +1102,14 @@ export const ApplyPolicyRequest: MessageFns<ApplyPolicyRequest> = {
 };
 
 function createBaseApplyPolicyResponse(): ApplyPolicyResponse {
-  return { policy: undefined, changes: [], narrowedUsers: 0n, sequence: 0n, enforcedEverywhereBy: undefined };
+  return {
+    policy: undefined,
+    changes: [],
+    narrowedUsers: 0n,
+    sequence: 0n,
+    enforcedEverywhereBy: undefined,
+    narrowedClients: 0n,
+  };
 }
 
 export const ApplyPolicyResponse: MessageFns<ApplyPolicyResponse> = {
@@ -856,6 +1134,12 @@ export const ApplyPolicyResponse: MessageFns<ApplyPolicyResponse> = {
     }
     if (message.enforcedEverywhereBy !== undefined) {
       Timestamp.encode(toTimestamp(message.enforcedEverywhereBy), writer.uint32(42).fork()).join();
+    }
+    if (message.narrowedClients !== 0n) {
+      if (BigInt.asIntN(64, message.narrowedClients) !== message.narrowedClients) {
+        throw new globalThis.Error("value provided for field message.narrowedClients of type int64 too large");
+      }
+      writer.uint32(48).int64(message.narrowedClients);
     }
     return writer;
   },
@@ -913,6 +1197,14 @@ export const ApplyPolicyResponse: MessageFns<ApplyPolicyResponse> = {
             message.enforcedEverywhereBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.narrowedClients = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -942,6 +1234,11 @@ export const ApplyPolicyResponse: MessageFns<ApplyPolicyResponse> = {
         : isSet(object.enforced_everywhere_by)
         ? fromJsonTimestamp(object.enforced_everywhere_by)
         : undefined,
+      narrowedClients: isSet(object.narrowedClients)
+        ? BigInt(object.narrowedClients)
+        : isSet(object.narrowed_clients)
+        ? BigInt(object.narrowed_clients)
+        : 0n,
     };
   },
 
@@ -962,6 +1259,9 @@ export const ApplyPolicyResponse: MessageFns<ApplyPolicyResponse> = {
     if (message.enforcedEverywhereBy !== undefined) {
       obj.enforcedEverywhereBy = message.enforcedEverywhereBy.toISOString();
     }
+    if (message.narrowedClients !== 0n) {
+      obj.narrowedClients = message.narrowedClients.toString();
+    }
     return obj;
   },
 
@@ -979,12 +1279,15 @@ export const ApplyPolicyResponse: MessageFns<ApplyPolicyResponse> = {
       : 0n;
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.enforcedEverywhereBy = object.enforcedEverywhereBy ?? undefined;
+    message.narrowedClients = (object.narrowedClients !== undefined && object.narrowedClients !== null)
+      ? BigInt(object.narrowedClients)
+      : 0n;
     return message;
   },
 };
 
 function createBasePolicyChange(): PolicyChange {
-  return { kind: 0, audience: "", role: "", scope: "", clientId: "" };
+  return { kind: 0, audience: "", role: "", scope: "", clientId: "", right: 0 };
 }
 
 export const PolicyChange: MessageFns<PolicyChange> = {
@@ -1003,6 +1306,9 @@ export const PolicyChange: MessageFns<PolicyChange> = {
     }
     if (message.clientId !== "") {
       writer.uint32(42).string(message.clientId);
+    }
+    if (message.right !== 0) {
+      writer.uint32(48).int32(message.right);
     }
     return writer;
   },
@@ -1060,6 +1366,14 @@ export const PolicyChange: MessageFns<PolicyChange> = {
             message.clientId = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.right = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1083,6 +1397,7 @@ export const PolicyChange: MessageFns<PolicyChange> = {
         : isSet(object.client_id)
         ? globalThis.String(object.client_id)
         : "",
+      right: isSet(object.right) ? clientRightFromJSON(object.right) : 0,
     };
   },
 
@@ -1103,6 +1418,9 @@ export const PolicyChange: MessageFns<PolicyChange> = {
     if (message.clientId !== "") {
       obj.clientId = message.clientId;
     }
+    if (message.right !== 0) {
+      obj.right = clientRightToJSON(message.right);
+    }
     return obj;
   },
 
@@ -1116,6 +1434,7 @@ export const PolicyChange: MessageFns<PolicyChange> = {
     message.role = object.role ?? "";
     message.scope = object.scope ?? "";
     message.clientId = object.clientId ?? "";
+    message.right = object.right ?? 0;
     return message;
   },
 };
@@ -1534,13 +1853,15 @@ export const PolicyServiceService = {
   },
   /**
    * Replaces the policy. From its commit on, no token is issued that the new
-   * policy does not grant. If a role loses a scope, the earlier tokens of every
+   * policy does not grant. If a client loses a right, its earlier tokens are
+   * revoked in the same commit. If a role loses a scope, the earlier tokens of every
    * user whose sessions lose it are revoked, a few hundred users at a time; the
    * sessions continue without it. The call returns when all of that is committed.
    *
    * The service `auth` and the roles `admin` and `security` are built in: a
    * policy that does not name them has them. Applying the policy in force
-   * changes nothing.
+   * changes nothing. Changing clients also requires the scope
+   * `auth.clients.write`.
    */
   applyPolicy: {
     path: "/auth.v1.PolicyService/ApplyPolicy" as const,
@@ -1574,13 +1895,15 @@ export interface PolicyServiceServer extends UntypedServiceImplementation {
   getPolicy: handleUnaryCall<GetPolicyRequest, GetPolicyResponse>;
   /**
    * Replaces the policy. From its commit on, no token is issued that the new
-   * policy does not grant. If a role loses a scope, the earlier tokens of every
+   * policy does not grant. If a client loses a right, its earlier tokens are
+   * revoked in the same commit. If a role loses a scope, the earlier tokens of every
    * user whose sessions lose it are revoked, a few hundred users at a time; the
    * sessions continue without it. The call returns when all of that is committed.
    *
    * The service `auth` and the roles `admin` and `security` are built in: a
    * policy that does not name them has them. Applying the policy in force
-   * changes nothing.
+   * changes nothing. Changing clients also requires the scope
+   * `auth.clients.write`.
    */
   applyPolicy: handleUnaryCall<ApplyPolicyRequest, ApplyPolicyResponse>;
   /**
@@ -1610,13 +1933,15 @@ export interface PolicyServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Replaces the policy. From its commit on, no token is issued that the new
-   * policy does not grant. If a role loses a scope, the earlier tokens of every
+   * policy does not grant. If a client loses a right, its earlier tokens are
+   * revoked in the same commit. If a role loses a scope, the earlier tokens of every
    * user whose sessions lose it are revoked, a few hundred users at a time; the
    * sessions continue without it. The call returns when all of that is committed.
    *
    * The service `auth` and the roles `admin` and `security` are built in: a
    * policy that does not name them has them. Applying the policy in force
-   * changes nothing.
+   * changes nothing. Changing clients also requires the scope
+   * `auth.clients.write`.
    */
   applyPolicy(
     request: ApplyPolicyRequest,
@@ -1689,10 +2014,12 @@ export interface ProtoMetadata {
 
 export const protoMetadata: ProtoMetadata = {
   references: {
+    ".auth.v1.ClientRight": ClientRight,
     ".auth.v1.PolicyChangeKind": PolicyChangeKind,
     ".auth.v1.Policy": Policy,
     ".auth.v1.ServicePolicy": ServicePolicy,
     ".auth.v1.RolePolicy": RolePolicy,
+    ".auth.v1.ClientPolicy": ClientPolicy,
     ".auth.v1.GetPolicyRequest": GetPolicyRequest,
     ".auth.v1.GetPolicyResponse": GetPolicyResponse,
     ".auth.v1.ApplyPolicyRequest": ApplyPolicyRequest,

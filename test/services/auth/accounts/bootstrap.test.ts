@@ -10,7 +10,17 @@ import { createAuthStore } from '../../../../services/auth/store.js';
 import { openDatabase } from '../../../../services/common/database/database.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { codeOf } from '../../../support/outcomes.js';
-import { attemptOf, claimsOf, type FreshAuth, openAuth, openFreshAuth } from '../instance.js';
+import { DEMO_DOCUMENT } from '../demo-policy.js';
+import {
+  addUser,
+  attemptOf,
+  claimsOf,
+  entriesOf,
+  type FreshAuth,
+  logIn,
+  openAuth,
+  openFreshAuth,
+} from '../instance.js';
 import { migratedDatabase } from '../migrated-database.js';
 import { MIGRATIONS } from '../revocation/revocation-support.js';
 
@@ -50,6 +60,24 @@ describe('bootstrap', () => {
     const { access } = await auth.sessions.login(attemptOf('olga', 'first password'));
     expect(claimsOf(access.token)['roles']).to.deep.equal(['admin', 'security']);
     await Promise.all(replicas.map((replica) => replica.close()));
+  });
+
+  it('takes what its policy takes from the built-in roles from sessions, too', async () => {
+    const used = await openFreshAuth();
+    const user = await addUser(used);
+    const { access } = await logIn(used, user);
+    // As a database has it whose policy nobody has changed.
+    await used.database.query('UPDATE policy SET changed = false, etag = gen_random_uuid()');
+    const roles = DEMO_DOCUMENT.roles.map((role) => ({
+      ...role,
+      scopes: role.scopes.filter((scope) => scope !== 'payment.pay'),
+    }));
+    await applyBootstrap({ policy: { ...DEMO_DOCUMENT, roles }, users: [], clients: [] }, used);
+    expect(await used.narrowings.resume()).to.equal(1);
+    expect(await used.exchange.introspect(access.token)).to.equal(undefined);
+    const [entry] = await entriesOf(used);
+    expect(entry).to.include({ kind: 'USER', reason: 'policy changed', actor: 'bootstrap' });
+    await used.close();
   });
 
   it('sets the policy of a new database once, and creates no user with a role that it lacks', async () => {

@@ -14,6 +14,7 @@ import {
 import type { Principal } from '@portcullis/guard';
 import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
+import { nativeHandlersOf } from '../../../../interceptors/src/server/handlers.js';
 import {
   EnforcementState,
   EntryKind,
@@ -30,8 +31,8 @@ import {
   type RevokeTarget,
   RevokeWait,
   type SessionFilter,
-  type SyncRequest,
-  type SyncResponse,
+  SyncRequest,
+  SyncResponse,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createRevocationHandlers } from '../../../../services/auth/revocation/handlers.js';
@@ -94,12 +95,15 @@ describe('RevocationService', () => {
     const source = createRevocationSource(log.revocations);
     server.addService(
       RevocationServiceService,
-      createRevocationHandlers({
-        ...log,
-        revocationRecords: createRevocationRecords(log.database),
-        epochs: { open: () => Promise.reject(new TypeError('no epoch expected')) },
-        source,
-      }),
+      nativeHandlersOf(
+        RevocationServiceService,
+        createRevocationHandlers({
+          ...log,
+          revocationRecords: createRevocationRecords(log.database),
+          epochs: { open: () => Promise.reject(new TypeError('no epoch expected')) },
+          source,
+        }),
+      ),
     );
     const port = await new Promise<number>((resolve, reject) =>
       server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
@@ -162,6 +166,45 @@ describe('RevocationService', () => {
     claimIds: [],
     fences: [],
     ...over,
+  });
+
+  describe('with a library of another version', () => {
+    /** Fields that no version has: a number and a text. */
+    const unknownFields = Buffer.from([0xf8, 0x7f, 0x07, 0xfa, 0x7f, 0x01, 0x78]);
+
+    const syncBytes = async (request: Uint8Array): Promise<SyncResponse> => {
+      const { path } = RevocationServiceService.sync;
+      const same = (bytes: Buffer): Buffer => bytes;
+      const bytes = await new Promise<Buffer>((resolve, reject) => {
+        client.makeUnaryRequest(path, same, same, Buffer.from(request), (error, response) => {
+          if (response === undefined) reject(error);
+          else resolve(response);
+        });
+      });
+      return SyncResponse.decode(bytes);
+    };
+
+    it('ignores fields and kinds of entries that a newer one names', async () => {
+      await log.revokeToken();
+      const kinds = [EntryKind.ENTRY_KIND_TOKEN, 99 as EntryKind];
+      const newer = Buffer.concat([SyncRequest.encode(syncRequest({ kinds })).finish(), unknownFields]);
+      expect(await syncBytes(newer)).to.include({ head: 1n, pull: true });
+    });
+
+    it('answers an older one, which names neither kinds nor what it holds, in messages that it can read', async () => {
+      await log.revokeToken();
+      const { service, instance, epoch, applied, entryIdAtApplied, keySetVersion, seen } = syncRequest();
+      const position = { service, instance, epoch, applied, entryIdAtApplied, keySetVersion, seen };
+      const first = await syncBytes(SyncRequest.encode(SyncRequest.fromPartial(position)).finish());
+      expect(first).to.include({ head: 1n, pull: true });
+      const following = SyncRequest.fromPartial({ ...position, epoch: first.epoch });
+      const { pull, entries, leaseLength } = await syncBytes(SyncRequest.encode(following).finish());
+      expect(pull).to.equal(false);
+      expect(entries.map(({ kind, sequence }) => [kind, sequence])).to.deep.equal([
+        [EntryKind.ENTRY_KIND_TOKEN, 1n],
+      ]);
+      expect(Number(leaseLength?.seconds)).to.be.greaterThan(0);
+    });
   });
 
   it('revokes each kind of target, in the name of the caller', async () => {
