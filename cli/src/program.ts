@@ -1,5 +1,7 @@
 /** The commands, their options and their help. */
 
+import type { RawSettings } from '@portcullis/gate';
+import { GATE_FLAGS } from '@portcullis/gate/flags';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { createCli } from './cli.js';
 import { addCallCommand } from './commands/call.js';
@@ -8,6 +10,7 @@ import { addCompletionCommands } from './commands/completion.js';
 import { addDoctorCommands } from './commands/doctor.js';
 import { addEventCommands } from './commands/events.js';
 import { addExplainCommand } from './commands/explain.js';
+import { openGate, printGateRules } from './commands/gate.js';
 import { addInstanceCommands } from './commands/instances.js';
 import { addKeyCommands } from './commands/keys.js';
 import { login, logout, printToken } from './commands/login.js';
@@ -138,6 +141,23 @@ function createProgram(streams: Streams, store: ContextStore): Command {
     .command('broker-config')
     .description('print what nats-server must allow the registered services')
     .action((options) => printBrokerConfig(terminal(), store, withContext(options)));
+
+  const gate = program
+    .command('gate')
+    .description(
+      'guard a gRPC server of any language: admit calls by rules, and end those whose token is revoked',
+    )
+    .option('--config <file>', 'settings in YAML or JSON, under the names of these options');
+  for (const { name, value, help } of GATE_FLAGS) gate.option(`--${name} <${value}>`, help);
+  gate.action((_, command: Command) =>
+    openGate(gateSettingsOf(command), command.opts<{ config?: string }>().config),
+  );
+  gate
+    .command('rules <file>')
+    .description('print the access rule of every method of a descriptor set, or of a file of rules')
+    .option('--rules <file>', 'access rules in YAML or JSON, for methods whose .proto has none')
+    .option('--public <paths>', 'methods that need no token, separated by commas', listOf, [])
+    .action((file, options) => printGateRules(terminal(), file, options));
   const cli = createCli({ store, terminal, context: () => program.opts<{ context?: string }>().context });
   for (const add of COMMANDS) add(program, cli);
   return program;
@@ -157,6 +177,19 @@ const COMMANDS = [
   addDoctorCommands,
   addCompletionCommands,
 ];
+
+/** The options of the gate that were given, under their own names. */
+function gateSettingsOf(command: Command): RawSettings {
+  const given = GATE_FLAGS.flatMap(({ name }) => {
+    const value: unknown = command.getOptionValue(camelCase(name));
+    return typeof value === 'string' ? [[name, value] as const] : [];
+  });
+  return Object.fromEntries(given);
+}
+
+function camelCase(name: string): string {
+  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
 
 function listOf(text: string): readonly string[] {
   const words = text.split(',').map((word) => word.trim());

@@ -1,6 +1,6 @@
 /** Addresses of sockets: where the gate listens, and where its upstream does. */
 
-import { isIPv6 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 
 /** The address of a listening socket. */
 export type Address =
@@ -40,4 +40,10 @@ export function parseAddress(text: string): Address | { readonly problem: string
 export function formatAddress(address: Address): string {
   if (address.kind === 'unix') return `unix:${address.path}`;
   return `${isIPv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`;
+}
+
+/** Whether only processes of this machine can reach the address. */
+export function isOnThisMachine(address: Address): boolean {
+  if (address.kind === 'unix' || address.host === 'localhost' || address.host === '::1') return true;
+  return isIPv4(address.host) && address.host.startsWith('127.');
 }

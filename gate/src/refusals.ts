@@ -2,7 +2,6 @@
 
 import { ErrorInfo, RetryInfo } from '@portcullis/guard/proto/google/rpc/error_details';
 import { Status } from '@portcullis/guard/proto/google/rpc/status';
-import type { ReadyStatus } from './engine-types.js';
 
 /** What of a request decides in which form its refusal is sent. */
 export interface RequestForm {
@@ -19,6 +18,19 @@ export interface HttpRefusal {
   /** With lower-case names; `content-type` and `content-length` included. */
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly body: Buffer;
+}
+
+/** A status with its headers: `grpc-status`, `grpc-message` and `grpc-status-details-bin`. */
+export interface StatusHeaders {
+  readonly headers: readonly (readonly [name: string, value: string])[];
+}
+
+/** A status that was read. */
+interface ReadStatus extends StatusHeaders {
+  readonly code: number;
+  readonly message: string;
+  readonly details: readonly { readonly type: string; readonly value: Buffer }[];
+  readonly reason: string;
 }
 
 /** The protocol of a request. */
@@ -69,7 +81,8 @@ export function httpStatusOf(code: number): number {
  *
  * @returns undefined for gRPC, whose refusal is the status itself
  */
-export function refusalOf(status: ReadyStatus, request: RequestForm): HttpRefusal | undefined {
+export function refusalOf(ended: StatusHeaders, request: RequestForm): HttpRefusal | undefined {
+  const status = readStatus(ended);
   switch (protocolOf(request)) {
     case 'grpc':
       return undefined;
@@ -93,7 +106,7 @@ export function refusalOf(status: ReadyStatus, request: RequestForm): HttpRefusa
   }
 }
 
-function jsonRefusal(status: ReadyStatus, body: object): HttpRefusal {
+function jsonRefusal(status: ReadStatus, body: object): HttpRefusal {
   const headers: [string, string][] = [['content-type', JSON_TYPE], ...adviceOf(status)];
   return withBody(httpStatusOf(status.code), headers, Buffer.from(JSON.stringify(body)));
 }
@@ -115,8 +128,8 @@ function enveloped(message: object): Buffer {
 }
 
 /** An error of Connect; its details are base64 without padding. */
-function connectError(status: ReadyStatus): object {
-  const details = detailsOf(status).map(({ type, value }) => ({
+function connectError(status: ReadStatus): object {
+  const details = status.details.map(({ type, value }) => ({
     type,
     value: value.toString('base64').replace(/=+$/, ''),
   }));
@@ -124,8 +137,8 @@ function connectError(status: ReadyStatus): object {
 }
 
 /** An error of Google's APIs over HTTP (AIP-193). */
-function httpError(status: ReadyStatus): object {
-  const details = detailsOf(status).flatMap(({ type, value }) => {
+function httpError(status: ReadStatus): object {
+  const details = status.details.flatMap(({ type, value }) => {
     const read = describeDetail(type, value);
     return read === undefined ? [] : [{ '@type': `${TYPE_URL_PREFIX}${type}`, ...read }];
   });
@@ -144,7 +157,7 @@ function describeDetail(type: string, value: Buffer): object | undefined {
 }
 
 /** How a program is to go on: another token (RFC 6750 §3), or another attempt later. */
-function adviceOf(status: ReadyStatus): [string, string][] {
+function adviceOf(status: ReadStatus): [string, string][] {
   const headers: [string, string][] = [];
   if (status.code === 16) {
     const error = status.reason === 'TOKEN_MISSING' ? '' : ' error="invalid_token"';
@@ -152,7 +165,7 @@ function adviceOf(status: ReadyStatus): [string, string][] {
   } else if (status.reason === 'SCOPE_MISSING') {
     headers.push(['www-authenticate', 'Bearer error="insufficient_scope"']);
   }
-  const retry = detailsOf(status).find(({ type }) => type === RETRY_INFO);
+  const retry = status.details.find(({ type }) => type === RETRY_INFO);
   const seconds = retry && retrySecondsIn(retry.value);
   if (seconds !== undefined) headers.push(['retry-after', String(Math.ceil(seconds))]);
   return headers;
@@ -163,11 +176,20 @@ function retrySecondsIn(value: Buffer): number | undefined {
   return delay && Number(delay.seconds) + delay.nanos / 1e9;
 }
 
-function detailsOf(status: ReadyStatus): { readonly type: string; readonly value: Buffer }[] {
-  const encoded = status.headers.find(([name]) => name === DETAILS)?.[1];
-  if (encoded === undefined) return [];
-  return Status.decode(Buffer.from(encoded, 'base64')).details.map(({ typeUrl, value }) => ({
-    type: typeUrl.slice(typeUrl.lastIndexOf('/') + 1),
-    value: Buffer.from(value),
-  }));
+function readStatus({ headers }: StatusHeaders): ReadStatus {
+  const value = (wanted: string): string => headers.find(([name]) => name === wanted)?.[1] ?? '';
+  const details = Status.decode(Buffer.from(value(DETAILS), 'base64')).details.map(
+    ({ typeUrl, value: content }) => ({
+      type: typeUrl.slice(typeUrl.lastIndexOf('/') + 1),
+      value: Buffer.from(content),
+    }),
+  );
+  const info = details.find(({ type }) => type === ERROR_INFO);
+  return {
+    headers,
+    code: Number(value('grpc-status')),
+    message: decodeURIComponent(value('grpc-message')),
+    details,
+    reason: info === undefined ? '' : ErrorInfo.decode(info.value).reason,
+  };
 }

@@ -9,6 +9,7 @@ import { exampleNames, fetchNode, install, type NodeVersion, type Project, test 
 import {
   packCommandLine,
   packElsewhere,
+  packGate,
   packHere,
   publintFaults,
   type Tarball,
@@ -43,7 +44,10 @@ const options = new Command('npm run package --')
   )
   .option('--nodes <majors>', 'Nodes to run the examples with, separated by commas', numbers, NODES)
   .option('--only <names>', 'examples to run, and tutorial, separated by commas; default: all', words, [])
-  .option('--out <folder>', 'only write the tarballs of the library and the command line to a folder')
+  .option(
+    '--out <folder>',
+    'only write the tarballs of the library, the gate and the command line to a folder',
+  )
   .option('--json <file>', 'where to write the figures')
   .addHelpText('after', '\nExit code: 0 when nothing was found and all tests passed, 1 otherwise.')
   .parse()
@@ -67,7 +71,7 @@ try {
 
 async function writeTarballs(out: string): Promise<void> {
   await mkdir(out, { recursive: true });
-  for (const { file } of [await packHere(folder), await packCommandLine(folder)]) {
+  for (const { file } of [await packHere(folder), await packGate(folder), await packCommandLine(folder)]) {
     await cp(file, join(out, basename(file)));
     write(join(out, basename(file)));
   }
@@ -147,6 +151,7 @@ async function followTutorialWith(
   { file }: Tarball,
   onStep: (text: string) => void,
 ): Promise<TutorialFigures> {
+  const gate = await packGate(folder);
   const commandLine = await packCommandLine(folder);
   const tutorialFolder = join(folder, 'tutorial');
   await mkdir(tutorialFolder);
@@ -156,7 +161,7 @@ async function followTutorialWith(
   );
   return await followTutorial({
     folder: tutorialFolder,
-    packages: { '@portcullis/guard': file, portcullis: commandLine.file },
+    packages: { '@portcullis/guard': file, '@portcullis/gate': gate.file, portcullis: commandLine.file },
     environment,
     onStep,
   });

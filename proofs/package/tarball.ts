@@ -12,6 +12,7 @@ import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 const run = promisify(execFile);
 
 const LIBRARY = join(PROJECT_FOLDER, 'interceptors');
+const GATE = join(PROJECT_FOLDER, 'gate');
 const COMMAND_LINE = join(PROJECT_FOLDER, 'cli');
 
 /** What the library is compiled from, beside the settings in the project's folder. */
@@ -35,6 +36,11 @@ export interface Tarball {
 /** Packs the library as it is compiled in this project. */
 export function packHere(folder: string): Promise<Tarball> {
   return pack(LIBRARY, folder);
+}
+
+/** Packs the gate as it is compiled in this project. */
+export function packGate(folder: string): Promise<Tarball> {
+  return pack(GATE, folder);
 }
 
 /** Packs the command line as it is compiled in this project. */

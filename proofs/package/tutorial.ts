@@ -34,8 +34,8 @@ export interface TutorialFigures {
   readonly guardLines: number;
 }
 
-/** The tarballs, by the name under which the tutorial installs them. */
-type Packages = Readonly<Record<'@portcullis/guard' | 'portcullis', string>>;
+/** The tarballs, by the name under which the tutorial installs them; the command line comes with the gate. */
+type Packages = Readonly<Record<'@portcullis/guard' | '@portcullis/gate' | 'portcullis', string>>;
 
 interface TutorialOptions {
   /** An empty folder outside of the repository. */
@@ -195,7 +195,10 @@ class Run {
     if (!text.includes('npm install')) return text;
     return text
       .replace(/@portcullis\/guard(?=\s)/, this.#options.packages['@portcullis/guard'])
-      .replace(/(?<=\s)portcullis(?=\s)/, this.#options.packages.portcullis);
+      .replace(
+        /(?<=\s)portcullis(?=\s)/,
+        `${this.#options.packages['@portcullis/gate']} ${this.#options.packages.portcullis}`,
+      );
   }
 
   async #environmentFor(text: string): Promise<NodeJS.ProcessEnv> {

@@ -40,6 +40,7 @@ const PAGES = [
   'CONTRIBUTING.md',
   'SECURITY.md',
   'cli/README.md',
+  'gate/README.md',
   'interceptors/README.md',
 ];
 

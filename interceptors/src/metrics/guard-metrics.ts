@@ -1,9 +1,15 @@
 /** Metrics of a guard's decisions and state. Labels are bounded, and none names a caller. */
 
 import { Counter, Histogram, Registry } from 'prom-client';
-import type { Guard } from '../server/guard.js';
+import type { EngineState } from '../server/engine-core.js';
+import type { GuardState } from '../server/guard.js';
 import { type GuardObserver, VERIFY_SECONDS_BUCKETS } from '../server/options.js';
 import { registerStateMetrics, type StateMetric } from './state-metrics.js';
+
+/** A guard, or an engine, whose connections have no HTTP/2 streams that it could count. */
+interface Guarded {
+  state(): GuardState | EngineState;
+}
 
 /** The metrics of one guard. */
 export interface GuardMetrics {
@@ -11,8 +17,8 @@ export interface GuardMetrics {
   readonly observer: GuardObserver;
   /** Where they are registered, with the other metrics of the process. */
   readonly registry: Registry;
-  /** Reads the guard's state at every scrape. */
-  attach(guard: Guard): void;
+  /** Reads the state of a guard, or of an engine, at every scrape. */
+  attach(guarded: Guarded): void;
 }
 
 /**
@@ -106,7 +112,7 @@ function createDecisionCounter(registry: Registry): NonNullable<GuardObserver['d
   };
 }
 
-function stateMetricsOf(guard: Guard): StateMetric[] {
+function stateMetricsOf(guard: Guarded): StateMetric[] {
   const metric = (
     kind: StateMetric['kind'],
     name: string,
@@ -158,13 +164,13 @@ function stateMetricsOf(guard: Guard): StateMetric[] {
       'gauge',
       'new_streams',
       'Open HTTP/2 streams on connections that have shown no valid token.',
-      () => guard.state().newStreams,
+      () => streamsOf(guard).newStreams,
     ),
     metric(
       'gauge',
       'waiting_streams',
       'HTTP/2 streams whose calls have not begun, because too many arrived at once.',
-      () => guard.state().waitingStreams,
+      () => streamsOf(guard).waitingStreams,
     ),
     metric(
       'gauge',
@@ -191,4 +197,9 @@ function stateMetricsOf(guard: Guard): StateMetric[] {
       () => guard.state().reports.lost,
     ),
   ];
+}
+
+function streamsOf(guarded: Guarded): Pick<GuardState, 'newStreams' | 'waitingStreams'> {
+  const state = guarded.state();
+  return 'newStreams' in state ? state : { newStreams: 0, waitingStreams: 0 };
 }

@@ -1,0 +1,109 @@
+/** `portcullis gate` and `portcullis gate rules`: what the command line calls. */
+
+import { formatAddress } from './addresses.js';
+import { startGate } from './gate.js';
+import { createGateLog, type GateLog } from './log.js';
+import { describeRule, type RuledMethod, RulesError, readRuleTable } from './rules.js';
+import { type GateSettings, type RawSettings, readSettings } from './settings.js';
+import { startWorkers } from './workers.js';
+
+/** What is stopped and reloaded by signals. */
+interface Running {
+  reload(): void;
+  close(): Promise<void>;
+}
+
+/**
+ * Runs a gate until SIGTERM or SIGINT. SIGHUP reads rules and certificates again.
+ *
+ * @throws SettingsError, RulesError, or the Error of a port that cannot be opened
+ */
+export async function runGate(flags: RawSettings, configFile: string | undefined): Promise<void> {
+  const settings = readSettings(flags, configFile);
+  // Faults of the rules are told before anything opens, also with several workers.
+  readRuleTable(settings.rules);
+  const log = createGateLog(settings.logLevel);
+  const stopped = stopSignal();
+  let running: Running | undefined;
+  // From the beginning: without a listener, SIGHUP ends the process.
+  const onHangUp = (): void => {
+    log.info({ event: 'reload' }, 'reading rules and certificates again');
+    running?.reload();
+  };
+  process.on('SIGHUP', onHangUp);
+  running = await start(settings, { flags, configFile, log });
+  const signal = await stopped;
+  log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
+  await running.close();
+  process.off('SIGHUP', onHangUp);
+  log.info({ event: 'stopped' }, 'the gate has stopped');
+}
+
+async function start(
+  settings: GateSettings,
+  options: { readonly flags: RawSettings; readonly configFile: string | undefined; readonly log: GateLog },
+): Promise<Running> {
+  if (settings.workers === 1) return await startGate(settings, options);
+  const workers = await startWorkers({ settings, ...options });
+  try {
+    await workers.opened;
+  } catch (error) {
+    await workers.close();
+    throw error;
+  }
+  const { listen } = settings;
+  options.log.info(
+    { event: 'workers_open', workers: settings.workers, listen: listen && formatAddress(listen.address) },
+    'all workers are open',
+  );
+  return workers;
+}
+
+function stopSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    process.once('SIGTERM', resolve);
+    process.once('SIGINT', resolve);
+  });
+}
+
+/** Options of `portcullis gate rules`. */
+export interface RulesOptions {
+  /** A descriptor set, or a file of rules, by its ending. */
+  readonly file: string;
+  /** A file of rules beside the descriptor set. */
+  readonly rules?: string | undefined;
+  readonly publicMethods?: readonly string[] | undefined;
+}
+
+/** What ends the name of a file of rules. */
+const RULES_FILE = /\.(ya?ml|json)$/i;
+
+/**
+ * The methods of a file and their rules.
+ *
+ * @throws RulesError naming every method without a rule
+ */
+export function gateRules({ file, rules, publicMethods = [] }: RulesOptions): readonly RuledMethod[] {
+  const isRulesFile = RULES_FILE.test(file);
+  if (isRulesFile && rules !== undefined)
+    throw new RulesError(['--rules needs a descriptor set, not two files of rules']);
+  const table = readRuleTable({
+    descriptors: isRulesFile ? undefined : file,
+    file: isRulesFile ? file : rules,
+    publicMethods,
+    health: 'closed',
+    reflection: 'closed',
+  });
+  return [...table.methods.values()].sort((one, other) => (one.path < other.path ? -1 : 1));
+}
+
+/** A method in the words of the table: path, kind, rule, and where the rule comes from. */
+export function describeMethod({ path, kind, rule, source }: RuledMethod): readonly string[] {
+  return [path, describeKind(kind), describeRule(rule), source];
+}
+
+function describeKind(kind: RuledMethod['kind']): string {
+  if (kind === undefined) return 'unknown';
+  if (kind.requestStream) return kind.responseStream ? 'bidi stream' : 'client stream';
+  return kind.responseStream ? 'server stream' : 'unary';
+}

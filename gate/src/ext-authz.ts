@@ -1,0 +1,207 @@
+/** Envoy's ext_authz v3 (`envoy.service.auth.v3.Authorization`): one decision when a request begins. */
+
+import {
+  status as grpcStatus,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import type { ReadyStatus } from '@portcullis/guard/engine';
+import {
+  type AuthorizationServer,
+  AuthorizationService,
+  type CheckRequest,
+  type CheckResponse,
+  HeaderAppendAction,
+  type HeaderValueOption,
+  type HttpRequest,
+} from '../gen/envoy/service/auth/v3/external_auth.js';
+import { type Address, formatAddress } from './addresses.js';
+import { type Answer, type Asked, isLoopbackAddress } from './decide.js';
+import { type Header, IDENTITY_HEADERS, IDENTITY_PREFIX, type Identity } from './identity.js';
+import type { GateLog } from './log.js';
+import { httpStatusOf, protocolOf, type RequestForm, refusalOf } from './refusals.js';
+import type { TlsFiles } from './tls-files.js';
+import { watchTlsFiles } from './tls-files.js';
+
+/** A port that is open. */
+export interface OpenPort {
+  readonly address: Address;
+  /** Reads certificates again. */
+  reload(): void;
+  close(): Promise<void>;
+}
+
+/** Maximum size of a CheckRequest, in bytes. Envoy's headers are at most 60 KiB; bodies are not asked for. */
+const CHECK_BYTES_MAX = 256 * 1024;
+
+/** Where the scheme of a request is this, the caller's token was readable on the network. */
+const PLAINTEXT_SCHEME = 'http';
+
+/** Opens the port. Whoever can call it can ask whether a token is good: a unix socket, or certificates of both sides. */
+export async function openExtAuthz(options: {
+  readonly address: Address;
+  readonly tls: TlsFiles | undefined;
+  readonly asked: Asked;
+  readonly identity: () => Identity;
+  readonly log: GateLog;
+}): Promise<OpenPort> {
+  const { address, tls, asked, identity, log } = options;
+  if (address.kind !== 'unix' && (tls?.ca === undefined || tls.cert === undefined)) {
+    throw new TypeError('ext_authz needs a unix socket, or certificates of both sides');
+  }
+  let server = createServer(asked, identity, log);
+  const watch = tls && watchTlsFiles(tls, log, () => void replace());
+  const port = await bind(server, address);
+  const bound: Address = address.kind === 'unix' ? address : { ...address, port };
+
+  async function bind(target: Server, at: Address): Promise<number> {
+    return await new Promise((resolve, reject) => {
+      target.bindAsync(formatAddress(at), credentialsOf(), (error, boundPort) => {
+        if (error === null) resolve(boundPort);
+        else reject(error);
+      });
+    });
+  }
+  function credentialsOf(): ServerCredentials {
+    const current = watch?.current();
+    if (current === undefined) return ServerCredentials.createInsecure();
+    const { ca, cert, key } = current;
+    return ServerCredentials.createSsl(
+      asBuffer(ca),
+      [{ cert_chain: asBuffer(cert), private_key: asBuffer(key) }],
+      true,
+    );
+  }
+  /** grpc-js cannot change the certificates of a port, so the port is opened again. */
+  async function replace(): Promise<void> {
+    const former = server;
+    server = createServer(asked, identity, log);
+    former.forceShutdown();
+    await bind(server, bound).catch((error: unknown) => {
+      log.error({ event: 'ext_authz_closed', err: error }, 'ext_authz could not be opened again');
+    });
+  }
+  return {
+    address: bound,
+    reload: () => watch?.reload(),
+    close: async () => {
+      watch?.close();
+      await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+    },
+  };
+}
+
+function asBuffer(part: unknown): Buffer {
+  if (part instanceof Buffer) return part;
+  throw new TypeError('expected the content of a file');
+}
+
+function createServer(asked: Asked, identity: () => Identity, log: GateLog): Server {
+  const server = new Server({ 'grpc.max_receive_message_length': CHECK_BYTES_MAX });
+  const handlers: AuthorizationServer = {
+    check: (
+      { request }: ServerUnaryCall<CheckRequest, CheckResponse>,
+      callback: sendUnaryData<CheckResponse>,
+    ) => {
+      Promise.resolve()
+        .then(() => check(request, asked, identity()))
+        .then(
+          (response) => callback(null, response),
+          (error: unknown) => {
+            log.error({ event: 'check_failed', err: error }, 'a check failed');
+            // Envoy treats it as an error of the filter: closed, unless failure_mode_allow is set.
+            callback({ code: grpcStatus.INTERNAL, details: 'internal error' });
+          },
+        );
+    },
+  };
+  server.addService(AuthorizationService, handlers);
+  return server;
+}
+
+/** Decides one request of Envoy. */
+export async function check(request: CheckRequest, asked: Asked, identity: Identity): Promise<CheckResponse> {
+  const { source, request: described } = request.attributes ?? {};
+  const http = described?.http;
+  const socket = source?.address?.address;
+  const address = socket?.$case === 'socketAddress' ? socket.value.address : '';
+  const headers = headersOf(http);
+  const answer = await asked.decide({
+    path: http?.path ?? '',
+    authorizations: headers.filter(([name]) => name === 'authorization').map(([, value]) => value),
+    address,
+    port: socket?.$case === 'socketAddress' ? socket.value.portValue : 0,
+    isPrivate: http?.scheme !== PLAINTEXT_SCHEME || isLoopbackAddress(address),
+    certificate: source?.certificate === '' ? undefined : source?.certificate,
+  });
+  return responseOf(answer, headers, http, identity);
+}
+
+/** Raw headers show repeated ones; the others are joined by Envoy, and a joined credential is none. */
+function headersOf(http: HttpRequest | undefined): Header[] {
+  const raw = http?.headerMap?.headers ?? [];
+  if (raw.length > 0) {
+    return raw.map(({ key, value, rawValue }) => [
+      key.toLowerCase(),
+      rawValue.length > 0 ? Buffer.from(rawValue).toString('latin1') : value,
+    ]);
+  }
+  return Object.entries(http?.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]);
+}
+
+function responseOf(
+  answer: Answer,
+  headers: readonly Header[],
+  http: HttpRequest | undefined,
+  identity: Identity,
+): CheckResponse {
+  if (!answer.isAdmitted) return denied(answer.status, formOf(headers, http));
+  const set = identity.headersOf(answer.principal);
+  const names = new Set(set.map(([name]) => name));
+  // What a caller says about identity never reaches the upstream. Envoy removes after it has set.
+  const sent = headers.map(([name]) => name).filter((name) => name.startsWith(IDENTITY_PREFIX));
+  const removed = new Set([...IDENTITY_HEADERS, ...sent].filter((name) => !names.has(name)));
+  if (identity.stripsToken) removed.add('authorization');
+  return {
+    status: { code: grpcStatus.OK, message: '' },
+    httpResponse: {
+      $case: 'okResponse',
+      value: { headers: set.map(optionOf), headersToRemove: [...removed] },
+    },
+  };
+}
+
+/** Envoy turns an HTTP status into one of gRPC; the headers, which it sets last, say which one the guard sends. */
+function denied(status: ReadyStatus, form: RequestForm): CheckResponse {
+  const refusal = protocolOf(form) === 'grpc' ? undefined : refusalOf(status, form);
+  const headers =
+    refusal === undefined ? status.headers : refusal.headers.filter(([name]) => name !== 'content-length');
+  return {
+    status: { code: status.code, message: status.message },
+    httpResponse: {
+      $case: 'deniedResponse',
+      value: {
+        status: { code: refusal?.status ?? httpStatusOf(status.code) },
+        headers: headers.map(optionOf),
+        body: refusal === undefined ? status.message : refusal.body.toString('utf8'),
+      },
+    },
+  };
+}
+
+function formOf(headers: readonly Header[], http: HttpRequest | undefined): RequestForm {
+  return {
+    method: http?.method ?? '',
+    path: http?.path ?? '',
+    header: (wanted) => headers.find(([name]) => name === wanted)?.[1],
+  };
+}
+
+function optionOf([key, value]: Header): HeaderValueOption {
+  return {
+    header: { key, value, rawValue: Buffer.alloc(0) },
+    appendAction: HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+  };
+}

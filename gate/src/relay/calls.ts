@@ -1,0 +1,394 @@
+/** The calls of one connection: decided before the server receives anything, and ended when the decision changes. */
+
+import { CANCEL, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED } from '../http2/errors.js';
+import {
+  FLAG_END_STREAM,
+  FRAME_HEADER_BYTES,
+  type HeadersExtras,
+  writeHeaders,
+  writeRstStream,
+  writeSettingsAck,
+  writeUint32,
+  writeWindowUpdate,
+} from '../http2/frames.js';
+import type { RequestHead } from '../http2/request-head.js';
+import type { ResponseBlock } from '../http2/response-blocks.js';
+import type { RelayCall, RelayStatus, Verdict } from './judge.js';
+import { isEnveloped } from './message-meter.js';
+import type { ConnectionPort } from './port.js';
+import { emptyTable, encodedIdentity, sendForeign, sendStatus } from './replies.js';
+import { RelayStream, type StreamOwner, type StreamTable } from './stream.js';
+
+export class Calls implements StreamOwner {
+  readonly #port: ConnectionPort;
+  readonly #streams: StreamTable;
+  /** The server's first block must say that no dynamic table is used. */
+  #isTableAnnounced = false;
+  /** Bytes of all requests that wait for their decisions. */
+  #undecidedBytes = 0;
+  /** The server accepts no further streams. */
+  isServerLeaving = false;
+
+  constructor(port: ConnectionPort, streams: StreamTable) {
+    this.#port = port;
+    this.#streams = streams;
+  }
+
+  get undecidedBytes(): number {
+    return this.#undecidedBytes;
+  }
+
+  /** A new, well-formed request. */
+  begin(id: number, head: RequestHead, isEnd: boolean, extras: HeadersExtras | undefined): void {
+    const stream = new RelayStream(id, this);
+    stream.head = head;
+    stream.extras = extras;
+    stream.isRequestEnded = isEnd;
+    this.#streams.add(stream);
+    let verdict: Verdict<RelayCall> | Promise<Verdict<RelayCall>>;
+    try {
+      verdict = this.#port.judge.judge(head.path, head.authorizations, this.#port.caller);
+    } catch (error) {
+      this.#undecidable(stream, error);
+      return;
+    }
+    if (verdict instanceof Promise) {
+      verdict
+        .then(
+          (decided) => this.#decided(stream, decided),
+          (error: unknown) => this.#undecidable(stream, error),
+        )
+        .catch((error: unknown) => this.#port.event('internal_error', error));
+    } else {
+      this.#decided(stream, verdict);
+    }
+  }
+
+  /** A request whose header list is too large. */
+  refuseTooLarge(id: number, isEnd: boolean): void {
+    const stream = new RelayStream(id, this);
+    stream.isRequestEnded = isEnd;
+    this.#streams.add(stream);
+    this.finish(stream, this.#port.statuses.headersTooLarge);
+  }
+
+  #undecidable(stream: RelayStream, error: unknown): void {
+    this.#port.event('internal_error', error);
+    if (!stream.isClosed) this.finish(stream, this.#port.statuses.noDecision);
+  }
+
+  #decided(stream: RelayStream, verdict: Verdict<RelayCall>): void {
+    if (verdict.kind === 'refused') {
+      if (!stream.isClosed) this.#refuse(stream, verdict.status);
+      return;
+    }
+    if (stream.isClosed) {
+      verdict.call.unlink();
+      return;
+    }
+    this.#admit(stream, verdict.call, verdict.requestBytesMax);
+  }
+
+  #refuse(stream: RelayStream, status: RelayStatus): void {
+    const { head } = stream;
+    const foreign =
+      head === undefined || isGrpc(head.contentType)
+        ? undefined
+        : this.#port.judge.foreignResponse?.(head, status);
+    if (foreign === undefined) {
+      this.finish(stream, status);
+      return;
+    }
+    sendForeign(this.#port, stream, foreign);
+    this.#stopRequest(stream);
+    this.#close(stream);
+  }
+
+  #admit(stream: RelayStream, call: RelayCall, requestBytesMax: number): void {
+    const port = this.#port;
+    const head = stream.head as RequestHead;
+    const { extras } = stream;
+    stream.call = call;
+    // Nothing has reached the server yet: a call that is cut here never begins there.
+    call.link(stream);
+    if (stream.isClosed) return;
+    if (port.toServer === undefined) {
+      this.finish(stream, port.statuses.serverUnavailable);
+      return;
+    }
+    if (this.isServerLeaving) {
+      this.#reset(stream, REFUSED_STREAM);
+      return;
+    }
+    stream.measure(isEnveloped(head.contentType), requestBytesMax, call.method?.responseStream === false);
+    const identity = port.judge.identityHeaders?.(call, head);
+    const parts = [head.block];
+    if (identity !== undefined && identity.length > 0) parts.push(encodedIdentity(identity));
+    if (!this.#isTableAnnounced) {
+      this.#isTableAnnounced = true;
+      parts.unshift(emptyTable);
+    }
+    this.#streams.bind(stream);
+    const hasHeld = stream.held !== undefined;
+    writeHeaders(port.toServer, stream.serverId, parts, stream.isRequestEnded && !hasHeld, extras);
+    if (stream.heldWindow > 0) writeWindowUpdate(port.toServer, stream.serverId, stream.heldWindow);
+    stream.head = undefined;
+    stream.extras = undefined;
+    if (hasHeld) this.#release(stream);
+    else if (stream.isRequestEnded) call.requestEnded();
+    port.scheduleFlush();
+  }
+
+  /** Passes on what has waited for the decision. */
+  #release(stream: RelayStream): void {
+    const held = stream.held ?? [];
+    const bytes = stream.heldBytes;
+    const dataBytes = stream.heldDataBytes;
+    stream.held = undefined;
+    stream.heldBytes = 0;
+    let passed = 0;
+    for (const part of held) {
+      if (stream.isClosed) break;
+      if ('trailers' in part) {
+        this.#passTrailers(stream, part.trailers);
+        continue;
+      }
+      const { frame } = part;
+      passed += frame.length - FRAME_HEADER_BYTES;
+      this.#passData(stream, frame[4] ?? 0, frame, 0, frame.length);
+    }
+    // The client's window for what was dropped; passData has credited what it refused itself.
+    writeWindowUpdate(this.#port.toClient, 0, dataBytes - passed);
+    this.#forgetHeld(bytes);
+  }
+
+  #forgetHeld(bytes: number): void {
+    if (bytes === 0) return;
+    const port = this.#port;
+    this.#undecidedBytes -= bytes;
+    if (this.#undecidedBytes === 0 && port.toServer !== undefined) {
+      for (; port.heldSettingsAcks > 0; port.heldSettingsAcks--) writeSettingsAck(port.toServer);
+    }
+    port.scheduleFlush();
+    port.streamsChanged();
+  }
+
+  /** A DATA frame of a request, `bytes[start, end)`. */
+  requestData(stream: RelayStream, flags: number, bytes: Buffer, start: number, end: number): void {
+    if (stream.isRequestEnded) {
+      writeWindowUpdate(this.#port.toClient, 0, end - start - FRAME_HEADER_BYTES);
+      this.resetBoth(stream, STREAM_CLOSED);
+      return;
+    }
+    if ((flags & FLAG_END_STREAM) !== 0) stream.isRequestEnded = true;
+    if (stream.call === undefined) {
+      this.#undecidedBytes += end - start;
+      stream.hold({ frame: Buffer.from(bytes.subarray(start, end)) });
+      return;
+    }
+    this.#passData(stream, flags, bytes, start, end);
+  }
+
+  #passData(stream: RelayStream, flags: number, bytes: Buffer, start: number, end: number): void {
+    const { toServer, toClient } = this.#port;
+    const call = stream.call as RelayCall;
+    const length = end - start - FRAME_HEADER_BYTES;
+    let denial = call.denial();
+    if (denial === undefined && !stream.admitsRequest(flags, bytes, start, end)) {
+      this.#port.event('limit_request_bytes');
+      denial = call.exceeded('request_bytes');
+    }
+    if (denial !== undefined || toServer === undefined) {
+      writeWindowUpdate(toClient, 0, length);
+      if (denial !== undefined) this.cut(stream, denial);
+      return;
+    }
+    const isEnd = (flags & FLAG_END_STREAM) !== 0;
+    if (length > 0 && call.method?.requestStream !== false) call.requestActive();
+    if (isEnd) call.requestEnded();
+    writeUint32(bytes, start + 5, stream.serverId);
+    toServer.append(bytes, start, end);
+    if (isEnd) this.#closeIfEnded(stream);
+  }
+
+  /** The trailers of a request. */
+  requestTrailers(stream: RelayStream, block: Buffer): void {
+    stream.isRequestEnded = true;
+    if (stream.call === undefined) {
+      this.#undecidedBytes += block.length;
+      stream.hold({ trailers: block });
+      return;
+    }
+    this.#passTrailers(stream, block);
+  }
+
+  #passTrailers(stream: RelayStream, block: Buffer): void {
+    const { toServer } = this.#port;
+    const call = stream.call as RelayCall;
+    const denial = call.denial();
+    if (denial !== undefined) {
+      this.cut(stream, denial);
+      return;
+    }
+    if (toServer === undefined) return;
+    call.requestEnded();
+    // A block without fields would be an empty HEADERS frame; it is one all the same.
+    writeHeaders(toServer, stream.serverId, [block], true);
+    this.#closeIfEnded(stream);
+  }
+
+  /** The client has reset a stream. */
+  clientReset(stream: RelayStream, code: number): void {
+    const { toServer } = this.#port;
+    if (stream.serverId > 0 && toServer !== undefined) writeRstStream(toServer, stream.serverId, code);
+    stream.isRequestEnded = true;
+    this.#close(stream);
+  }
+
+  /** The server has reset a stream. */
+  serverReset(stream: RelayStream, code: number): void {
+    this.#reset(stream, code);
+  }
+
+  /** Resets a stream in both directions. */
+  resetBoth(stream: RelayStream, code: number): void {
+    const { toServer } = this.#port;
+    if (stream.serverId > 0 && toServer !== undefined) {
+      writeRstStream(toServer, stream.serverId, code === STREAM_CLOSED ? PROTOCOL_ERROR : code);
+    }
+    this.#reset(stream, code);
+  }
+
+  #reset(stream: RelayStream, code: number): void {
+    writeRstStream(this.#port.toClient, stream.id, code);
+    this.#close(stream);
+  }
+
+  /**
+   * A header block of a response.
+   *
+   * @returns whether it passes; the stream has ended when it does not
+   */
+  responseHeaders(stream: RelayStream, block: ResponseBlock, isEnd: boolean): boolean {
+    const isPlaced = block === 'trailers' ? stream.isResponseBegun && isEnd : !stream.isResponseBegun;
+    if (
+      block === 'malformed' ||
+      !isPlaced ||
+      stream.isResponseEnded ||
+      (block === 'informational' && isEnd)
+    ) {
+      this.#port.event('malformed_response');
+      this.finish(stream, this.#port.statuses.malformedResponse);
+      return false;
+    }
+    const denial = stream.call?.denial();
+    if (denial !== undefined) {
+      this.cut(stream, denial);
+      return false;
+    }
+    if (block === 'final') stream.isResponseBegun = true;
+    return true;
+  }
+
+  /** A DATA frame of a response, `bytes[start, end)`. */
+  responseData(stream: RelayStream, flags: number, bytes: Buffer, start: number, end: number): void {
+    const port = this.#port;
+    const length = end - start - FRAME_HEADER_BYTES;
+    if (!stream.isResponseBegun || stream.isResponseEnded) {
+      this.dropResponseData(length);
+      port.event('malformed_response');
+      this.finish(stream, port.statuses.malformedResponse);
+      return;
+    }
+    const denial = stream.call?.denial();
+    if (denial !== undefined) {
+      this.dropResponseData(length);
+      this.cut(stream, denial);
+      return;
+    }
+    if (stream.completesResponse(flags, bytes, start, end)) stream.call?.answered();
+    writeUint32(bytes, start + 5, stream.id);
+    port.toClient.append(bytes, start, end);
+    port.clientWindow -= length;
+    if ((flags & FLAG_END_STREAM) !== 0) this.responseEnded(stream);
+  }
+
+  /** Credits the server for DATA that no client receives. */
+  dropResponseData(length: number): void {
+    const { toServer } = this.#port;
+    if (toServer !== undefined) writeWindowUpdate(toServer, 0, length);
+  }
+
+  /** The server has ended its side. */
+  responseEnded(stream: RelayStream): void {
+    stream.isResponseEnded = true;
+    this.#closeIfEnded(stream);
+  }
+
+  #closeIfEnded(stream: RelayStream): void {
+    if (stream.isRequestEnded && stream.isResponseEnded && !stream.isClosed) this.#close(stream);
+  }
+
+  /** Ends a call with a status, and counts it. */
+  cut(stream: RelayStream, status: RelayStatus): void {
+    if (stream.isClosed) return;
+    this.#port.event('call_cut');
+    this.finish(stream, status);
+  }
+
+  /**
+   * Ends a call with a status. The status does not wait for data: trailers are no part of flow control, and DATA of the stream
+   * that is still unread at this socket is dropped when it is read.
+   */
+  finish(stream: RelayStream, status: RelayStatus): void {
+    if (stream.isClosed) return;
+    const { toServer } = this.#port;
+    if (stream.serverId > 0 && toServer !== undefined) writeRstStream(toServer, stream.serverId, CANCEL);
+    if (!stream.isResponseEnded) sendStatus(this.#port, stream, status);
+    this.#stopRequest(stream);
+    this.#close(stream);
+  }
+
+  /** Ends the calls of a server that was lost. */
+  finishAll(status: RelayStatus): void {
+    for (const stream of this.#streams.all()) if (stream.serverId > 0) this.finish(stream, status);
+  }
+
+  /** Drops all calls of a client that was lost. */
+  abandonAll(): void {
+    for (const stream of this.#streams.all()) {
+      this.#streams.remove(stream, false);
+      stream.call?.unlink();
+    }
+  }
+
+  /** The server will not process some streams. The client may repeat them on another connection. */
+  refuseUnprocessed(streams: readonly RelayStream[], lastId: number): void {
+    for (const stream of streams) {
+      if (stream.id <= lastId) this.#reset(stream, REFUSED_STREAM);
+      else this.#close(stream);
+    }
+  }
+
+  /** Asks the client to send nothing more: the response is complete (RFC 9113 §8.1). */
+  #stopRequest(stream: RelayStream): void {
+    if (!stream.isRequestEnded) writeRstStream(this.#port.toClient, stream.id, NO_ERROR);
+  }
+
+  #close(stream: RelayStream): void {
+    const port = this.#port;
+    this.#streams.remove(stream, !stream.isRequestEnded);
+    stream.call?.unlink();
+    if (stream.held !== undefined) {
+      writeWindowUpdate(port.toClient, 0, stream.heldDataBytes);
+      stream.held = undefined;
+      this.#forgetHeld(stream.heldBytes);
+    }
+    port.scheduleFlush();
+    port.streamsChanged();
+  }
+}
+
+function isGrpc(contentType: string): boolean {
+  return contentType.startsWith('application/grpc') && !contentType.startsWith('application/grpc-web');
+}

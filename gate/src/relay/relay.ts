@@ -1,0 +1,148 @@
+/** Relays HTTP/2 between clients and one server, and asks a judge about every call. */
+
+import type { Server, Socket } from 'node:net';
+import { type CallerFacts, Connection, type ConnectionContext } from './connection.js';
+import type { Judge, RelayCall } from './judge.js';
+import { RELAY_LIMITS, type RelayClock, type RelayLimits } from './limits.js';
+import type { RelayObserver } from './observer.js';
+import { RELAY_STATUSES, type RelayStatuses } from './statuses.js';
+
+export interface RelayOptions {
+  /** Accepts clients: a server of `node:net` or `node:tls`, which its owner lets listen. With TLS, ALPN must offer `h2`. */
+  readonly server: Server;
+  /** Opens a connection to the server behind the gate; called once for each client. With TLS, ALPN must offer `h2`. */
+  readonly connectServer: () => Socket;
+  /** Decides calls. */
+  readonly judge: Judge<RelayCall>;
+  /** What the judge may know of a client. The facts must come from the socket. */
+  readonly callerOf: (socket: Socket) => CallerFacts;
+  /** Whether the server receives `authorization`. Default: false. */
+  readonly forwardsToken?: boolean;
+  readonly clock: RelayClock;
+  readonly limits?: Partial<RelayLimits>;
+  readonly statuses?: RelayStatuses;
+  readonly observer?: RelayObserver;
+}
+
+export interface Relay {
+  /** Number of client connections. */
+  readonly connections: number;
+  /** Number of calls in progress. */
+  readonly calls: number;
+  /**
+   * Accepts nobody any more, and asks all clients to leave. Calls in progress may end until `waitMs` milliseconds have
+   * passed; then they end with UNAVAILABLE.
+   */
+  drain(waitMs: number): Promise<void>;
+  /** Ends everything. */
+  close(): Promise<void>;
+}
+
+const LOOK_INTERVAL_MS = 1000;
+
+/** A silent peer is found by the operating system, too, in seconds after the last byte. */
+const KEEPALIVE_MS = 30_000;
+
+/** Starts to relay what `options.server` accepts. */
+export function startRelay(options: RelayOptions): Relay {
+  return new RunningRelay(options);
+}
+
+class RunningRelay implements Relay {
+  readonly #server: Server;
+  readonly #options: RelayOptions;
+  readonly #limits: RelayLimits;
+  readonly #connections = new Set<Connection>();
+  readonly #context: ConnectionContext;
+  readonly #timer: NodeJS.Timeout;
+  #emptied: (() => void) | undefined;
+  #isClosing = false;
+
+  constructor(options: RelayOptions) {
+    this.#options = options;
+    this.#server = options.server;
+    this.#limits = { ...RELAY_LIMITS, ...options.limits };
+    this.#context = {
+      judge: options.judge,
+      limits: this.#limits,
+      statuses: options.statuses ?? RELAY_STATUSES,
+      forwardsToken: options.forwardsToken ?? false,
+      observer: options.observer ?? { event: () => {} },
+      connectServer: () => {
+        const socket = options.connectServer();
+        socket.setNoDelay(true);
+        socket.setKeepAlive(true, KEEPALIVE_MS);
+        return socket;
+      },
+      clock: options.clock,
+      closed: (connection) => this.#closed(connection),
+    };
+    // A TLS server emits `connection` as well, for the socket below.
+    const isTls = 'setSecureContext' in options.server;
+    this.#server.on(isTls ? 'secureConnection' : 'connection', this.#accept);
+    this.#timer = setInterval(() => {
+      const nowMs = options.clock.monotonicMs();
+      for (const connection of this.#connections) connection.look(nowMs);
+    }, LOOK_INTERVAL_MS);
+    this.#timer.unref();
+  }
+
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  get calls(): number {
+    let calls = 0;
+    for (const connection of this.#connections) calls += connection.calls;
+    return calls;
+  }
+
+  readonly #accept = (socket: Socket): void => {
+    const facts = this.#options.callerOf(socket);
+    if (this.#isClosing || this.#connections.size >= this.#limits.connections) {
+      if (!this.#isClosing) this.#context.observer.event('limit_connections', facts.peer);
+      socket.on('error', () => {});
+      socket.destroy();
+      return;
+    }
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEPALIVE_MS);
+    this.#connections.add(new Connection(socket, facts, this.#context));
+  };
+
+  #closed(connection: Connection): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#emptied?.();
+  }
+
+  async drain(waitMs: number): Promise<void> {
+    this.#stopAccepting();
+    for (const connection of this.#connections) connection.retire();
+    await this.#empty(waitMs);
+    await this.close();
+  }
+
+  async close(): Promise<void> {
+    this.#stopAccepting();
+    for (const connection of this.#connections) connection.shutDown();
+    await this.#empty(this.#limits.closeMs);
+    for (const connection of this.#connections) connection.destroy();
+    clearInterval(this.#timer);
+  }
+
+  #stopAccepting(): void {
+    this.#isClosing = true;
+    this.#server.close();
+  }
+
+  /** Waits until there is no connection, at most for a time. */
+  async #empty(waitMs: number): Promise<void> {
+    if (this.#connections.size === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, waitMs);
+      this.#emptied = resolve;
+    });
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,65 @@
+/** Responses that the relay gives itself. */
+
+import { dateField } from '../http2/date.js';
+import { FLAG_END_STREAM, FRAME_BYTES_DEFAULT, writeData, writeHeaders } from '../http2/frames.js';
+import { EMPTY_TABLE, encodeField, encodeFields } from '../http2/hpack-encoder.js';
+import type { ForeignResponse, Header, RelayStatus } from './judge.js';
+import type { ConnectionPort } from './port.js';
+import type { RelayStream } from './stream.js';
+
+/** A block of its own, to be put before others: the size update that tells a peer to use no dynamic table. */
+export const emptyTable = Buffer.of(EMPTY_TABLE);
+
+/** The encoded forms of lists that are used again. */
+const encodedLists = new WeakMap<readonly Header[], Buffer>();
+
+/** Sends a status: as trailers, or as the whole response when none has begun. */
+export function sendStatus(port: ConnectionPort, stream: RelayStream, status: RelayStatus): void {
+  if (stream.isResponseBegun) {
+    writeBlock(port, stream.id, encoded(status.headers), true);
+  } else {
+    const block = Buffer.concat([encoded(status.trailersOnly), dateField(port.wallMs())]);
+    writeBlock(port, stream.id, block, true);
+  }
+}
+
+/** Sends a response to a caller that speaks something else than gRPC. */
+export function sendForeign(port: ConnectionPort, stream: RelayStream, response: ForeignResponse): void {
+  const { body } = response;
+  const room = Math.min(port.clientWindow, port.clientStreamWindow, FRAME_BYTES_DEFAULT);
+  const hasBody = body.length > 0 && body.length <= room;
+  const isCut = body.length > room;
+  const headers = isCut ? response.headers.filter(([name]) => name !== 'content-length') : response.headers;
+  const block = Buffer.concat([
+    encodeField(':status', String(response.status), false),
+    encodeFields(headers),
+    dateField(port.wallMs()),
+  ]);
+  writeBlock(port, stream.id, block, !hasBody);
+  if (!hasBody) return;
+  port.clientWindow -= body.length;
+  port.ownDataUncredited += body.length;
+  writeData(port.toClient, stream.id, body, FLAG_END_STREAM);
+}
+
+/** Encodes headers about the caller. They may be credentials for the server, so nothing may index them. */
+export function encodedIdentity(list: readonly Header[]): Buffer {
+  const known = encodedLists.get(list);
+  if (known !== undefined) return known;
+  const block = Buffer.concat(list.map(([name, value]) => encodeField(name, value, true)));
+  encodedLists.set(list, block);
+  return block;
+}
+
+function encoded(list: readonly Header[]): Buffer {
+  const known = encodedLists.get(list);
+  if (known !== undefined) return known;
+  const block = encodeFields(list);
+  encodedLists.set(list, block);
+  return block;
+}
+
+function writeBlock(port: ConnectionPort, streamId: number, block: Buffer, isEnd: boolean): void {
+  writeHeaders(port.toClient, streamId, port.owesTableUpdate ? [emptyTable, block] : [block], isEnd);
+  port.owesTableUpdate = false;
+}

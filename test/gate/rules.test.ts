@@ -1,0 +1,155 @@
+/** Access rules from descriptor sets, files and flags. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { create, toBinary } from '@bufbuild/protobuf';
+import {
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+  MethodDescriptorProtoSchema,
+  ServiceDescriptorProtoSchema,
+} from '@bufbuild/protobuf/wkt';
+import { expect } from 'chai';
+import { describeMethod, gateRules } from '../../gate/src/command.js';
+import { RulesError, type RuleTable, readRuleTable } from '../../gate/src/rules.js';
+import type { RulesSettings } from '../../gate/src/settings.js';
+import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { PROJECT_FOLDER } from '../support/project-copy.js';
+
+const IMAGE = join(PROJECT_FOLDER, 'proto', 'gen', 'image.binpb');
+const CLOSED: RulesSettings = {
+  descriptors: undefined,
+  file: undefined,
+  publicMethods: [],
+  health: 'closed',
+  reflection: 'closed',
+};
+
+describe('readRuleTable', () => {
+  let folder: TemporaryFolder;
+
+  before(async () => {
+    folder = await makeTemporaryFolder();
+  });
+  after(() => folder.remove());
+
+  async function file(name: string, content: string | Uint8Array): Promise<string> {
+    const path = join(folder.path, name);
+    await writeFile(path, content);
+    return path;
+  }
+
+  it('reads every rule and kind of a descriptor set', () => {
+    const { methods } = readRuleTable({ ...CLOSED, descriptors: IMAGE });
+    const watch = methods.get('/inventory.v1.InventoryService/WatchStock');
+    expect(watch?.kind).to.deep.equal({ requestStream: false, responseStream: true });
+    expect(watch?.rule.scopes).to.deep.equal(['inventory.read']);
+    expect(methods.get('/auth.v1.AuthService/Login')?.rule.isPublic).to.equal(true);
+    expect([...methods.keys()].some((path) => path.startsWith('/grpc.'))).to.equal(false);
+  });
+
+  it('names every method without a rule', async () => {
+    const descriptors = await file('bare.binpb', bareSet(['SayHello', 'SayBye']));
+    expect(faultsOf({ ...CLOSED, descriptors }).slice(0, 2)).to.deep.equal([
+      '/bare.v1.BareService/SayHello declares no access rule',
+      '/bare.v1.BareService/SayBye declares no access rule',
+    ]);
+  });
+
+  it('takes the rules of methods whose schema has none from a file, and keeps their kinds', async () => {
+    const descriptors = await file('bare.binpb', bareSet(['SayHello', 'SayBye']));
+    const rules = await file(
+      'rules.yaml',
+      'services:\n  bare.v1.BareService:\n    SayHello: {scopes: [bare.hello]}\n    SayBye: public\n',
+    );
+    const { methods } = readRuleTable({ ...CLOSED, descriptors, file: rules });
+    const hello = methods.get('/bare.v1.BareService/SayHello');
+    expect(hello?.rule.scopes).to.deep.equal(['bare.hello']);
+    expect(hello?.kind).to.deep.equal({ requestStream: false, responseStream: false });
+    expect(methods.get('/bare.v1.BareService/SayBye')?.rule.isPublic).to.equal(true);
+  });
+
+  it('lets a rule of the file replace that of the schema', async () => {
+    const rules = await file('one.json', '{"services":{"auth.v1.AuthService":{"Login":{"scopes":"x.y"}}}}');
+    const { methods, parts } = readRuleTable({ ...CLOSED, descriptors: IMAGE, file: rules });
+    expect(methods.get('/auth.v1.AuthService/Login')?.rule.scopes).to.deep.equal(['x.y']);
+    const owners = parts.filter(({ paths }) => paths.includes('/auth.v1.AuthService/Login'));
+    expect(owners).to.have.length(1);
+  });
+
+  it('rejects a file with misspelt conditions, names that are none, and no YAML', async () => {
+    for (const [name, content] of [
+      ['misspelt.yaml', 'services: {a.v1.A: {B: {scope: x}}}'],
+      ['empty.yaml', 'services: {a.v1.A: {B: {scopes: []}}}'],
+      ['null.yaml', 'services: {a.v1.A: {B: }}'],
+      ['wildcard.yaml', 'services: {a.v1.A: {"*": public}}'],
+      ['slash.yaml', 'services: {a/v1: {B: public}}'],
+      ['more.yaml', 'services: {}\nrules: {}'],
+      ['broken.yaml', 'services: {'],
+      ['text.yaml', 'hello'],
+    ] as const) {
+      const rules = await file(name, content);
+      expect(faultsOf({ ...CLOSED, file: rules }), name).to.not.be.empty;
+    }
+    expect(faultsOf({ ...CLOSED, file: join(folder.path, 'missing.yaml') })[0]).to.include('ENOENT');
+  });
+
+  it('rejects bytes that are no descriptor set, and one without services', async () => {
+    const noise = await file('noise.binpb', 'not a descriptor set');
+    expect(faultsOf({ ...CLOSED, descriptors: noise })[0]).to.include('FileDescriptorSet');
+    const empty = await file('empty.binpb', new Uint8Array());
+    expect(faultsOf({ ...CLOSED, descriptors: empty })[0]).to.include('no service');
+  });
+
+  it('opens health and reflection as the settings say', () => {
+    const paths = (settings: Partial<RulesSettings>): string[] =>
+      ruleLines(readRuleTable({ ...CLOSED, descriptors: IMAGE, ...settings })).filter((line) =>
+        line.includes('/grpc.'),
+      );
+    expect(paths({})).to.be.empty;
+    expect(paths({ health: 'public' })).to.include('/grpc.health.v1.Health/Check public');
+    expect(paths({ reflection: 'authenticated' })).to.include(
+      '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo any authenticated caller',
+    );
+  });
+});
+
+describe('gateRules', () => {
+  it('lists methods in order, with kind, rule and source', () => {
+    const rows = gateRules({ file: IMAGE }).map(describeMethod);
+    expect(rows.map(([path]) => path)).to.deep.equal(rows.map(([path]) => path).sort());
+    expect(rows).to.deep.include([
+      '/inventory.v1.InventoryService/WatchStock',
+      'server stream',
+      'scopes inventory.read',
+      'descriptors',
+    ]);
+  });
+});
+
+function ruleLines(table: RuleTable): string[] {
+  return [...table.methods.values()].map((method) => `${method.path} ${describeMethod(method)[2]}`);
+}
+
+function faultsOf(settings: RulesSettings): readonly string[] {
+  try {
+    readRuleTable(settings);
+    return [];
+  } catch (error) {
+    if (error instanceof RulesError) return error.faults;
+    throw error;
+  }
+}
+
+/** A descriptor set whose methods have no options. */
+function bareSet(methods: readonly string[]): Uint8Array {
+  const service = create(ServiceDescriptorProtoSchema, {
+    name: 'BareService',
+    method: methods.map((name) => create(MethodDescriptorProtoSchema, { name })),
+  });
+  const file = create(FileDescriptorProtoSchema, {
+    name: 'bare.proto',
+    package: 'bare.v1',
+    service: [service],
+  });
+  return toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [file] }));
+}
