@@ -11,12 +11,14 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { apiPages } from './reference/api.js';
+import { cliPage } from './reference/cli.js';
 import { libraryPage } from './reference/library.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const BUF = join(ROOT, 'node_modules', '.bin', 'buf');
 const API_PAGES = join('docs', 'reference', 'api');
 const LIBRARY_PAGE = join('docs', 'reference', 'library.md');
+const CLI_PAGE = join('docs', 'reference', 'cli.md');
 /** The folders with generated files only: code of the services, of the packages, which are independent, and pages. */
 const GENERATED = [
   join('proto', 'gen'),
@@ -101,6 +103,7 @@ async function generate(scratch: string): Promise<Map<string, Buffer>> {
     buf('build', '--as-file-descriptor-set', '--exclude-source-info', '--output', join(scratch, IMAGE)),
     buf('build', '--as-file-descriptor-set', '--output', described),
     writeFile(join(scratch, LIBRARY_PAGE), await libraryPage(join(ROOT, 'interceptors'))),
+    writeFile(join(scratch, CLI_PAGE), cliPage()),
   ]);
   for (const [name, page] of apiPages(await readFile(described))) {
     await writeFile(join(scratch, API_PAGES, name), page);
@@ -138,7 +141,9 @@ async function apply(fresh: ReadonlyMap<string, Buffer>, stale: readonly string[
 /** Every generated file below `base`, by its path relative to `base`. */
 async function filesBelow(base: string): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>();
-  if (existsSync(join(base, LIBRARY_PAGE))) files.set(LIBRARY_PAGE, await readFile(join(base, LIBRARY_PAGE)));
+  for (const page of [LIBRARY_PAGE, CLI_PAGE]) {
+    if (existsSync(join(base, page))) files.set(page, await readFile(join(base, page)));
+  }
   for (const folder of GENERATED) {
     await mkdir(join(base, folder), { recursive: true });
     for (const entry of await readdir(join(base, folder), { recursive: true, withFileTypes: true })) {

@@ -12,9 +12,24 @@ export const EXIT = {
   usage: 2,
   /** Nobody is logged in, or the session has ended. */
   loggedOut: 3,
+  /** The wait for the instances was interrupted. The revocation stands. */
+  waitInterrupted: 4,
+  /** A check found a fault: `receipt verify`, `review`, `doctor`, and `explain` for a call that would be refused. */
+  checkFailed: 5,
   /** Interrupted by a signal. */
   interrupted: 130,
 } as const;
+
+/** What each exit code means, for the help and the documentation. */
+export const EXIT_MEANINGS: readonly (readonly [code: ExitCode, meaning: string])[] = [
+  [EXIT.done, 'the command did what it should'],
+  [EXIT.failed, 'auth refused, or something could not be reached or written'],
+  [EXIT.usage, 'the command line cannot be used, or a file that it names'],
+  [EXIT.loggedOut, 'no session, or the session has ended: log in again'],
+  [EXIT.waitInterrupted, 'the wait for the instances was interrupted; the revocation stands'],
+  [EXIT.checkFailed, 'a check found a fault: receipt verify, review, doctor, explain'],
+  [EXIT.interrupted, 'interrupted'],
+];
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
@@ -57,7 +72,7 @@ function failureOf(error: unknown): { readonly text: string; readonly exitCode: 
   if (reason === '' && message === '') return { text: String(error), exitCode: EXIT.failed };
   // The message has the first fault only.
   const faults = violations.map(({ field, description }) => `\n  ${field}: ${description}`).join('');
-  const advice = ADVICE[reason];
+  const advice = ADVICE[reason] ?? connectionAdvice(message);
   return {
     text: `${reason === '' ? '' : `${reason}: `}${violations.length === 0 ? message : faults}${advice === undefined ? '' : `\n${advice}`}`,
     exitCode: LOGGED_OUT.has(reason) ? EXIT.loggedOut : EXIT.failed,
@@ -78,5 +93,23 @@ const ADVICE: Readonly<Record<string, string>> = {
   LOGIN_TOO_OLD: 'Log in again with portcullis login.',
   ETAG_MISMATCH: 'Somebody else has changed the policy: look at portcullis policy plan again.',
   SCOPE_MISSING: 'A role of yours would have to grant it: ask an administrator.',
+  LOGIN_FAILED: 'The user name or the password is wrong, or the user may not log in.',
   ROLE_MISSING: 'Ask an administrator.',
 };
+
+/** What to do about a connection that cannot be made, by the text of the TLS library. */
+function connectionAdvice(message: string): string | undefined {
+  if (/self[- ]signed|unable to (?:get|verify)|UNABLE_TO|unknown ca/i.test(message)) {
+    return 'The certificate of auth is not signed by a known authority: name its CA certificate with login --ca.';
+  }
+  if (/certificate has expired|CERT_HAS_EXPIRED|not yet valid/i.test(message)) {
+    return "The certificate of auth is not valid now: check its dates and this machine's clock.";
+  }
+  if (/certificate required|handshake failure|bad certificate/i.test(message)) {
+    return 'Auth asks for a client certificate: log in with --cert and --key.';
+  }
+  if (/ECONNREFUSED|ENOTFOUND|No connection established|EHOSTUNREACH|Name resolution/i.test(message)) {
+    return 'Nothing answers there: check the address with portcullis doctor, and that auth runs.';
+  }
+  return undefined;
+}

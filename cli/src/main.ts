@@ -3,6 +3,7 @@
 
 import { createContextStore } from './contexts.js';
 import { runProgram } from './program.js';
+import { processStreams } from './terminal.js';
 
 // A reader of the output may leave early, as `head` does.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -10,7 +11,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 process.exitCode = await runProgram({
-  terminal: { input: process.stdin, output: process.stdout, notes: process.stderr },
+  terminal: processStreams(process),
   store: createContextStore(process.env),
   words: process.argv.slice(2),
 });

@@ -3,20 +3,32 @@
 import type { RawSettings } from '@portcullis/gate';
 import { GATE_FLAGS } from '@portcullis/gate/flags';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { createCli } from './cli.js';
+import { addCallCommand } from './commands/call.js';
+import { addClientCommands } from './commands/clients.js';
+import { addCompletionCommands } from './commands/completion.js';
+import { addDoctorCommands } from './commands/doctor.js';
+import { addEventCommands } from './commands/events.js';
+import { addExplainCommand } from './commands/explain.js';
 import { openGate, printGateRules } from './commands/gate.js';
+import { addInstanceCommands } from './commands/instances.js';
+import { addKeyCommands } from './commands/keys.js';
 import { login, logout, printToken } from './commands/login.js';
 import { applyPolicy, getPolicy, planPolicy } from './commands/policy.js';
+import { addRevocationCommands } from './commands/revocations.js';
 import { addService, printBrokerConfig } from './commands/service.js';
-import type { ContextStore } from './contexts.js';
-import { describeFailure, EXIT, type ExitCode } from './failures.js';
-import type { Terminal } from './terminal.js';
+import { addSessionCommands } from './commands/sessions.js';
+import { addUserCommands } from './commands/users.js';
+import { type ContextStore, createContextStore } from './contexts.js';
+import { describeFailure, EXIT, EXIT_MEANINGS, type ExitCode } from './failures.js';
+import type { Streams, Terminal } from './terminal.js';
 
 const ADDRESS_DEFAULT = 'localhost:50051';
 const NATS_URL_DEFAULT = 'nats://localhost:4222';
 
 /** The streams, the stored sessions, and the arguments after the program's name. */
 export interface Invocation {
-  readonly terminal: Omit<Terminal, 'json'>;
+  readonly terminal: Streams;
   readonly store: ContextStore;
   readonly words: readonly string[];
 }
@@ -36,14 +48,16 @@ export async function runProgram({ terminal: streams, store, words }: Invocation
   }
 }
 
-function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Command {
+function createProgram(streams: Streams, store: ContextStore): Command {
   const program = new Command('portcullis')
-    .description('Keeps a system of Portcullis: logins, the policy, and services of your own.')
+    .description(
+      'Operates a system of Portcullis: sessions, revocations, evidence, keys, users, clients, policy and services.',
+    )
     .option('--json', 'print results as JSON')
     .option('--context <name>', 'the system to use; default: the last one that was logged in to')
     .addHelpText(
       'after',
-      '\nExit code: 0 done, 1 failed or refused, 2 the command line cannot be used, 3 not logged in, 130 interrupted.',
+      `\nExit codes:\n${EXIT_MEANINGS.map(([code, meaning]) => `  ${String(code).padEnd(4)} ${meaning}`).join('\n')}`,
     )
     .exitOverride()
     .configureOutput({
@@ -144,8 +158,25 @@ function createProgram(streams: Omit<Terminal, 'json'>, store: ContextStore): Co
     .option('--rules <file>', 'access rules in YAML or JSON, for methods whose .proto has none')
     .option('--public <paths>', 'methods that need no token, separated by commas', listOf, [])
     .action((file, options) => printGateRules(terminal(), file, options));
+  const cli = createCli({ store, terminal, context: () => program.opts<{ context?: string }>().context });
+  for (const add of COMMANDS) add(program, cli);
   return program;
 }
+
+/** The commands beyond logins, the policy and services, in the order of the help. */
+const COMMANDS = [
+  addSessionCommands,
+  addRevocationCommands,
+  addInstanceCommands,
+  addKeyCommands,
+  addUserCommands,
+  addClientCommands,
+  addEventCommands,
+  addExplainCommand,
+  addCallCommand,
+  addDoctorCommands,
+  addCompletionCommands,
+];
 
 /** The options of the gate that were given, under their own names. */
 function gateSettingsOf(command: Command): RawSettings {
@@ -165,4 +196,10 @@ function listOf(text: string): readonly string[] {
   if (words.some((word) => word === ''))
     throw new InvalidArgumentError('Expected names, separated by commas.');
   return words;
+}
+
+/** The command tree, for documentation: nothing of it can run. */
+export function describeProgram(): Command {
+  const { stdin: input, stdout: output, stderr: notes } = process;
+  return createProgram({ input, output, notes }, createContextStore({}));
 }

@@ -12,11 +12,12 @@ import {
 } from '@grpc/grpc-js';
 import { channelOptionsFor, errorOf } from '@portcullis/guard/client';
 import { AuthServiceClient } from '../gen/auth/v1/auth_service.js';
+import { PolicyServiceClient } from '../gen/auth/v1/policy_service.js';
 import type { Context, ContextStore } from './contexts.js';
 import { CommandError } from './failures.js';
 
 /** Deadline of a call, in milliseconds. */
-const CALL_MS_MAX = 30_000;
+const CALL_MS_MAX = 60_000;
 
 /** An access token that is this old is renewed before it is used, in milliseconds before its end. */
 const RENEW_BEFORE_MS = 10_000;
@@ -165,7 +166,9 @@ export async function openSession(store: ContextStore, wanted: string | undefine
         return await connection.call(method, request, accessToken);
       } catch (error) {
         // This machine's clock may be wrong.
-        if (errorOf(error).reason !== 'TOKEN_EXPIRED') throw error;
+        const { reason, message } = errorOf(error);
+        if (reason === 'SCOPE_MISSING') throw await missingScope(connection, accessToken, message);
+        if (reason !== 'TOKEN_EXPIRED') throw error;
         await renew();
         return await connection.call(method, request, current.accessToken);
       }
@@ -174,6 +177,43 @@ export async function openSession(store: ContextStore, wanted: string | undefine
     close: connection.close,
   };
 }
+
+/** The error of a call whose scope the session lacks: it names the roles that grant it, as far as they can be known. */
+async function missingScope(
+  connection: Connection,
+  accessToken: string,
+  message: string,
+): Promise<CommandError> {
+  const scopes = /requires scope (.+)$/.exec(message)?.[1]?.split(' and ') ?? [];
+  const policies = connection.client(PolicyServiceClient);
+  const granting = await connection.call(policies.getPolicy.bind(policies), {}, accessToken).then(
+    ({ policy }) =>
+      (policy?.roles ?? [])
+        .filter((role) => scopes.every((scope) => role.scopes.includes(scope)))
+        .map(({ role }) => role),
+    () =>
+      BUILT_IN_ROLES.filter((role) => scopes.every((scope) => role.scopes.includes(scope))).map(
+        ({ role }) => role,
+      ),
+  );
+  const roles =
+    granting.length === 0
+      ? 'No role is known that grants it: ask an administrator.'
+      : `The role ${granting.join(' or ')} grants it: ask an administrator for it, or log in as a user who has it.`;
+  return new CommandError(`SCOPE_MISSING: ${message}.\n${roles}`);
+}
+
+/** What the built-in roles grant at auth, for those who may not read the policy. */
+const BUILT_IN_ROLES = [
+  {
+    role: 'admin',
+    scopes: [
+      ...['auth.self', 'auth.users.read', 'auth.users.write', 'auth.clients.write', 'auth.keys.write'],
+      ...['auth.policy.read', 'auth.policy.write', 'auth.revoke', 'auth.security.read'],
+    ],
+  },
+  { role: 'security', scopes: ['auth.self', 'auth.revoke', 'auth.security.read', 'auth.users.read'] },
+];
 
 /**
  * Two commands may renew the session at the same time. With the same request id they get the same tokens, while any other
@@ -189,4 +229,22 @@ function requestIdFor(refreshToken: string): string {
   bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x40, 6);
   bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}
+
+/** Difference of the clocks from which on it is told, in milliseconds. */
+const CLOCK_DIFFERENCE_TOLD_MS = 30_000;
+
+/**
+ * What to say about this machine's clock; undefined when it is right.
+ *
+ * @param token - an access token that was issued just now
+ */
+export function clockWarning(token: string, nowMs = Date.now()): string | undefined {
+  const payload: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+  const issued =
+    typeof payload === 'object' && payload !== null && 'iat' in payload ? Number(payload.iat) * 1000 : nowMs;
+  const aheadMs = nowMs - issued;
+  if (Math.abs(aheadMs) < CLOCK_DIFFERENCE_TOLD_MS) return undefined;
+  const minutes = Math.max(1, Math.round(Math.abs(aheadMs) / 60_000));
+  return `The clock of this machine is ${minutes} min ${aheadMs > 0 ? 'ahead of' : 'behind'} that of auth: set it. Times below are auth's.`;
 }

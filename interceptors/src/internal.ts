@@ -31,7 +31,7 @@ export { Fences } from './revocation/fences.js';
 export { RevocationList, uuidOf } from './revocation/list.js';
 export { createRemoteSource } from './revocation/source.js';
 export { type LiveCall, VerifiedToken } from './revocation/verified-tokens.js';
-export type { AccessRule } from './server/access-rule.js';
+export { type AccessRule, describeViolation, violationOf } from './server/access-rule.js';
 export type { Admission, Admissions, Caller } from './server/admission.js';
 export { attachState } from './server/call-state.js';
 export { methodsOfDescriptorSet } from './server/descriptor-rules.js';

@@ -98,6 +98,8 @@ async function syncUntil(port: number, signal: AbortSignal): Promise<number[]> {
     seen: [],
     kinds: [],
     claimIds: [],
+    description: undefined,
+    leaving: false,
     fences: [],
     heldTo: 0n,
     heldDigest: Buffer.alloc(0),

@@ -138,6 +138,8 @@ function requestAt(place: Place): SyncRequest {
     seen: [],
     kinds: [],
     claimIds: [],
+    description: undefined,
+    leaving: false,
     fences: [],
     heldTo: 0n,
     heldDigest: Buffer.alloc(0),

@@ -172,6 +172,8 @@ export class FeedMirror {
         seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
         kinds: [],
         claimIds: [],
+        description: undefined,
+        leaving: false,
         fences: [],
         heldTo: BigInt(question.heldTo),
         heldDigest: digestOf(question.digest),

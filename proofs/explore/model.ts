@@ -288,6 +288,8 @@ export class Model {
       seen: indexesIn(question.seen).map((index) => entryIdOf(index + 1)),
       kinds: [],
       claimIds: [],
+      description: undefined,
+      leaving: false,
       fences: [],
       heldTo: BigInt(question.heldTo),
       heldDigest: digestOf(question.digest),

@@ -115,6 +115,8 @@ function listOf(transaction: Transaction, { pageSize, pageToken }: PageRequest):
       lag: behind > 0n ? behind : 0n,
       leaseLeftMs: currentEpoch ? Math.max(0, leaseLeftMs - (nowMs - row.atMs)) : 0,
       currentEpoch,
+      description: undefined,
+      left: false,
     };
   });
   const last = keys.length > pageSize ? keys[pageSize - 1] : undefined;

@@ -252,6 +252,9 @@ function createListedKeys(world: World, store: AuthStore): Keys {
         return text;
       };
     },
+    signReceipt: () => {
+      throw new TypeError('nothing exports receipts here');
+    },
     broadcastSigner: () => {
       throw new TypeError('broadcasts are signed where they are sent');
     },

@@ -62,7 +62,11 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
             { use: 'broadcasts', state: broker.broadcaster.brokerState() },
             { use: 'reports', state: broker.receiver.brokerState() },
           ],
-    routes: createWellKnownRoutes({ issuer: config.issuer, publicKeys: parts.publicKeys }),
+    routes: createWellKnownRoutes({
+      issuer: config.issuer,
+      publicKeys: parts.publicKeys,
+      receiptKeys: parts.receipts.keys,
+    }),
     routesListen: keysPortOf(config),
     start: async (running) => {
       startBackgroundWork(resources, parts, stored);
@@ -179,7 +183,7 @@ function startBackgroundWork(
   parts: Parts,
   stored: StoredFacts,
 ): void {
-  const { revocations, instances, fences, keyLife, securityStore, anomalies, narrowings } = parts;
+  const { revocations, instances, fences, keyLife, securityStore, anomalies, narrowings, receipts } = parts;
   const housekeeping = startHousekeeping({
     log,
     chores: {
@@ -193,6 +197,7 @@ function startBackgroundWork(
       // After the others: it reads what they have left.
       facts: () => stored.refresh(),
       events: () => securityStore.keepPartitions(),
+      receipts: () => receipts.deleteOld(),
       accounts: () => deleteExpired(database),
     },
   });
@@ -200,7 +205,8 @@ function startBackgroundWork(
   const purge = startHousekeeping({
     log,
     intervalMs: PURGE_INTERVAL_MS,
-    chores: { revocations: () => revocations.purge() },
+    // Receipts first: they are made of the entries that the purge drops.
+    chores: { receipts: () => receipts.closeDue(), revocations: () => revocations.purge() },
   });
   closer.add('purge', purge.stop);
   const processing = startHousekeeping({

@@ -12,6 +12,8 @@ import { createForeignTokens, revocableClaimsOf } from './adapters/foreign-token
 import { createTokenVerifier } from './adapters/token-verifier.js';
 import { createClients } from './clients/clients.js';
 import { type Config, reviewSettingsOf } from './config.js';
+import { createReceipts } from './evidence/receipts.js';
+import { createReceiptStore } from './evidence/store.js';
 import { createFingerprint } from './keys/derived-secrets.js';
 import { createKeyLife, type Rotation } from './keys/key-life.js';
 import { createKeys } from './keys/keys.js';
@@ -219,9 +221,9 @@ function createTokenParts(config: Config, { store, promiseStore, log, closer }: 
 type RevocationParts = ReturnType<typeof createRevocationParts>;
 
 function createRevocationParts(
-  { issuer, trustedIssuers, instancesPerClient }: Config,
+  { issuer, trustedIssuers, instancesPerClient, eventDays }: Config,
   base: Base,
-  { replenishKeys }: KeyParts,
+  { keys, replenishKeys }: KeyParts,
   { identify }: TokenParts,
 ) {
   const { database, promiseStore, clock, closer } = base;
@@ -257,6 +259,7 @@ function createRevocationParts(
     revocationLog,
     revocations,
     revocationRecords: createRevocationRecords(database),
+    receipts: createReceipts({ store: createReceiptStore(database, eventDays), keys, issuer, clock }),
   };
 }
 

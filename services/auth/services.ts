@@ -6,6 +6,10 @@ import {
   ClientServiceService,
   protoMetadata as clientMetadata,
 } from '../../proto/gen/auth/v1/client_service.js';
+import {
+  EvidenceServiceService,
+  protoMetadata as evidenceMetadata,
+} from '../../proto/gen/auth/v1/evidence_service.js';
 import { KeyServiceService, protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import {
   PolicyServiceService,
@@ -21,6 +25,7 @@ import type { GuardedService } from '../common/host/run-service.js';
 import { createPasswordHandlers, createUserHandlers } from './accounts/handlers.js';
 import { SharedRevocationService } from './adapters/revocation-service.js';
 import { createClientHandlers } from './clients/handlers.js';
+import { createEvidenceHandlers } from './evidence/handlers.js';
 import { createKeyHandlers, createKeySetHandlers } from './keys/handlers.js';
 import { createPolicyHandlers } from './policy/handlers.js';
 import { createRevocationHandlers } from './revocation/handlers.js';
@@ -42,6 +47,7 @@ export function createServices(
   deps: AuthServiceDeps &
     UserServiceDeps &
     DepsOf<typeof createClientHandlers> &
+    DepsOf<typeof createEvidenceHandlers> &
     DepsOf<typeof createKeyHandlers> &
     DepsOf<typeof createPolicyHandlers> &
     DepsOf<typeof createSecurityHandlers> &
@@ -51,6 +57,7 @@ export function createServices(
     { definition: AuthServiceService, schema: authMetadata, handlers: createAuthService(deps) },
     { definition: UserServiceService, schema: userMetadata, handlers: createUserService(deps) },
     { definition: ClientServiceService, schema: clientMetadata, handlers: createClientHandlers(deps) },
+    { definition: EvidenceServiceService, schema: evidenceMetadata, handlers: createEvidenceHandlers(deps) },
     { definition: KeyServiceService, schema: keyMetadata, handlers: createKeyHandlers(deps) },
     { definition: PolicyServiceService, schema: policyMetadata, handlers: createPolicyHandlers(deps) },
     { definition: SecurityServiceService, schema: securityMetadata, handlers: createSecurityHandlers(deps) },

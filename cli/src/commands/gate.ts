@@ -2,7 +2,8 @@
 
 import type { RawSettings } from '@portcullis/gate';
 import { CommandError, EXIT } from '../failures.js';
-import { type Terminal, tableOf, writeResult } from '../terminal.js';
+import { tableOf } from '../tables.js';
+import { type Terminal, writeResult } from '../terminal.js';
 
 /** Loaded when it is used: other commands need nothing of it. */
 const loadGate = () => import('@portcullis/gate');

@@ -7,7 +7,7 @@ import { AuthServiceClient } from '../../gen/auth/v1/auth_service.js';
 import type { ContextStore } from '../contexts.js';
 import { DEFAULT_CONTEXT } from '../contexts.js';
 import { CommandError, EXIT } from '../failures.js';
-import { connect, type Endpoint, openSession } from '../session.js';
+import { clockWarning, connect, type Endpoint, openSession } from '../session.js';
 import { askPassword, note, readInput, type Terminal, writeResult } from '../terminal.js';
 
 /** Options of `login`. */
@@ -55,6 +55,8 @@ export async function login(terminal: Terminal, store: ContextStore, options: Lo
     const { scopes, audiences } = opened;
     writeResult(terminal, { context: name, username, scopes, audiences }, () => `Logged in as ${username}.`);
     note(terminal, `The session is kept in ${store.file}.`);
+    const warning = clockWarning(opened.accessToken);
+    if (warning !== undefined) note(terminal, warning);
   } finally {
     connection.close();
   }

@@ -17,7 +17,8 @@ import { CommandError, EXIT } from '../failures.js';
 import { brokerKey, clientKey, type KeyFile } from '../key-files.js';
 import { describeChanges } from '../policy-text.js';
 import type { Session } from '../session.js';
-import { note, type Terminal, tableOf, writeResult } from '../terminal.js';
+import { tableOf } from '../tables.js';
+import { note, type Terminal, writeResult } from '../terminal.js';
 import { inSession } from './policy.js';
 
 /** What every guarded service needs at auth. */

@@ -2,6 +2,7 @@
 
 import type {
   Broadcast,
+  InstanceDescription,
   PullRequest,
   PullResponse,
   SyncRequest,
@@ -49,6 +50,9 @@ const SYNCS_OPEN_MAX = SYNCS_PER_LEASE + 3;
 
 /** Timeout of a pull, in milliseconds. */
 const PULL_TIMEOUT_MS = 60_000;
+
+/** Timeout of the request with which an instance says that it has stopped serving, in milliseconds. */
+const LEAVE_TIMEOUT_MS = 500;
 
 /** Maximum number of broadcasts that are verified at a time, on other threads. */
 export const BROADCASTS_PENDING_MAX = 32;
@@ -163,8 +167,19 @@ export class FeedRunner {
     for (const controller of this.#openRequests) controller.abort();
     this.#stopSchedule();
     this.#stopLeaseCheck();
+    await this.#leave();
     await this.#subscription?.close();
     this.#options.source.close?.();
+  }
+
+  /** Tells operators that this instance has stopped, and is not merely silent. Nothing depends on it. Never rejects. */
+  async #leave(): Promise<void> {
+    const { feed, source, description } = this.#options;
+    if (description === undefined || !this.lastSyncSucceeded) return;
+    const { request } = feed.createSyncRequest(this.#now());
+    await this.#within(LEAVE_TIMEOUT_MS, (signal) =>
+      source.sync({ ...request, description, leaving: true }, signal),
+    ).catch(() => undefined);
   }
 
   #subscribe(nats: NonNullable<FeedRunnerOptions['nats']>): void {
@@ -222,7 +237,9 @@ export class FeedRunner {
     try {
       await this.#apply(
         ticket,
-        await this.#within(timeoutMs, (signal) => source.sync(ticket.request, signal)),
+        await this.#within(timeoutMs, (signal) =>
+          source.sync({ ...ticket.request, description: this.#options.description }, signal),
+        ),
       );
     } catch (error) {
       if (!this.#closed) this.#failed(error);
@@ -396,6 +413,8 @@ export interface FeedRunnerOptions {
   readonly source: RevocationSource;
   readonly service: string;
   readonly instance: Uint8Array;
+  /** Where and what this instance is, for operators. Default: nothing is stated, and no goodbye is said. */
+  readonly description?: InstanceDescription | undefined;
   /** `awaited`: the first sync waits until the broker was reached once, so no call is admitted before. */
   readonly nats:
     | {

@@ -185,6 +185,8 @@ export class Feed {
         heldDigest: this.#held.digest,
         kinds: [...KINDS],
         claimIds: this.#claimIds.map((id) => Buffer.from(id)),
+        description: undefined,
+        leaving: false,
       },
     };
   }

@@ -26,6 +26,7 @@ import { Enforcement } from './enforcement.js';
 import { type GuardLimits, guardLimitsOf, type LimitName } from './guard-limits.js';
 import { GuardLines } from './guard-lines.js';
 import { type Addressed, GuardReports } from './guard-reports.js';
+import { instanceDescription } from './instance-description.js';
 import type { GuardObserver, GuardOptions } from './options.js';
 import { sharedRefusal } from './refusals.js';
 
@@ -180,6 +181,7 @@ export class EngineCore implements CallEngine {
       source,
       service: audience,
       instance,
+      description: instanceDescription(this.clock.wallMs()),
       nats: nats && {
         url: nats.url,
         files: nats.files,

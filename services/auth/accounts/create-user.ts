@@ -13,6 +13,8 @@ import { parseUsername, skeletonOf, USERNAME_RULE } from './usernames.js';
 /** An administrator's request to create a user. */
 export interface NewUser {
   readonly actor: string;
+  /** The network of the administrator, for the security event. */
+  readonly network?: string;
   readonly username: string;
   readonly password: string;
   readonly roles: readonly string[];
@@ -50,7 +52,7 @@ export async function createUser(deps: CreateUserDeps, request: NewUser): Promis
       if (user === undefined) {
         throw new AuthError('ALREADY_EXISTS', 'this username is taken, or one that looks like it');
       }
-      await recordCreation(tx, user, request.actor);
+      await recordCreation(tx, user, { ...request, requestId });
       return user;
     }),
   );
@@ -67,13 +69,18 @@ function parseNewUser(request: NewUser) {
   return { username, roles, requestId };
 }
 
-async function recordCreation(tx: AuthTransaction, { userId, roles }: User, actor: string): Promise<void> {
+async function recordCreation(
+  tx: AuthTransaction,
+  { userId, roles }: User,
+  { actor, network = '', requestId }: Pick<NewUser, 'actor' | 'network' | 'requestId'>,
+): Promise<void> {
   await tx.events.record({
     type: 'account-created',
     subject: { userId },
     actor,
     reason: 'user created',
-    network: '',
+    network,
+    requestId,
     details: { roles },
   });
 }

@@ -34,6 +34,7 @@ export async function deleteUser(
           actor,
           reason,
           network,
+          requestId: request.requestId,
           details: {},
         });
       },

@@ -39,6 +39,7 @@ export async function disableUser(
         actor: request.actor,
         reason,
         network: request.network ?? '',
+        requestId: request.requestId,
         details: {},
       });
     },
@@ -66,6 +67,7 @@ export async function enableUser(
         actor,
         reason: 'user enabled',
         network,
+        requestId,
         details: {},
       });
       const user = await tx.users.find(userId);

@@ -1,8 +1,6 @@
 /** The handlers of accounts: those of UserService, and those for passwords of AuthService. */
 
-import type { ServerUnaryCall } from '@grpc/grpc-js';
-import { principalOf, type ServiceHandlers } from '@portcullis/guard';
-import { networkOfPeer } from '@portcullis/guard/networks';
+import { invalidField, principalOf, type ServiceHandlers } from '@portcullis/guard';
 import type { AuthServiceService } from '../../../proto/gen/auth/v1/auth_service.js';
 import {
   type User as UserMessage,
@@ -11,6 +9,7 @@ import {
 } from '../../../proto/gen/auth/v1/user_service.js';
 import type { User } from '../records/users.js';
 import type { AccountChanges } from './account-changes.js';
+import { adminOf } from './admin.js';
 import type { Users } from './users.js';
 
 /** The methods of UserService that concern accounts. */
@@ -34,32 +33,39 @@ export function createUserHandlers({
 > {
   return {
     createUser: async (request, call) => {
-      const user = await users.create({ ...request, actor: principalOf(call).subject });
+      const user = await users.create({ ...request, ...adminOf(principalOf(call), call) });
       return { user: userMessageOf(user) };
     },
-    getUser: async ({ userId }) => ({ user: userMessageOf(await users.get(userId)) }),
+    getUser: async ({ userId, username }) => {
+      if (userId !== '' && username !== '') {
+        throw invalidField('username', 'must be empty when user_id is set');
+      }
+      const user = username === '' ? await users.get(userId) : await users.getByName(username);
+      return { user: userMessageOf(user) };
+    },
     listUsers: async (request, call) => {
       const { users: page, nextPageToken } = await users.list(request, principalOf(call).subject);
       return { users: page.map(userMessageOf), nextPageToken };
     },
     setUserRoles: async (request, call) => {
-      const changed = await accountChanges.setRoles({ ...request, ...adminOf(call) });
+      const changed = await accountChanges.setRoles({ ...request, ...adminOf(principalOf(call), call) });
       return { ...changed, user: userMessageOf(changed.user) };
     },
     disableUser: async (request, call) => {
-      const changed = await accountChanges.disable({ ...request, ...adminOf(call) });
+      const changed = await accountChanges.disable({ ...request, ...adminOf(principalOf(call), call) });
       return { ...changed, user: userMessageOf(changed.user) };
     },
     enableUser: async (request, call) => {
-      const user = await accountChanges.enable({ ...request, ...adminOf(call) });
+      const user = await accountChanges.enable({ ...request, ...adminOf(principalOf(call), call) });
       return { user: userMessageOf(user) };
     },
-    resetPassword: (request, call) => accountChanges.resetPassword({ ...request, ...adminOf(call) }),
+    resetPassword: (request, call) =>
+      accountChanges.resetPassword({ ...request, ...adminOf(principalOf(call), call) }),
     unlockUser: async (request, call) => {
-      const user = await accountChanges.unlock({ ...request, ...adminOf(call) });
+      const user = await accountChanges.unlock({ ...request, ...adminOf(principalOf(call), call) });
       return { user: userMessageOf(user) };
     },
-    deleteUser: (request, call) => accountChanges.delete({ ...request, ...adminOf(call) }),
+    deleteUser: (request, call) => accountChanges.delete({ ...request, ...adminOf(principalOf(call), call) }),
   };
 }
 
@@ -78,12 +84,6 @@ export function createPasswordHandlers({
       }),
     setPassword: (request, call) => accountChanges.setPassword({ ...request, peer: call.getPeer() }),
   };
-}
-
-function adminOf<Request, Response>(
-  call: ServerUnaryCall<Request, Response>,
-): { readonly actor: string; readonly network: string } {
-  return { actor: principalOf(call).subject, network: networkOfPeer(call.getPeer()) };
 }
 
 function userMessageOf({ userId, username, roles, createTime, disabled }: User): UserMessage {

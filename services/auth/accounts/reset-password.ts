@@ -68,7 +68,7 @@ export async function resetPassword(
       if (user === undefined) throw noSuchUser();
       if (user.disabled)
         throw new AuthError('USER_DISABLED', 'enable the user before you reset the password');
-      return await storeReset(deps, tx, { userId, actor, reason, network });
+      return await storeReset(deps, tx, { userId, actor, reason, network, requestId: request.requestId });
     }),
   );
   return { resetToken: resetTokenOf(deps.resetKey, resetId).text, expireTime };
@@ -80,6 +80,7 @@ interface ResetBy {
   readonly actor: string;
   readonly reason: string;
   readonly network: string;
+  readonly requestId?: string;
 }
 
 /** Creates a reset token in this transaction, which has locked the user. */

@@ -30,6 +30,7 @@ export async function setRoles(
         actor: request.actor,
         reason,
         network: request.network ?? '',
+        requestId: request.requestId,
         details: { roles },
       });
       await tx.sessions.restamp(userId, {

@@ -31,6 +31,7 @@ export async function unlockUser({ store, throttle }: UnlockUserDeps, request: U
         actor,
         reason: 'failed logins cleared',
         network,
+        requestId: request.requestId,
         details: {},
       });
       return user;

@@ -84,7 +84,16 @@ export async function applyUserChange(
   const generation = await tx.users.raiseGeneration(userId);
   if (generation === undefined) throw noSuchUser();
   await apply(tx, userId, generation);
-  return { userId, entry: { ...userRevocation(userId, generation), reason, actor: request.actor } };
+  return {
+    userId,
+    entry: {
+      ...userRevocation(userId, generation),
+      reason,
+      actor: request.actor,
+      network: request.network,
+      requestId: request.requestId,
+    },
+  };
 }
 
 /** Holds until the end of the transaction: no other one can take the other administrator away meanwhile. */

@@ -34,11 +34,24 @@ export function broadcastOf({ epoch, entries }: LogBatch): Broadcast {
 
 /** The sync request of a message. */
 export function questionOf(request: SyncRequest): SyncPosition {
-  const { kinds, claimIds, ...position } = request;
+  const { kinds, claimIds, description, ...position } = request;
   return {
     ...position,
+    description: description && {
+      host: shownText(description.host),
+      version: shownText(description.version),
+      startTime: description.startTime,
+    },
     abilities: { kinds: kinds.flatMap((kind) => KINDS_BY_MESSAGE.get(kind) ?? []), claimIds },
   };
+}
+
+/** Longest text of a description, in characters. */
+const DESCRIPTION_CHARACTERS_MAX = 100;
+
+/** Text that an operator's terminal can show; empty for any other. */
+function shownText(text: string): string {
+  return text.length <= DESCRIPTION_CHARACTERS_MAX && /^[\x21-\x7e]*$/.test(text) ? text : '';
 }
 
 /** The message of a sync response. Its entries are translated when they are read. */

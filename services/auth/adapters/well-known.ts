@@ -3,6 +3,8 @@
 import { createHash } from 'node:crypto';
 import { type HttpAnswer, type HttpRoutes, jsonAnswer } from '../../common/host/http-port.js';
 import { shareRendering } from '../../common/host/shared-rendering.js';
+import { receiptJwks } from '../evidence/jwks.js';
+import type { Receipts } from '../evidence/receipts.js';
 import { NEXT_PUBLISHED_SECONDS_MIN } from '../keys/key-life.js';
 import type { PublicKeys } from '../keys/published-keys.js';
 import type { PublishedKey } from '../records/keys.js';
@@ -19,12 +21,16 @@ export const JWKS_PATH = '/.well-known/jwks.json';
 /** Path of the issuer's metadata. */
 export const METADATA_PATH = '/.well-known/oauth-authorization-server';
 
+/** Path of the keys that verify receipts of revocations. */
+const RECEIPT_KEYS_PATH = '/.well-known/portcullis-receipt-keys.json';
+
 /** The routes of auth. */
 export function createWellKnownRoutes(options: {
   readonly issuer: string;
   readonly publicKeys: PublicKeys;
+  readonly receiptKeys: Receipts['keys'];
 }): HttpRoutes {
-  const { issuer, publicKeys } = options;
+  const { issuer, publicKeys, receiptKeys } = options;
   // Tokens are issued over gRPC only, so the key set is the only endpoint to name.
   const metadata = cachedAnswer({
     issuer,
@@ -38,6 +44,7 @@ export function createWellKnownRoutes(options: {
       const { keySet } = await publicKeys.read();
       return cachedAnswer({ keys: keySet.keys.map(publishedJwk) });
     }),
+    [RECEIPT_KEYS_PATH]: shareRendering(async () => cachedAnswer(receiptJwks(await receiptKeys()))),
     [METADATA_PATH]: () => metadata,
   };
 }

@@ -84,11 +84,7 @@ export async function addCredential(
       await tx.clients.setCredentials(clientId, await withCredential(client, dated));
       const { credentialId, kind } = dated;
       const details = { credentialId, credential: kind };
-      await recordClientEvent(
-        tx,
-        { actor, clientId, reason: '' },
-        { type: 'client-credential-added', details },
-      );
+      await recordClientEvent(tx, { ...request, reason: '' }, { type: 'client-credential-added', details });
       isNew = true;
       return { client: withoutSecretHashes(await findClient(tx, clientId)), credentialId };
     });

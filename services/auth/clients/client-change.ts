@@ -11,6 +11,8 @@ import { DIRECT_CLIENT, noSuchClient, requireClientId } from './client-ids.js';
 /** An administrator's request about one client. */
 export interface ClientRequest {
   readonly actor: string;
+  /** The network of the administrator, for the security event. */
+  readonly network?: string;
   readonly clientId: string;
   /** A repeated request with the same id changes nothing and returns the first response; empty for none. */
   readonly requestId: string;
@@ -27,10 +29,17 @@ type ClientEvent = Extract<NewSecurityEvent, { readonly type: `client-${string}`
 /** Who did what to which client. */
 export async function recordClientEvent<Type extends ClientEvent['type']>(
   tx: AuthTransaction,
-  { actor, clientId, reason }: { actor: string; clientId: string; reason: string },
+  {
+    actor,
+    clientId,
+    reason,
+    network = '',
+    requestId,
+  }: Pick<ClientRequest, 'actor' | 'clientId' | 'network' | 'requestId'> & { readonly reason: string },
   event: Pick<NewSecurityEvent<Type>, 'type' | 'details'>,
 ): Promise<void> {
-  await tx.events.record({ ...event, subject: { clientId }, actor, reason, network: '' } as NewSecurityEvent);
+  const by = { actor, reason, network, requestId };
+  await tx.events.record({ ...event, ...by, subject: { clientId } } as NewSecurityEvent);
 }
 
 /**
@@ -66,11 +75,17 @@ export async function raiseGeneration(tx: AuthTransaction, clientId: string): Pr
  * @param change - the reason in the log when the administrator gave none
  */
 export function revocationEntry(
-  { actor, clientId, reason }: RevokingClientRequest,
+  { actor, clientId, reason, network, requestId }: RevokingClientRequest,
   generation: bigint,
   change: string,
 ): NewEntry {
-  return { ...clientRevocation(clientId, generation), actor, reason: reason || change };
+  return {
+    ...clientRevocation(clientId, generation),
+    actor,
+    reason: reason || change,
+    network,
+    requestId,
+  };
 }
 
 function raiseNotFound(): never {

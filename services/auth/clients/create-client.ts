@@ -22,6 +22,8 @@ export interface CreateClientRequest extends ClientRequest {
   /** Empty for all scopes that the user's token has. */
   readonly exchangeScopes: readonly string[];
   readonly certificateBound: boolean;
+  /** The network of the administrator, for the security event. */
+  readonly network?: string;
   /** The public nkey of its service at the broker; empty for none. */
   readonly brokerPublicKey?: string | undefined;
 }
@@ -65,7 +67,7 @@ export async function createClient(deps: CreateClientDeps, request: CreateClient
       });
       const client = inserted ? await tx.clients.find(clientId) : undefined;
       if (client === undefined) throw new AuthError('ALREADY_EXISTS', 'this client id is taken');
-      await recordClientEvent(tx, { actor, clientId, reason: '' }, { type: 'client-created', details: {} });
+      await recordClientEvent(tx, { ...request, reason: '' }, { type: 'client-created', details: {} });
       return withoutSecretHashes(client);
     }),
   );

@@ -52,15 +52,16 @@ export async function disableClient(
  */
 export async function enableClient(
   { store }: Pick<ChangeAndRevokeDeps, 'store'>,
-  { actor, clientId, ...rest }: ClientRequest,
+  request: ClientRequest,
 ): Promise<Client> {
-  const requestId = parseRequestId(rest.requestId);
+  const { actor, clientId } = request;
+  const requestId = parseRequestId(request.requestId);
   requireClientId(clientId);
   return await store.transaction((tx) =>
     tx.once({ subject: actor, method: 'EnableClient', requestId, payload: clientId }, async () => {
       await tx.clients.setDisabled(clientId, false);
       const client = await findClient(tx, clientId);
-      await recordClientEvent(tx, { actor, clientId, reason: '' }, { type: 'client-enabled', details: {} });
+      await recordClientEvent(tx, { ...request, reason: '' }, { type: 'client-enabled', details: {} });
       return withoutSecretHashes(client);
     }),
   );

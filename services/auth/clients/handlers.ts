@@ -10,6 +10,7 @@ import {
   type CreateClientRequest,
   type RegisteredClient,
 } from '../../../proto/gen/auth/v1/client_service.js';
+import { adminOf } from '../accounts/admin.js';
 import type { Client, StoredCredential } from '../records/clients.js';
 import type { Receipt } from '../records/revocations.js';
 import type { AddedCredential } from './change-credentials.js';
@@ -25,7 +26,7 @@ export function createClientHandlers({
   return {
     createClient: async (request, call) => {
       const credential = credentialOf(request);
-      const client = await clients.create({ ...request, credential, actor: principalOf(call).subject });
+      const client = await clients.create({ ...request, credential, ...adminOf(principalOf(call), call) });
       return { client: messageOf(client) };
     },
     listClients: async (request, call) => {
@@ -42,26 +43,30 @@ export function createClientHandlers({
         etag,
         rights: { ...rights, brokerKey: brokerPublicKey },
         updateMask: request.updateMask ?? [],
-        actor: principalOf(call).subject,
+        ...adminOf(principalOf(call), call),
       });
       return { client: messageOf(updated.client), ...receiptFields(updated.revocation) };
     },
     addClientCredential: async (request, call) => {
       const credential = credentialOf(request);
-      const added = await clients.addCredential({ ...request, credential, actor: principalOf(call).subject });
+      const added = await clients.addCredential({
+        ...request,
+        credential,
+        ...adminOf(principalOf(call), call),
+      });
       return { ...added, client: messageOf(added.client) };
     },
     removeClientCredential: async (request, call) => {
-      const removed = await clients.removeCredential({ ...request, actor: principalOf(call).subject });
+      const removed = await clients.removeCredential({ ...request, ...adminOf(principalOf(call), call) });
       return { client: messageOf(removed.client), ...receiptFields(removed.revocation) };
     },
-    deleteClient: (request, call) => clients.delete({ ...request, actor: principalOf(call).subject }),
+    deleteClient: (request, call) => clients.delete({ ...request, ...adminOf(principalOf(call), call) }),
     disableClient: async (request, call) => {
-      const disabled = await clients.disable({ ...request, actor: principalOf(call).subject });
+      const disabled = await clients.disable({ ...request, ...adminOf(principalOf(call), call) });
       return { ...disabled, client: messageOf(disabled.client) };
     },
     enableClient: async (request, call) => {
-      const client = await clients.enable({ ...request, actor: principalOf(call).subject });
+      const client = await clients.enable({ ...request, ...adminOf(principalOf(call), call) });
       return { client: messageOf(client) };
     },
   };

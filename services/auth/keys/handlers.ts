@@ -8,6 +8,7 @@ import {
   KeyPurpose as PurposeMessage,
   KeyState as StateMessage,
 } from '../../../proto/gen/auth/v1/key_service.js';
+import { adminOf } from '../accounts/admin.js';
 import type { KeyPurpose, KeyRecord } from '../records/keys.js';
 import type { KeyLife } from './key-life.js';
 import type { PublicKeys } from './published-keys.js';
@@ -28,7 +29,7 @@ export function createKeyHandlers({
       const { signingKey, formerKey, revocation } = await keyLife.rotate({
         ...request,
         purpose: purposeOf(request.purpose),
-        actor: principalOf(call).subject,
+        ...adminOf(principalOf(call), call),
       });
       return {
         signingKey: keyMessageOf(signingKey),
@@ -57,6 +58,7 @@ export function createKeySetHandlers({
 const PURPOSES = {
   token: PurposeMessage.KEY_PURPOSE_TOKEN,
   broadcast: PurposeMessage.KEY_PURPOSE_BROADCAST,
+  receipt: PurposeMessage.KEY_PURPOSE_RECEIPT,
 } as const;
 
 const STATES = {
@@ -73,6 +75,8 @@ function purposeOf(purpose: PurposeMessage): KeyPurpose {
       return 'token';
     case PurposeMessage.KEY_PURPOSE_BROADCAST:
       return 'broadcast';
+    case PurposeMessage.KEY_PURPOSE_RECEIPT:
+      return 'receipt';
     default:
       throw invalidField('purpose', 'must be a known purpose');
   }

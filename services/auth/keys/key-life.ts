@@ -27,7 +27,7 @@ export const LIVE_KEYS_MAX = 30;
 /** When a caller should retry while too many keys are published, in milliseconds. */
 const TOO_MANY_KEYS_RETRY_MS = 60_000;
 
-const PURPOSES: readonly KeyPurpose[] = ['token', 'broadcast'];
+const PURPOSES: readonly KeyPurpose[] = ['token', 'broadcast', 'receipt'];
 const DAY_MS = 86_400_000;
 
 /** The result of a rotation. */
@@ -44,6 +44,8 @@ interface RotateRequest {
   readonly emergency: boolean;
   readonly reason: string;
   readonly actor: string;
+  /** The network of the administrator, for the security event. */
+  readonly network?: string;
   readonly requestId: string;
 }
 
@@ -106,7 +108,7 @@ async function rotate(deps: KeyLifeDeps, request: RotateRequest): Promise<Rotati
       const rotationOutlook = await tx.keys.rotationOutlook(purpose);
       demandReady(rotationOutlook);
       const rotated = await rotateByRoutine(tx, purpose, rotationOutlook);
-      await recordRotation(tx, rotated, { reason, actor });
+      await recordRotation(tx, rotated, { reason, actor, network: request.network, requestId });
       return rotated;
     });
   });
@@ -203,17 +205,19 @@ async function rotateByRoutine(
 
 async function rotateInEmergency(
   tx: AuthTransaction,
-  { purpose, reason, actor }: RotateRequest,
+  { purpose, reason, actor, network = '', requestId }: RotateRequest,
   clock: Clock,
 ): Promise<Rotation> {
   const { signing, next } = await tx.keys.rotationOutlook(purpose);
   if (signing === undefined || next === undefined) throw noKeyYet();
   const revocation = await revokeKey(tx.keys, signing.kid);
   const keys = { signingKey: await recordOf(tx, next.kid), formerKey: await recordOf(tx, signing.kid) };
-  await recordRotation(tx, keys, { reason, actor, emergency: true });
+  await recordRotation(tx, keys, { reason, actor, network, requestId, emergency: true });
   const startedMs = clock.monotonicMs();
   // An instance that receives it must sync at once, to learn the next key, which few instances may know.
-  const appended = await tx.revocations.append([{ ...revocation, reason, actor, acknowledge: true }]);
+  const appended = await tx.revocations.append([
+    { ...revocation, reason, actor, network, requestId, acknowledge: true },
+  ]);
   const elapsedMs = COMMIT_MS_MAX + clock.monotonicMs() - startedMs;
   const [entry] = appended.entries;
   if (entry === undefined) throw new TypeError('the log has written no entry');
@@ -230,14 +234,25 @@ async function rotateInEmergency(
 async function recordRotation(
   tx: AuthTransaction,
   { signingKey, formerKey }: Pick<Rotation, 'signingKey' | 'formerKey'>,
-  { emergency = false, ...by }: { reason: string; actor: string; emergency?: boolean },
+  {
+    emergency = false,
+    reason,
+    actor,
+    network = '',
+    requestId,
+  }: Pick<RotateRequest, 'reason' | 'actor'> & {
+    readonly network?: string | undefined;
+    readonly requestId?: string | undefined;
+    readonly emergency?: boolean;
+  },
 ): Promise<void> {
   const { kid: keyId, purpose } = signingKey;
   const details = { purpose, formerKeyId: formerKey.kid, emergency };
-  await tx.events.record({ ...by, type: 'key-rotated', subject: { keyId }, network: '', details });
+  const by = { reason, actor, network, requestId };
+  await tx.events.record({ ...by, type: 'key-rotated', subject: { keyId }, details });
   if (!emergency) return;
   const subject = { keyId: formerKey.kid };
-  await tx.events.record({ ...by, type: 'key-revoked', subject, network: '', details: {} });
+  await tx.events.record({ ...by, type: 'key-revoked', subject, details: {} });
 }
 
 /** Longest commit that the stored answer allows for, in milliseconds. */

@@ -1,6 +1,7 @@
 /** The signing keys of this issuer: created once for all replicas, encrypted at rest, and the signers that use them. */
 
 import { type Clock, systemClock } from '@portcullis/guard/clock';
+import type { ServiceError } from '@portcullis/guard/errors';
 import { ACCESS_TOKEN_TYPE } from '@portcullis/guard/limits';
 import { AuthError } from '../errors.js';
 import type { KeyRow, PublishedKeys } from '../records/keys.js';
@@ -12,6 +13,9 @@ import { KEY_ENCRYPTION_KEY_BYTES, unseal } from './sealed-keys.js';
 
 /** `typ` of a broadcast. */
 export const BROADCAST_TYPE = 'portcullis-revocations+jws';
+
+/** `typ` of a receipt. */
+const RECEIPT_TYPE = 'portcullis-receipt+jws';
 
 /** How long the broadcast key is used before it is read again, in milliseconds. */
 const BROADCAST_KEY_FRESH_MS = 1000;
@@ -47,6 +51,12 @@ export interface Keys {
    * function that signs claims with it.
    */
   lockTokenSigner(tx: AuthTransaction): Promise<(claims: object) => Promise<string>>;
+  /**
+   * Signs the payload of a receipt: returns a compact JWS.
+   *
+   * @throws ServiceError DEPENDENCY_UNAVAILABLE while no key for receipts exists
+   */
+  signReceipt(payload: Uint8Array): Promise<string>;
   /** The signer of broadcasts. It can sign once {@link Keys.open} has returned. */
   broadcastSigner(): BroadcastSigner;
   /** The published keys, as the transaction sees them. */
@@ -94,6 +104,12 @@ export function createKeys(deps: KeysDeps): Keys {
     replenish,
     createAll: () => createMissingKeys([], deps),
     lockTokenSigner: (tx) => lockTokenSigner(tx, signers, deps.canSign),
+    signReceipt: (payload) =>
+      store.transaction(async (tx) => {
+        const row = await tx.keys.lockSigning('receipt');
+        if (row === undefined) throw noKeyYet('there is no key for receipts yet');
+        return await signers.sign(row, RECEIPT_TYPE, payload);
+      }),
     broadcastSigner: () => ({ sign: broadcasts.sign }),
     published: async (tx) => publish(await tx.keys.live()),
   };
@@ -104,16 +120,14 @@ async function lockTokenSigner(
   signers: Signers,
   canSign: () => boolean = () => true,
 ): Promise<(claims: object) => Promise<string>> {
-  if (!canSign()) {
-    const retryAfterMs = NO_KEY_RETRY_MS;
-    throw new AuthError('DEPENDENCY_UNAVAILABLE', 'the secrets are not read yet', { retryAfterMs });
-  }
+  if (!canSign()) throw noKeyYet('the secrets are not read yet');
   const row = await tx.keys.lockSigning('token');
-  if (row === undefined) {
-    const retryAfterMs = NO_KEY_RETRY_MS;
-    throw new AuthError('DEPENDENCY_UNAVAILABLE', 'there is no signing key yet', { retryAfterMs });
-  }
+  if (row === undefined) throw noKeyYet('there is no signing key yet');
   return (claims) => signers.sign(row, ACCESS_TOKEN_TYPE, Buffer.from(JSON.stringify(claims), 'utf8'));
+}
+
+function noKeyYet(message: string): ServiceError {
+  return new AuthError('DEPENDENCY_UNAVAILABLE', message, { retryAfterMs: NO_KEY_RETRY_MS });
 }
 
 /** The decrypted keys of one process. */

@@ -16,7 +16,7 @@ const RSA_MODULUS_BITS = 3072;
 /** What every new key needs. */
 export interface NewKeyOptions {
   readonly keyEncryptionKey: Buffer;
-  /** The algorithm of new token keys; broadcast keys are always EdDSA. */
+  /** The algorithm of new token keys; the others are always EdDSA. */
   readonly algorithm: SigningAlgorithm;
 }
 
@@ -25,9 +25,9 @@ export async function createMissingKeys(
   live: readonly KeyRow[],
   { keyEncryptionKey, algorithm }: NewKeyOptions,
 ): Promise<KeyRow[]> {
-  const algorithmOf = { token: algorithm, broadcast: 'EdDSA' } as const;
+  const algorithmOf = { token: algorithm, broadcast: 'EdDSA', receipt: 'EdDSA' } as const;
   const created: KeyRow[] = [];
-  for (const purpose of ['token', 'broadcast'] as const) {
+  for (const purpose of ['token', 'broadcast', 'receipt'] as const) {
     for (const state of ['signing', 'next'] as const) {
       if (hasKey(live, { purpose, state })) continue;
       created.push(await createKey(purpose, state, algorithmOf[purpose], keyEncryptionKey));

@@ -185,6 +185,7 @@ async function apply(
     actor,
     reason: reason || 'policy changed',
     network,
+    requestId: request.requestId,
     details: { changes: changes.slice(0, EVENT_CHANGES_MAX).map(changeText), count: changes.length },
   });
   const entries = await applyRights(tx, rights, { actor, reason, eventId });

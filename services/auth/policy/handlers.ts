@@ -1,8 +1,6 @@
 /** The handlers of PolicyService: they translate between messages and the domain. */
 
-import type { ServerUnaryCall } from '@grpc/grpc-js';
 import { invalidField, principalOf, type ServiceHandlers } from '@portcullis/guard';
-import { networkOfPeer } from '@portcullis/guard/networks';
 import {
   type PolicyChange as ChangeMessage,
   type ClientPolicy,
@@ -12,6 +10,7 @@ import {
   type PolicyServiceService,
   type ServicePolicy,
 } from '../../../proto/gen/auth/v1/policy_service.js';
+import { adminOf } from '../accounts/admin.js';
 import type { PolicyClient, PolicyService } from '../records/policy.js';
 import type { AppliedPolicy, PlainPolicy } from './apply-policy.js';
 import type { PolicyChange } from './differences.js';
@@ -31,23 +30,17 @@ export function createPolicyHandlers({
       const document = { services, roles };
       // As UpdateClient requires it.
       const mayChangeClients = principalOf(call).scopes.has('auth.clients.write');
-      const admin = { ...adminOf(call), mayChangeClients };
+      const admin = { ...adminOf(principalOf(call), call), mayChangeClients };
       const applied = await policy.apply({ ...request, ...admin, etag, document, clients });
       const narrowedClients = applied.clients;
       return { policy: policyMessageOf(applied.policy), narrowedClients, ...resultOf(applied) };
     },
     registerService: async (request, call) => {
-      const registered = await policy.registerService({ ...request, ...adminOf(call) });
+      const registered = await policy.registerService({ ...request, ...adminOf(principalOf(call), call) });
       const { service, policy: after } = registered;
       return { service: serviceMessageOf(service), etag: after.etag, ...resultOf(registered) };
     },
   };
-}
-
-function adminOf<Request, Response>(
-  call: ServerUnaryCall<Request, Response>,
-): { readonly actor: string; readonly network: string } {
-  return { actor: principalOf(call).subject, network: networkOfPeer(call.getPeer()) };
 }
 
 function policyMessageOf({ services, roles, clients = [], etag, updateTime }: PlainPolicy): PolicyMessage {

@@ -1,7 +1,7 @@
 /** Signing keys as the database has them, and their rows inside a transaction. */
 
-/** What a key signs. A key of one purpose never verifies signatures of the other. */
-export type KeyPurpose = 'token' | 'broadcast';
+/** What a key signs. A key of one purpose never verifies signatures of another. */
+export type KeyPurpose = 'token' | 'broadcast' | 'receipt';
 
 /**
  * The states of a key, in order: `next` is published and does not sign yet, `signing` signs, `verify-only` only

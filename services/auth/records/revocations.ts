@@ -36,6 +36,10 @@ export interface NewEntry extends TimedRevocation {
   readonly fence?: boolean;
   /** The security event that it shares with other revocations; undefined when it has its own. */
   readonly eventId?: string | undefined;
+  /** The network of the caller; empty when there was no call. */
+  readonly network?: string | undefined;
+  /** The `request_id` of the call; empty when it had none. */
+  readonly requestId?: string | undefined;
 }
 
 /** An entry as it stands in the log. */

@@ -110,6 +110,8 @@ interface Common {
   readonly reason: string;
   /** The network of the caller; empty when there was no call. */
   readonly network: string;
+  /** The `request_id` of the call; absent when it had none. It is recorded with the details. */
+  readonly requestId?: string | undefined;
 }
 
 /** An event to be recorded. */

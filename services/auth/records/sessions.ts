@@ -29,6 +29,8 @@ export interface Session {
   readonly amr: readonly string[];
   /** The certificate that the session's tokens are bound to; undefined for bearer tokens. */
   readonly certificateThumbprint: string | undefined;
+  /** The network that the user logged in from; empty for logins of versions that did not record it. */
+  readonly network?: string | undefined;
   /** When the user logged in. */
   readonly createTime: Date;
   readonly lastUseTime: Date;

@@ -23,7 +23,7 @@ export interface Epochs {
    *
    * @throws ServiceError FIELD_INVALID, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS, DEPENDENCY_UNAVAILABLE
    */
-  open(request: { reason: string; actor: string; requestId: string }): Promise<OpenedEpoch>;
+  open(request: { reason: string; actor: string; network?: string; requestId: string }): Promise<OpenedEpoch>;
 }
 
 /** Creates the operation that opens epochs. */
@@ -34,7 +34,7 @@ export function createEpochs(deps: {
 }): Epochs {
   const { store, keys, clock = systemClock } = deps;
   return {
-    open: async ({ reason, actor, requestId: text }) => {
+    open: async ({ reason, actor, network = '', requestId: text }) => {
       checkReason(reason);
       const requestId = parseRequestId(text);
       if (requestId === '') throw invalidField('request_id', 'must be set');
@@ -49,7 +49,8 @@ export function createEpochs(deps: {
             subject: {},
             actor,
             reason,
-            network: '',
+            network,
+            requestId,
             details: { endedSessions },
           });
           const startedMs = clock.monotonicMs();

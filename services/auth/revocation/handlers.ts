@@ -28,6 +28,7 @@ import {
   RevokeWait,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { parseUuid } from '../../common/validation/identifiers.js';
+import { adminOf } from '../accounts/admin.js';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
 import type { SessionFilter } from '../records/sessions.js';
 import type { InstanceReceipt, Wait } from './enforcement-watch.js';
@@ -67,7 +68,13 @@ export function createRevocationHandlers(
         await revocations.checkOnly({ reason, target: targetOf(request) });
         return { ...NOTHING_REVOKED, targetKnown: false, results: [] };
       }
-      const by = { reason, actor: principal.subject, wait: waitOf(wait), fences, signal: signalOf(call) };
+      const by = {
+        reason,
+        ...adminOf(principalOf(call), call),
+        wait: waitOf(wait),
+        fences,
+        signal: signalOf(call),
+      };
       if (targets.length > 0) {
         if (request.target !== undefined) throw invalidField('targets', 'must be empty when target is set');
         const receipt = await revocations.revokeMany({
@@ -95,7 +102,7 @@ export function createRevocationHandlers(
     revokeSessions: async ({ filter, reason, wait, dryRun, fences }, call) => {
       const sessionFilter = filterOf(filter);
       const principal = principalOf(call);
-      const caller = { actor: principal.subject, signal: signalOf(call) };
+      const caller = { ...adminOf(principalOf(call), call), signal: signalOf(call) };
       if (dryRun) {
         const { sessionCount, sessions } = await revocations.countSessions(sessionFilter, caller);
         return { ...NOTHING_REVOKED, sessionCount: BigInt(sessionCount), sessions: [...sessions] };
@@ -141,7 +148,7 @@ export function createRevocationHandlers(
       return { instances: page.map(instanceMessageOf), nextPageToken };
     },
     openEpoch: async (request, call) => {
-      const opened = await epochs.open({ ...request, actor: principalOf(call).subject });
+      const opened = await epochs.open({ ...request, ...adminOf(principalOf(call), call) });
       return { ...opened, endedSessions: BigInt(opened.endedSessions) };
     },
   };

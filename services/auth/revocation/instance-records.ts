@@ -1,7 +1,13 @@
 /** What auth keeps of the instances that follow the log. */
 
 import type { PageRequest } from '../records/page.js';
-import { type Abilities, KEEP_SECONDS_MAX, type SyncPosition, type SyncResult } from './log.js';
+import {
+  type Abilities,
+  type InstanceDescription,
+  KEEP_SECONDS_MAX,
+  type SyncPosition,
+  type SyncResult,
+} from './log.js';
 
 /** How long a silent instance is listed, in seconds. */
 export const INSTANCE_KEPT_SECONDS = 600;
@@ -31,6 +37,10 @@ export interface InstanceRecord {
   readonly leaseEndMs: number;
   /** Undefined in the record of another replica. */
   readonly abilities?: Abilities | undefined;
+  /** Undefined in the record of another replica, and for versions that state none. */
+  readonly description?: InstanceDescription | undefined;
+  /** Its last request stated that it has stopped serving. */
+  readonly leaving?: boolean | undefined;
 }
 
 /**
@@ -40,7 +50,7 @@ export interface InstanceRecord {
  */
 export type SharedRecord = Pick<
   InstanceRecord,
-  'service' | 'instance' | 'applied' | 'epoch' | 'seen' | 'abilities'
+  'service' | 'instance' | 'applied' | 'epoch' | 'seen' | 'abilities' | 'description' | 'leaving'
 > & {
   readonly ageMs: number;
   readonly leaseLeftMs: number;
@@ -57,6 +67,9 @@ export interface ListedInstance {
   readonly lag: bigint;
   readonly leaseLeftMs: number;
   readonly currentEpoch: boolean;
+  readonly description: InstanceDescription | undefined;
+  /** Its last request stated that it has stopped serving. */
+  readonly left: boolean;
 }
 
 /** A claim of another issuer's tokens. */
@@ -136,7 +149,7 @@ export function recordOf(
   known: { requestedAtMs: number; answer: SyncResult; former: InstanceRecord | undefined },
 ): InstanceRecord {
   const { requestedAtMs, answer, former } = known;
-  const { service, instance, epoch, seen, abilities } = question;
+  const { service, instance, epoch, seen, abilities, description, leaving } = question;
   const isSameEpoch = former?.epoch.equals(epoch) === true;
   const { applied: formerApplied, comparedAtMs: formerComparedAtMs } = isSameEpoch ? former : NOT_COMPARED;
   // The place of an instance that must pull was not compared with the log: in a log that was restored and then begun
@@ -153,6 +166,8 @@ export function recordOf(
     requestedAtMs: Math.max(requestedAtMs, former?.requestedAtMs ?? requestedAtMs),
     answeredHead: answer.head,
     abilities,
+    description,
+    leaving,
     leaseEndMs: answer.pull ? formerEndMs : Math.max(requestedAtMs + answer.leaseMs, formerEndMs),
   };
 }

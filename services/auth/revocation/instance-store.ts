@@ -9,6 +9,7 @@ import {
   type InstanceStore,
   type SharedRecord,
 } from './instance-records.js';
+import type { InstanceDescription } from './log.js';
 
 /** Maximum number of instances that the check of a revocation by claim returns. */
 const UNREADY_LISTED_MAX = 20;
@@ -42,19 +43,21 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
            SELECT *, clock_timestamp() - make_interval(secs => age_ms / 1000) AS sync_time,
                   follower_id(service, instance, epoch) AS follower
            FROM unnest($2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[], $7::float8[], $8::float8[],
-                       $9::boolean[], $10::text[], $11::bytea[])
-             AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms, is_news, kinds, claim_ids)
+                       $9::boolean[], $10::text[], $11::bytea[], $12::text[], $13::boolean[])
+             AS heard (instance, service, epoch, applied, seen, age_ms, lease_left_ms, is_news, kinds, claim_ids,
+                       description, leaving)
          ), latest AS (
            INSERT INTO instances (replica, instance, service, epoch, applied, seen, sync_time, lease_end_time, kinds,
-                                  claim_ids)
+                                  claim_ids, description, leaving)
            SELECT $1, instance, service, epoch, applied, seen, sync_time,
                   clock_timestamp() + make_interval(secs => lease_left_ms / 1000),
-                  string_to_array(kinds, ' '), claim_ids
+                  string_to_array(kinds, ' '), claim_ids, nullif(description, '')::jsonb, leaving
            FROM heard
            ON CONFLICT (replica, instance) DO UPDATE SET
              service = excluded.service, epoch = excluded.epoch, applied = excluded.applied, seen = excluded.seen,
              sync_time = excluded.sync_time, lease_end_time = excluded.lease_end_time,
-             kinds = excluded.kinds, claim_ids = excluded.claim_ids
+             kinds = excluded.kinds, claim_ids = excluded.claim_ids,
+             description = excluded.description, leaving = excluded.leaving
          ), names AS (
            INSERT INTO instance_names (follower, service, instance, begin_time)
            SELECT follower, service, instance, sync_time FROM heard WHERE is_news ORDER BY follower
@@ -85,6 +88,8 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
           records.map(({ isNews }) => isNews === true),
           records.map(({ abilities }) => (abilities?.kinds ?? []).join(' ')),
           records.map(({ abilities }) => Buffer.concat(abilities?.claimIds ?? [])),
+          records.map(({ description }) => (description === undefined ? '' : JSON.stringify(description))),
+          records.map(({ leaving }) => leaving === true),
         ],
       );
     },
@@ -108,7 +113,7 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
       const { limit, after } = pageOf(request, CURSOR);
       const { rows } = await database.query<ListedRow>(
         `SELECT DISTINCT ON (service, instance)
-                service, instance, applied, ${AGES}, instances.epoch = log_state.epoch AS current, seq AS head
+                service, instance, applied, description, leaving, ${AGES}, instances.epoch = log_state.epoch AS current, seq AS head
          FROM instances, log_state
          WHERE sync_time > clock_timestamp() - make_interval(secs => $1)
            AND ($2::text IS NULL OR (service, instance) > ($2, decode($3, 'hex')))
@@ -126,6 +131,8 @@ export function createInstanceStore(database: DatabaseLane): InstanceStore {
           lag: lagOf(row),
           leaseLeftMs: row.current ? Math.max(0, row.lease_left_ms) : 0,
           currentEpoch: row.current,
+          description: descriptionOf(row.description),
+          left: row.leaving,
         })),
         nextPageToken: last ? pageTokenOf([last.service, last.instance.toString('hex')]) : '',
       };
@@ -185,12 +192,28 @@ interface UnreadyRow {
 interface ListedRow extends Omit<SharedRow, 'epoch' | 'seen'> {
   readonly current: boolean;
   readonly head: bigint;
+  readonly description: StoredDescription | null;
+  readonly leaving: boolean;
 }
 
 /** An instance may have applied more than the head that this statement has read. */
 function lagOf({ current, head, applied }: ListedRow): bigint {
   if (!current) return head;
   return head > applied ? head - applied : 0n;
+}
+
+/** A description as JSON. */
+export interface StoredDescription {
+  readonly host: string;
+  readonly version: string;
+  readonly startTime?: string;
+}
+
+/** The description of an instance, as it was stored. */
+export function descriptionOf(stored: StoredDescription | null): InstanceDescription | undefined {
+  if (stored === null) return undefined;
+  const { host, version, startTime } = stored;
+  return { host, version, startTime: startTime === undefined ? undefined : new Date(startTime) };
 }
 
 function recordOf(row: SharedRow): SharedRecord {

@@ -113,7 +113,7 @@ export function createInstances({
       places.granted(answer.leaseMs);
       for (const watch of watches) watch.answered(record);
       // A call at another replica may wait for it, or not know yet that there is such an instance.
-      const isUrgent = former === undefined || question.seen.length > 0;
+      const isUrgent = former === undefined || question.seen.length > 0 || question.leaving === true;
       sharing.within(key, isUrgent ? 0 : answer.leaseMs / SHARES_PER_LEASE);
     },
     known: () => records.all(),

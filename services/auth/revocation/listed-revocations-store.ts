@@ -4,6 +4,7 @@ import type { DatabaseLane, Sql } from '../../common/database/database.js';
 import { cursorPatterns, pageOf, pageTokenOf } from '../../common/validation/paging.js';
 import { AuthError } from '../errors.js';
 import type { EntryKind } from '../records/revocations.js';
+import { descriptionOf, type StoredDescription } from './instance-store.js';
 import type { ListedRevocation, RevocationAtInstance, RevocationRecords } from './listed-revocations.js';
 import { KEEP_SECONDS_MAX, keysOf } from './log.js';
 
@@ -52,7 +53,7 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
 const SEQUENCE_MAX = 2n ** 63n - 1n;
 
 const COLUMNS =
-  'entry.seq, kind, key, issuer, claim, min_generation, revoke_time, keep_until, reason, actor, event_id';
+  'entry.seq, kind, key, issuer, claim, min_generation, revoke_time, keep_until, reason, actor, event_id, network, request_id';
 
 interface EntryRow {
   readonly seq: bigint;
@@ -66,6 +67,8 @@ interface EntryRow {
   readonly reason: string;
   readonly actor: string;
   readonly event_id: string | null;
+  readonly network: string;
+  readonly request_id: string;
 }
 
 function revocationOf(row: EntryRow): ListedRevocation {
@@ -82,6 +85,8 @@ function revocationOf(row: EntryRow): ListedRevocation {
     reason: row.reason,
     actor: row.actor,
     eventId: row.event_id ?? '',
+    network: row.network,
+    requestId: row.request_id,
   };
 }
 
@@ -97,6 +102,8 @@ interface InstanceRow {
   readonly has_lease: boolean | null;
   readonly lease_end_time: Date | null;
   readonly age_ms: number | null;
+  readonly description: StoredDescription | null;
+  readonly leaving: boolean | null;
 }
 
 /**
@@ -111,6 +118,8 @@ async function instancesWith(
   const { rows } = await sql.query<InstanceRow>(
     `WITH present AS MATERIALIZED (
        SELECT service, instance, max(sync_time) AS sync_time, max(lease_end_time) AS lease_end_time,
+              (array_agg(description ORDER BY sync_time DESC))[1] AS description,
+              (array_agg(leaving ORDER BY sync_time DESC))[1] AS leaving,
               bool_or(instances.epoch = log_state.epoch AND applied >= $1 AND EXISTS (
                 SELECT FROM revocation_entries AS entry
                 WHERE entry.epoch = instances.epoch AND entry.seq = instances.applied
@@ -124,7 +133,7 @@ async function instancesWith(
                      WHERE known.follower = instance_names.follower AND known_time >= $2)
      )
      SELECT service, instance, known_time, coalesce(enforced, false) AS enforced, lease_end_time,
-            lease_end_time > clock_timestamp() AS has_lease,
+            lease_end_time > clock_timestamp() AS has_lease, description, leaving,
             extract(epoch FROM clock_timestamp() - sync_time)::float8 * 1000 AS age_ms
      FROM every LEFT JOIN present USING (service, instance), log_state, LATERAL (
        SELECT min(known_time) AS known_time FROM (
@@ -148,6 +157,8 @@ async function instancesWith(
       enforcedTime: row.known_time ?? undefined,
       leaseEndTime: row.lease_end_time ?? undefined,
       lastSyncAgeMs: row.age_ms === null ? undefined : Math.max(0, row.age_ms),
+      description: descriptionOf(row.description),
+      left: row.leaving === true,
     };
   });
 }

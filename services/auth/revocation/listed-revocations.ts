@@ -1,6 +1,7 @@
 /** The entries of the log as operators see them: who revoked what and why, and which instances enforce it. */
 
 import type { EntryKind } from '../records/revocations.js';
+import type { InstanceDescription } from './log.js';
 
 /** An entry of the log, for people. */
 export interface ListedRevocation {
@@ -20,6 +21,9 @@ export interface ListedRevocation {
   readonly actor: string;
   /** The security event that it shares with other revocations; empty when it has its own. */
   readonly eventId: string;
+  /** The network of the caller; empty when there was no call. */
+  readonly network: string;
+  readonly requestId: string;
 }
 
 /** A page of revocations, newest first. */
@@ -42,6 +46,10 @@ export interface RevocationAtInstance {
   /** Database time at which its last lease ends. Undefined after a crash of the database, until it syncs again. */
   readonly leaseEndTime: Date | undefined;
   readonly lastSyncAgeMs: number | undefined;
+  /** Undefined for versions that state none, and after a crash of the database until it syncs again. */
+  readonly description: InstanceDescription | undefined;
+  /** Its last request stated that it has stopped serving. */
+  readonly left: boolean;
 }
 
 /** What an operator asks of the log. */

@@ -73,6 +73,17 @@ export interface SyncPosition {
   readonly heldDigest: Buffer;
   /** What the instance has stated of itself. */
   readonly abilities?: Abilities | undefined;
+  /** Where and what the instance is, for operators. */
+  readonly description?: InstanceDescription | undefined;
+  /** The instance has stopped serving. Its lease counts until its end all the same. */
+  readonly leaving?: boolean | undefined;
+}
+
+/** Where and what an instance is, as it states itself. Texts that are not fit to be shown are empty. */
+export interface InstanceDescription {
+  readonly host: string;
+  readonly version: string;
+  readonly startTime: Date | undefined;
 }
 
 /** What an instance can apply. It stays the same as long as the instance runs. */

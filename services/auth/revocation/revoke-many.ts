@@ -34,6 +34,8 @@ const NEVER = new AbortController().signal;
 interface ManyRequest {
   readonly reason: string;
   readonly actor: string;
+  /** The network of the caller. */
+  readonly network?: string;
   readonly wait?: Wait;
   /** The fences to wait for, with FENCED. */
   readonly fences?: readonly string[];

@@ -30,6 +30,8 @@ export interface RevokeRequest {
   readonly target: Target;
   readonly reason: string;
   readonly actor: string;
+  /** The network of the caller. */
+  readonly network?: string;
   readonly wait?: Wait;
   /** The fences to wait for, with FENCED. */
   readonly fences?: readonly string[];
@@ -146,14 +148,15 @@ export async function writeRevocation(
   {
     reason,
     actor,
+    network = '',
     wait,
     acknowledge,
-  }: Pick<RevokeRequest, 'reason' | 'actor' | 'wait'> & {
+  }: Pick<RevokeRequest, 'reason' | 'actor' | 'network' | 'wait'> & {
     /** Asks the instances to acknowledge the entry at once. */
     readonly acknowledge: boolean;
   },
 ): Promise<Written> {
-  const by = { reason, actor, network: '' };
+  const by = { reason, actor, network };
   const fence = wait === 'FENCED';
   if (!isTokenTarget(target)) return await writeAlone(deps, target, { by, acknowledge, fence });
   const { sessionId, decide } = groupedTarget(target, by);
@@ -162,7 +165,7 @@ export async function writeRevocation(
     ...(sessionId !== undefined && { sessionId }),
     decide: (session) => {
       const { revocation, event, why } = decide(session);
-      const entry = { ...revocation, reason, actor, acknowledge, fence };
+      const entry = { ...revocation, reason, actor, network, acknowledge, fence };
       return { entry, event, ...(why !== undefined && { why }) };
     },
   });
@@ -180,7 +183,7 @@ async function writeAlone(
     fence,
   }: { readonly by: RevokedBy; readonly acknowledge: boolean; readonly fence: boolean },
 ): Promise<Written> {
-  const { reason, actor } = by;
+  const { reason, actor, network } = by;
   let startedMs = 0;
   const appended = await store.transaction(async (tx) => {
     const { revocation, event } = await applyTarget(tx, target, by);
@@ -189,7 +192,7 @@ async function writeAlone(
       tx.events.record(event),
       // An instance that learns of a revoked key must sync at once, to learn which key signs in its place.
       tx.revocations.append([
-        { ...revocation, reason, actor, acknowledge: acknowledge || target.kind === 'key', fence },
+        { ...revocation, reason, actor, network, acknowledge: acknowledge || target.kind === 'key', fence },
       ]),
     ]);
     return result;

@@ -176,16 +176,19 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
        FROM locked
      ), written AS (
        INSERT INTO revocation_entries
-         (epoch, seq, entry_id, kind, issuer, claim, key, min_generation, cut_off_time, keep_until, reason, actor, event_id)
+         (epoch, seq, entry_id, kind, issuer, claim, key, min_generation, cut_off_time, keep_until, reason, actor, event_id,
+          network, request_id)
        SELECT epoch, before + ordinal, entry_id, kind, issuer, claim, key, min_generation,
               CASE WHEN issuer <> '' AND kind IN ('USER', 'CLAIM') THEN cut_off_time END,
               CASE WHEN revokes_any THEN keep_any
-                   ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor, event_id
+                   ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor, event_id,
+              network, request_id
        FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
-                         $11::boolean[], $12::timestamptz[], $14::uuid[], $16::text[])
+                         $11::boolean[], $12::timestamptz[], $14::uuid[], $16::text[],
+                         $17::text[], $18::text[])
          WITH ORDINALITY
          AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, event_id, claim,
-                   ordinal)
+                   network, request_id, ordinal)
      )
      SELECT epoch, epoch_number, before, lease_ms, older_leases_end_by, locked_time, keep_own, keep_any, cut_off_time
      FROM kept`,
@@ -206,6 +209,8 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       entries.map(({ eventId }) => eventId ?? null),
       entries.findLastIndex(({ fence = false }) => fence) + 1,
       entries.map(({ claim = '' }) => claim),
+      entries.map(({ network = '' }) => network),
+      entries.map(({ requestId = '' }) => requestId),
     ],
   );
   const row = theOnly(rows);
@@ -269,9 +274,9 @@ async function openEpoch(
     `WITH carried AS (
        INSERT INTO revocation_entries
          (epoch, seq, entry_id, kind, issuer, claim, key, min_generation, cut_off_time, keep_until, reason, actor,
-          revoke_time, event_id)
+          revoke_time, event_id, network, request_id)
        SELECT $1, row_number() OVER (ORDER BY seq), uuid_send(gen_random_uuid()), kind, issuer, claim, key, min_generation,
-              cut_off_time, keep_until, reason, actor, revoke_time, event_id
+              cut_off_time, keep_until, reason, actor, revoke_time, event_id, network, request_id
        FROM revocation_entries WHERE epoch = $2 AND issuer <> '' AND keep_until > (SELECT clock_timestamp())
        RETURNING seq, entry_id
      )

@@ -210,7 +210,7 @@ async function record(sql: Sql, events: readonly NewSecurityEvent[], eventDays: 
     reason: sanitizeText(event.reason),
     network: event.network,
     source: event.source ?? 'auth',
-    details: event.details,
+    details: event.requestId ? { ...event.details, requestId: event.requestId } : event.details,
     days: isRoutine(event.type) ? ROUTINE_EVENT_KEPT_DAYS : eventDays,
     routine: isRoutine(event.type),
     // An event without an id of its own is part of a transaction that commits once.

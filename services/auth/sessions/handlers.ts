@@ -61,7 +61,13 @@ export function createUserSessionHandlers({
   return {
     listUserSessions: async (request) => {
       const { sessions: page, nextPageToken } = await sessions.listOf(request.userId, request);
-      return { sessions: page.map((session) => sessionMessageOf(session, undefined)), nextPageToken };
+      return {
+        sessions: page.map((session) => ({
+          ...sessionMessageOf(session, undefined),
+          network: session.network ?? '',
+        })),
+        nextPageToken,
+      };
     },
   };
 }
@@ -91,5 +97,5 @@ function tokenFieldsOf({ access, refreshToken, refreshTokenExpireTime }: TokenPa
 function sessionMessageOf(session: Session, currentSessionId: string | undefined): SessionMessage {
   const { sessionId, clientId, deviceName, createTime, lastUseTime, expireTime } = session;
   const current = sessionId === currentSessionId;
-  return { sessionId, clientId, deviceName, createTime, lastUseTime, expireTime, current };
+  return { sessionId, clientId, deviceName, createTime, lastUseTime, expireTime, current, network: '' };
 }

@@ -239,12 +239,14 @@ function newSession({
   client,
   policy,
   now,
+  network,
   wanted,
 }: {
   user: UserState;
   client: Client;
   policy: Policy;
   now: Date;
+  network: string;
   wanted: WantedSession;
 }): Session {
   return {
@@ -257,6 +259,7 @@ function newSession({
     ...grantOf(policy, user.roles, wanted),
     amr: ['pwd'],
     certificateThumbprint: wanted.certificateThumbprint,
+    network,
     createTime: now,
     lastUseTime: now,
     expireTime: new Date(now.getTime() + SESSION_SECONDS_MAX * 1000),

@@ -64,6 +64,7 @@ interface SessionRow {
   readonly scopes: string[];
   readonly amr: string[];
   readonly certificate_thumbprint: string | null;
+  readonly network: string;
   readonly create_time: Date;
   readonly last_use_time: Date;
   readonly expire_time: Date;
@@ -72,7 +73,7 @@ interface SessionRow {
 
 const IS_OPEN = 'end_time IS NULL AND expire_time > clock_timestamp()';
 const SESSION_COLUMNS = `session_id, user_id, client_id, generation, client_generation, device_name, audiences,
-  scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time, ${IS_OPEN} AS open`;
+  scopes, amr, certificate_thumbprint, network, create_time, last_use_time, expire_time, ${IS_OPEN} AS open`;
 
 // A page token must distinguish sessions of the same millisecond, which a Date cannot.
 const MICROSECONDS = '(extract(epoch FROM create_time) * 1000000)::bigint';
@@ -80,8 +81,8 @@ const MICROSECONDS = '(extract(epoch FROM create_time) * 1000000)::bigint';
 async function insertSession(sql: Sql, session: Omit<Session, 'open'>): Promise<void> {
   await sql.query(
     `INSERT INTO sessions (session_id, user_id, client_id, generation, client_generation, device_name,
-       audiences, scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+       audiences, scopes, amr, certificate_thumbprint, create_time, last_use_time, expire_time, network)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
     [
       session.sessionId,
       session.userId,
@@ -96,6 +97,7 @@ async function insertSession(sql: Sql, session: Omit<Session, 'open'>): Promise<
       session.createTime,
       session.lastUseTime,
       session.expireTime,
+      session.network ?? '',
     ],
   );
 }
@@ -285,6 +287,7 @@ function sessionOf(row: SessionRow): Session {
     scopes: row.scopes,
     amr: row.amr,
     certificateThumbprint: row.certificate_thumbprint ?? undefined,
+    network: row.network,
     createTime: row.create_time,
     lastUseTime: row.last_use_time,
     expireTime: row.expire_time,

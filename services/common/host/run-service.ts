@@ -172,7 +172,7 @@ async function openGuard(
     log,
     observer: metrics.observer,
   });
-  closer.add('guard', guard.close);
+  closer.add('guard', () => guard.close());
   metrics.attach(guard);
   registerConnectionMetrics(registry, {
     broker: () => [...guard.state().broker, ...(brokerUses?.() ?? [])],

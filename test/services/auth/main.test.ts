@@ -187,7 +187,11 @@ describe('auth main', function () {
       };
       const { user } = await ask(users.createUser.bind(users), request, { token });
       expect(user).to.include({ username: 'new.user' });
-      const found = await ask(users.getUser.bind(users), { userId: user?.userId ?? '' }, { token });
+      const found = await ask(
+        users.getUser.bind(users),
+        { userId: user?.userId ?? '', username: '' },
+        { token },
+      );
       expect(found.user).to.deep.equal(user);
       const { users: page } = await ask(
         users.listUsers.bind(users),
@@ -200,9 +204,9 @@ describe('auth main', function () {
       );
       expect(code).to.equal(status.INVALID_ARGUMENT);
       expect(violations.map(({ field }) => field)).to.deep.equal(['username']);
-      expect((await refusalOf(ask(users.getUser.bind(users), { userId: 'x' }, { token }))).code).to.equal(
-        status.NOT_FOUND,
-      );
+      expect(
+        (await refusalOf(ask(users.getUser.bind(users), { userId: 'x', username: '' }, { token }))).code,
+      ).to.equal(status.NOT_FOUND);
     });
 
     it('changes of a user who is logged in', async () => {

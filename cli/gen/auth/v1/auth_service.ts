@@ -63,6 +63,11 @@ export interface Session {
     | undefined;
   /** This is the session of the calling token. */
   current: boolean;
+  /**
+   * The network that the user logged in from: an IPv4 address, or the /64 of an
+   * IPv6 one. Only in ListUserSessions, and only for logins of this version.
+   */
+  network: string;
 }
 
 /** Request of Login. */
@@ -330,6 +335,7 @@ function createBaseSession(): Session {
     lastUseTime: undefined,
     expireTime: undefined,
     current: false,
+    network: "",
   };
 }
 
@@ -355,6 +361,9 @@ export const Session: MessageFns<Session> = {
     }
     if (message.current !== false) {
       writer.uint32(56).bool(message.current);
+    }
+    if (message.network !== "") {
+      writer.uint32(66).string(message.network);
     }
     return writer;
   },
@@ -428,6 +437,14 @@ export const Session: MessageFns<Session> = {
             message.current = reader.bool();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -473,6 +490,7 @@ export const Session: MessageFns<Session> = {
         ? fromJsonTimestamp(object.expire_time)
         : undefined,
       current: isSet(object.current) ? globalThis.Boolean(object.current) : false,
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
     };
   },
 
@@ -499,6 +517,9 @@ export const Session: MessageFns<Session> = {
     if (message.current !== false) {
       obj.current = message.current;
     }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
     return obj;
   },
 
@@ -514,6 +535,7 @@ export const Session: MessageFns<Session> = {
     message.lastUseTime = object.lastUseTime ?? undefined;
     message.expireTime = object.expireTime ?? undefined;
     message.current = object.current ?? false;
+    message.network = object.network ?? "";
     return message;
   },
 };

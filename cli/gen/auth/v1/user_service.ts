@@ -119,8 +119,10 @@ export interface CreateUserResponse {
 
 /** Asks for one user. */
 export interface GetUserRequest {
-  /** The user's identifier. */
+  /** The user's identifier; empty when `username` is set. */
   userId: string;
+  /** The user's name, in any of its spellings; empty when `user_id` is set. */
+  username: string;
 }
 
 /** One user. */
@@ -619,13 +621,16 @@ export const CreateUserResponse: MessageFns<CreateUserResponse> = {
 };
 
 function createBaseGetUserRequest(): GetUserRequest {
-  return { userId: "" };
+  return { userId: "", username: "" };
 }
 
 export const GetUserRequest: MessageFns<GetUserRequest> = {
   encode(message: GetUserRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.userId !== "") {
       writer.uint32(10).string(message.userId);
+    }
+    if (message.username !== "") {
+      writer.uint32(18).string(message.username);
     }
     return writer;
   },
@@ -651,6 +656,14 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
             message.userId = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.username = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -670,6 +683,7 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
         : isSet(object.user_id)
         ? globalThis.String(object.user_id)
         : "",
+      username: isSet(object.username) ? globalThis.String(object.username) : "",
     };
   },
 
@@ -677,6 +691,9 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
     const obj: any = {};
     if (message.userId !== "") {
       obj.userId = message.userId;
+    }
+    if (message.username !== "") {
+      obj.username = message.username;
     }
     return obj;
   },
@@ -687,6 +704,7 @@ export const GetUserRequest: MessageFns<GetUserRequest> = {
   fromPartial<I extends Exact<DeepPartial<GetUserRequest>, I>>(object: I): GetUserRequest {
     const message = createBaseGetUserRequest();
     message.userId = object.userId ?? "";
+    message.username = object.username ?? "";
     return message;
   },
 };

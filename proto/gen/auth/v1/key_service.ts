@@ -35,6 +35,8 @@ export const KeyPurpose = {
   KEY_PURPOSE_TOKEN: 1,
   /** KEY_PURPOSE_BROADCAST - Broadcasts of revocations. */
   KEY_PURPOSE_BROADCAST: 2,
+  /** KEY_PURPOSE_RECEIPT - Receipts of revocations. */
+  KEY_PURPOSE_RECEIPT: 3,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -44,6 +46,7 @@ export namespace KeyPurpose {
   export type KEY_PURPOSE_UNSPECIFIED = typeof KeyPurpose.KEY_PURPOSE_UNSPECIFIED;
   export type KEY_PURPOSE_TOKEN = typeof KeyPurpose.KEY_PURPOSE_TOKEN;
   export type KEY_PURPOSE_BROADCAST = typeof KeyPurpose.KEY_PURPOSE_BROADCAST;
+  export type KEY_PURPOSE_RECEIPT = typeof KeyPurpose.KEY_PURPOSE_RECEIPT;
   export type UNRECOGNIZED = typeof KeyPurpose.UNRECOGNIZED;
 }
 
@@ -58,6 +61,9 @@ export function keyPurposeFromJSON(object: any): KeyPurpose {
     case 2:
     case "KEY_PURPOSE_BROADCAST":
       return KeyPurpose.KEY_PURPOSE_BROADCAST;
+    case 3:
+    case "KEY_PURPOSE_RECEIPT":
+      return KeyPurpose.KEY_PURPOSE_RECEIPT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -73,6 +79,8 @@ export function keyPurposeToJSON(object: KeyPurpose): string {
       return "KEY_PURPOSE_TOKEN";
     case KeyPurpose.KEY_PURPOSE_BROADCAST:
       return "KEY_PURPOSE_BROADCAST";
+    case KeyPurpose.KEY_PURPOSE_RECEIPT:
+      return "KEY_PURPOSE_RECEIPT";
     case KeyPurpose.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

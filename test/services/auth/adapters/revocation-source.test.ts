@@ -8,6 +8,9 @@ import type { Entry } from '../../../../proto/gen/portcullis/revocation/v1/revoc
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { openTestLog, question, type TestLog } from '../revocation/revocation-support.js';
 
+/** An instance that says nothing of itself. */
+const UNNAMED = { description: undefined, leaving: false };
+
 describe('the source of revocations', () => {
   let log: TestLog;
   beforeEach(async () => {
@@ -73,7 +76,7 @@ describe('the source of revocations', () => {
     });
     const gone = new AbortController();
     const asked = source
-      .sync({ ...question(), seen: [], kinds: [], claimIds: [], fences: [] }, gone.signal)
+      .sync({ ...question(), seen: [], kinds: [], claimIds: [], fences: [], ...UNNAMED }, gone.signal)
       .catch((error: unknown) => error);
     gone.abort(new Error('gone'));
     expect(await asked).to.have.property('message', 'gone');

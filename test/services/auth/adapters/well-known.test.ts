@@ -36,7 +36,11 @@ describe('the well-known endpoints', () => {
       port: 0,
       registry: new Registry(),
       missing: () => ({}),
-      routes: createWellKnownRoutes({ issuer: 'https://auth.test/', publicKeys }),
+      routes: createWellKnownRoutes({
+        issuer: 'https://auth.test/',
+        publicKeys,
+        receiptKeys: async () => [],
+      }),
       log: createLog({ service: 'test', level: 'silent' }),
     });
   });

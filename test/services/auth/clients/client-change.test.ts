@@ -89,7 +89,7 @@ describe('a change of a client', () => {
             : [{ kind: 'CLIENT', key, reason: reason || revocation, actor: 'admin' }],
         );
         const { rows } = await auth.database.query<object>(
-          `SELECT type, actor, reason, details, network FROM security_events
+          `SELECT type, actor, reason, details - 'requestId' AS details, network FROM security_events
            WHERE subject = jsonb_build_object('clientId', $1::text) AND actor = 'admin'`,
           [clientId],
         );
@@ -105,7 +105,7 @@ describe('a change of a client', () => {
     await auth.clients.create({ ...by, ...rights, credential: SECRET });
     const { credentialId } = await auth.clients.addCredential({ ...by, credential: SECRET });
     const { rows } = await auth.database.query<object>(
-      `SELECT type, actor, reason, details FROM security_events
+      `SELECT type, actor, reason, details - 'requestId' AS details FROM security_events
        WHERE subject->>'clientId' = $1 ORDER BY event_time`,
       [clientId],
     );

@@ -1,6 +1,7 @@
 /** Tests of the handlers of clients, on stand-ins for the commands. */
 
 import { errorOf } from '@portcullis/guard/client';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { expect } from 'chai';
 import {
   type AddClientCredentialRequest,
@@ -13,7 +14,7 @@ import { createClientHandlers } from '../../../../services/auth/clients/handlers
 import { etagOf } from '../../../../services/auth/clients/update-client.js';
 import type { Client, StoredCredential } from '../../../../services/auth/records/clients.js';
 import { rejectionOf } from '../../../support/outcomes.js';
-import { CALLER, callHandler } from '../handler-call.js';
+import { CALL_PEER, CALLER, callHandler } from '../handler-call.js';
 
 const unexpected = () => Promise.reject(new TypeError('not the expected command'));
 const noClients: Clients = {
@@ -97,7 +98,7 @@ describe('the handlers of clients', () => {
     };
     return createClientHandlers({ clients: { ...noClients, [name]: command } });
   };
-  const by = { requestId: 'id', actor: CALLER.subject };
+  const by = { requestId: 'id', actor: CALLER.subject, network: networkOfPeer(CALL_PEER) };
   const receipt = { sequence: 7n, enforcedEverywhereBy: new Date(6000) };
   const noReceipt = { sequence: 0n, enforcedEverywhereBy: undefined };
 

@@ -1,6 +1,7 @@
 /** Tests of the handlers of keys, on stand-ins for the commands. */
 
 import { errorOf } from '@portcullis/guard/client';
+import { networkOfPeer } from '@portcullis/guard/networks';
 import { expect } from 'chai';
 import {
   type KeyPurpose,
@@ -11,7 +12,7 @@ import { createKeyHandlers, createKeySetHandlers } from '../../../../services/au
 import type { KeyLife, Rotation } from '../../../../services/auth/keys/key-life.js';
 import type { KeyRecord } from '../../../../services/auth/records/keys.js';
 import { rejectionOf } from '../../../support/outcomes.js';
-import { CALLER, callHandler } from '../handler-call.js';
+import { CALL_PEER, CALLER, callHandler } from '../handler-call.js';
 
 const unexpected = () => Promise.reject(new TypeError('not the expected command'));
 const noKeyLife: KeyLife = {
@@ -90,9 +91,11 @@ describe('the handlers of keys', () => {
         [PurposeMessage.KEY_PURPOSE_UNSPECIFIED, 'token'],
         [PurposeMessage.KEY_PURPOSE_TOKEN, 'token'],
         [PurposeMessage.KEY_PURPOSE_BROADCAST, 'broadcast'],
+        [PurposeMessage.KEY_PURPOSE_RECEIPT, 'receipt'],
       ] as const) {
         await callHandler(handler, { ...request, purpose: asked });
-        expect(received.at(-1)).to.deep.equal({ ...request, purpose: expected, actor: CALLER.subject });
+        const by = { actor: CALLER.subject, network: networkOfPeer(CALL_PEER) };
+        expect(received.at(-1)).to.deep.equal({ ...request, purpose: expected, ...by });
       }
     });
 

@@ -47,6 +47,8 @@ describe('signing keys', () => {
     expect((await stored()).map(({ purpose, state }) => `${purpose} ${state}`)).to.deep.equal([
       'broadcast next',
       'broadcast signing',
+      'receipt next',
+      'receipt signing',
       'token next',
       'token signing',
     ]);

@@ -11,7 +11,7 @@ import { codeOf, rejectionOf } from '../../../support/outcomes.js';
 import { type FreshAuth, newKeyEncryptionKey, openFreshAuth } from '../instance.js';
 
 /** Of each of two purposes, one key that signs and one that is next. */
-const KEYS = 4;
+const KEYS = 6;
 
 /** The steps of an administrator: both keys are known, the new one encrypts, the former one is gone. */
 const [former, fresh] = [newKeyEncryptionKey(), newKeyEncryptionKey()];

@@ -172,7 +172,10 @@ describe('the policy', () => {
     expect(events).to.have.length(1);
     const [event] = events;
     expect(event).to.deep.include({ actor: 'olga', reason: 'no more purchases', network: '192.0.2.7' });
-    expect(event?.details).to.deep.equal({ changes: ['role customer: scope payment.pay removed'], count: 1 });
+    expect(event?.details).to.deep.include({
+      changes: ['role customer: scope payment.pay removed'],
+      count: 1,
+    });
   });
 
   describe('that takes a scope from a role', () => {

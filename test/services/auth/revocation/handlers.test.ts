@@ -159,6 +159,8 @@ describe('RevocationService', () => {
   };
   const syncRequest = (over: Partial<SyncRequest> = {}): SyncRequest => ({
     ...question(),
+    description: undefined,
+    leaving: false,
     seen: [],
     kinds: [],
     claimIds: [],

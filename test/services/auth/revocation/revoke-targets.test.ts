@@ -20,6 +20,9 @@ import { type Cluster, startCluster, verdictOf } from '../cluster.js';
 import { addClient, addUser, entriesOf, ISSUER, logIn, OTHER_ISSUER, serviceToken } from '../instance.js';
 import { following, question } from './revocation-support.js';
 
+/** An instance that says nothing of itself. */
+const UNNAMED = { description: undefined, leaving: false };
+
 describe('revoking', function () {
   this.timeout(180_000);
   let nats: PrivateNats;
@@ -287,7 +290,7 @@ describe('revoking', function () {
       const sync = (statement: Pick<SyncRequest, 'kinds' | 'claimIds'>) =>
         ask(
           service.sync.bind(service),
-          { ...following(answer), service: 'mallory', seen: [], fences: [], ...statement },
+          { ...following(answer), service: 'mallory', seen: [], fences: [], ...UNNAMED, ...statement },
           { token },
         );
       const kinds: EntryKind[] = [1, 2, 3, 4, 5, 6];
@@ -416,7 +419,7 @@ describe('revoking', function () {
     const sync = (name: string) =>
       ask(
         service.sync.bind(service),
-        { ...question({ service: name }), seen: [], kinds: [], claimIds: [], fences: [] },
+        { ...question({ service: name }), seen: [], kinds: [], claimIds: [], fences: [], ...UNNAMED },
         { token },
       );
     await sync('inventory');

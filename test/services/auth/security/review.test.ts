@@ -74,7 +74,7 @@ const GOOD: ReviewFacts = {
   instances: [
     {
       ...{ service: 'inventory', instance: Buffer.alloc(16, 1), lastSyncAgeMs: 100, applied: 3n },
-      ...{ lag: 0n, leaseLeftMs: 4900, currentEpoch: true },
+      ...{ lag: 0n, leaseLeftMs: 4900, currentEpoch: true, description: undefined, left: false },
     },
   ],
   reporting: [

@@ -37,6 +37,7 @@ const messageOf = ({ sessionId }: Session, current: boolean) => ({
   lastUseTime: new Date(2000),
   expireTime: new Date(3000),
   current,
+  network: '',
 });
 
 const pair = {

@@ -78,7 +78,11 @@ describe('other verifiers', function () {
           port: 0,
           registry: new Registry(),
           missing: () => ({}),
-          routes: createWellKnownRoutes({ issuer: ISSUER, publicKeys: auth.publicKeys }),
+          routes: createWellKnownRoutes({
+            issuer: ISSUER,
+            publicKeys: auth.publicKeys,
+            receiptKeys: async () => [],
+          }),
           log: createLog({ service: 'test', level: 'silent' }),
         });
         url = `http://127.0.0.1:${ops.port}${JWKS_PATH}`;

@@ -710,6 +710,13 @@ export interface Revocation {
   eventId: string;
   /** With CLAIM: the claim, as a JSON Pointer. */
   claim: string;
+  /**
+   * The network that the call came from; empty when there was no call, and for
+   * entries of versions that did not record it.
+   */
+  network: string;
+  /** The `request_id` of the call; empty when it had none. */
+  requestId: string;
 }
 
 /** Asks for one revocation. */
@@ -758,7 +765,15 @@ export interface RevocationAtInstance {
    * When its last lease ends or has ended, by database time. Unset when the database
    * has crashed since its last Sync.
    */
-  leaseEndTime: Date | undefined;
+  leaseEndTime:
+    | Date
+    | undefined;
+  /** What it has stated of itself; unset for versions that do not. */
+  description:
+    | InstanceDescription
+    | undefined;
+  /** Its last Sync stated that it has stopped serving. */
+  left: boolean;
 }
 
 /** The state of a revocation at one instance. */
@@ -850,6 +865,28 @@ export interface SyncRequest {
    * the claim, as UTF-8. At most 288.
    */
   claimIds: Buffer[];
+  /** Where and what the instance is, for operators. Nothing depends on it. */
+  description:
+    | InstanceDescription
+    | undefined;
+  /**
+   * The instance has stopped serving and sends no further request. Nothing depends
+   * on it: its lease counts until its end all the same.
+   */
+  leaving: boolean;
+}
+
+/**
+ * Where and what an instance is, as it states itself. Texts that are longer than
+ * 100 characters, or not printable, are left out.
+ */
+export interface InstanceDescription {
+  /** The name of the machine or container. */
+  host: string;
+  /** The version of the guard. */
+  version: string;
+  /** When the process started, by its own clock. */
+  startTime: Date | undefined;
 }
 
 /** Response of Sync. */
@@ -991,6 +1028,12 @@ export interface Instance {
     | undefined;
   /** It follows the current epoch of the log. */
   currentEpoch: boolean;
+  /** What it has stated of itself; unset for versions that do not. */
+  description:
+    | InstanceDescription
+    | undefined;
+  /** Its last Sync stated that it has stopped serving. */
+  left: boolean;
 }
 
 /** Request of OpenEpoch. */
@@ -3262,6 +3305,8 @@ function createBaseRevocation(): Revocation {
     actor: "",
     eventId: "",
     claim: "",
+    network: "",
+    requestId: "",
   };
 }
 
@@ -3305,6 +3350,12 @@ export const Revocation: MessageFns<Revocation> = {
     }
     if (message.claim !== "") {
       writer.uint32(90).string(message.claim);
+    }
+    if (message.network !== "") {
+      writer.uint32(98).string(message.network);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(106).string(message.requestId);
     }
     return writer;
   },
@@ -3410,6 +3461,22 @@ export const Revocation: MessageFns<Revocation> = {
             message.claim = reader.string();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3451,6 +3518,12 @@ export const Revocation: MessageFns<Revocation> = {
         ? globalThis.String(object.event_id)
         : "",
       claim: isSet(object.claim) ? globalThis.String(object.claim) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -3489,6 +3562,12 @@ export const Revocation: MessageFns<Revocation> = {
     if (message.claim !== "") {
       obj.claim = message.claim;
     }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
     return obj;
   },
 
@@ -3510,6 +3589,8 @@ export const Revocation: MessageFns<Revocation> = {
     message.actor = object.actor ?? "";
     message.eventId = object.eventId ?? "";
     message.claim = object.claim ?? "";
+    message.network = object.network ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
@@ -3681,6 +3762,8 @@ function createBaseRevocationAtInstance(): RevocationAtInstance {
     lastSyncAge: undefined,
     enforcedTime: undefined,
     leaseEndTime: undefined,
+    description: undefined,
+    left: false,
   };
 }
 
@@ -3703,6 +3786,12 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     }
     if (message.leaseEndTime !== undefined) {
       Timestamp.encode(toTimestamp(message.leaseEndTime), writer.uint32(50).fork()).join();
+    }
+    if (message.description !== undefined) {
+      InstanceDescription.encode(message.description, writer.uint32(58).fork()).join();
+    }
+    if (message.left !== false) {
+      writer.uint32(64).bool(message.left);
     }
     return writer;
   },
@@ -3768,6 +3857,22 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
             message.leaseEndTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.description = InstanceDescription.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.left = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3800,6 +3905,8 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
         : isSet(object.lease_end_time)
         ? fromJsonTimestamp(object.lease_end_time)
         : undefined,
+      description: isSet(object.description) ? InstanceDescription.fromJSON(object.description) : undefined,
+      left: isSet(object.left) ? globalThis.Boolean(object.left) : false,
     };
   },
 
@@ -3823,6 +3930,12 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
     if (message.leaseEndTime !== undefined) {
       obj.leaseEndTime = message.leaseEndTime.toISOString();
     }
+    if (message.description !== undefined) {
+      obj.description = InstanceDescription.toJSON(message.description);
+    }
+    if (message.left !== false) {
+      obj.left = message.left;
+    }
     return obj;
   },
 
@@ -3839,6 +3952,10 @@ export const RevocationAtInstance: MessageFns<RevocationAtInstance> = {
       : undefined;
     message.enforcedTime = object.enforcedTime ?? undefined;
     message.leaseEndTime = object.leaseEndTime ?? undefined;
+    message.description = (object.description !== undefined && object.description !== null)
+      ? InstanceDescription.fromPartial(object.description)
+      : undefined;
+    message.left = object.left ?? false;
     return message;
   },
 };
@@ -4208,6 +4325,8 @@ function createBaseSyncRequest(): SyncRequest {
     heldDigest: Buffer.alloc(0),
     kinds: [],
     claimIds: [],
+    description: undefined,
+    leaving: false,
   };
 }
 
@@ -4258,6 +4377,12 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     }
     for (const v of message.claimIds) {
       writer.uint32(98).bytes(v!);
+    }
+    if (message.description !== undefined) {
+      InstanceDescription.encode(message.description, writer.uint32(106).fork()).join();
+    }
+    if (message.leaving !== false) {
+      writer.uint32(112).bool(message.leaving);
     }
     return writer;
   },
@@ -4381,6 +4506,22 @@ export const SyncRequest: MessageFns<SyncRequest> = {
             message.claimIds.push(Buffer.from(reader.bytes()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.description = InstanceDescription.decode(reader, reader.uint32());
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.leaving = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4423,6 +4564,8 @@ export const SyncRequest: MessageFns<SyncRequest> = {
         : globalThis.Array.isArray(object?.claim_ids)
         ? object.claim_ids.map((e: any) => Buffer.from(bytesFromBase64(e)))
         : [],
+      description: isSet(object.description) ? InstanceDescription.fromJSON(object.description) : undefined,
+      leaving: isSet(object.leaving) ? globalThis.Boolean(object.leaving) : false,
     };
   },
 
@@ -4464,6 +4607,12 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     if (message.claimIds?.length) {
       obj.claimIds = message.claimIds.map((e) => base64FromBytes(e));
     }
+    if (message.description !== undefined) {
+      obj.description = InstanceDescription.toJSON(message.description);
+    }
+    if (message.leaving !== false) {
+      obj.leaving = message.leaving;
+    }
     return obj;
   },
 
@@ -4484,6 +4633,115 @@ export const SyncRequest: MessageFns<SyncRequest> = {
     message.heldDigest = object.heldDigest ?? Buffer.alloc(0);
     message.kinds = object.kinds?.map((e) => e) || [];
     message.claimIds = object.claimIds?.map((e) => e) || [];
+    message.description = (object.description !== undefined && object.description !== null)
+      ? InstanceDescription.fromPartial(object.description)
+      : undefined;
+    message.leaving = object.leaving ?? false;
+    return message;
+  },
+};
+
+function createBaseInstanceDescription(): InstanceDescription {
+  return { host: "", version: "", startTime: undefined };
+}
+
+export const InstanceDescription: MessageFns<InstanceDescription> = {
+  encode(message: InstanceDescription, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.host !== "") {
+      writer.uint32(10).string(message.host);
+    }
+    if (message.version !== "") {
+      writer.uint32(18).string(message.version);
+    }
+    if (message.startTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.startTime), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InstanceDescription {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInstanceDescription();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.startTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InstanceDescription {
+    return {
+      host: isSet(object.host) ? globalThis.String(object.host) : "",
+      version: isSet(object.version) ? globalThis.String(object.version) : "",
+      startTime: isSet(object.startTime)
+        ? fromJsonTimestamp(object.startTime)
+        : isSet(object.start_time)
+        ? fromJsonTimestamp(object.start_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: InstanceDescription): unknown {
+    const obj: any = {};
+    if (message.host !== "") {
+      obj.host = message.host;
+    }
+    if (message.version !== "") {
+      obj.version = message.version;
+    }
+    if (message.startTime !== undefined) {
+      obj.startTime = message.startTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<InstanceDescription>, I>>(base?: I): InstanceDescription {
+    return InstanceDescription.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<InstanceDescription>, I>>(object: I): InstanceDescription {
+    const message = createBaseInstanceDescription();
+    message.host = object.host ?? "";
+    message.version = object.version ?? "";
+    message.startTime = object.startTime ?? undefined;
     return message;
   },
 };
@@ -5452,6 +5710,8 @@ function createBaseInstance(): Instance {
     lag: 0n,
     leaseLeft: undefined,
     currentEpoch: false,
+    description: undefined,
+    left: false,
   };
 }
 
@@ -5483,6 +5743,12 @@ export const Instance: MessageFns<Instance> = {
     }
     if (message.currentEpoch !== false) {
       writer.uint32(56).bool(message.currentEpoch);
+    }
+    if (message.description !== undefined) {
+      InstanceDescription.encode(message.description, writer.uint32(66).fork()).join();
+    }
+    if (message.left !== false) {
+      writer.uint32(72).bool(message.left);
     }
     return writer;
   },
@@ -5556,6 +5822,22 @@ export const Instance: MessageFns<Instance> = {
             message.currentEpoch = reader.bool();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.description = InstanceDescription.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.left = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5589,6 +5871,8 @@ export const Instance: MessageFns<Instance> = {
         : isSet(object.current_epoch)
         ? globalThis.Boolean(object.current_epoch)
         : false,
+      description: isSet(object.description) ? InstanceDescription.fromJSON(object.description) : undefined,
+      left: isSet(object.left) ? globalThis.Boolean(object.left) : false,
     };
   },
 
@@ -5615,6 +5899,12 @@ export const Instance: MessageFns<Instance> = {
     if (message.currentEpoch !== false) {
       obj.currentEpoch = message.currentEpoch;
     }
+    if (message.description !== undefined) {
+      obj.description = InstanceDescription.toJSON(message.description);
+    }
+    if (message.left !== false) {
+      obj.left = message.left;
+    }
     return obj;
   },
 
@@ -5634,6 +5924,10 @@ export const Instance: MessageFns<Instance> = {
       ? Duration.fromPartial(object.leaseLeft)
       : undefined;
     message.currentEpoch = object.currentEpoch ?? false;
+    message.description = (object.description !== undefined && object.description !== null)
+      ? InstanceDescription.fromPartial(object.description)
+      : undefined;
+    message.left = object.left ?? false;
     return message;
   },
 };
@@ -6213,6 +6507,7 @@ export const protoMetadata: ProtoMetadata = {
     ".portcullis.revocation.v1.FenceReceipt": FenceReceipt,
     ".portcullis.revocation.v1.FencePosition": FencePosition,
     ".portcullis.revocation.v1.SyncRequest": SyncRequest,
+    ".portcullis.revocation.v1.InstanceDescription": InstanceDescription,
     ".portcullis.revocation.v1.SyncResponse": SyncResponse,
     ".portcullis.revocation.v1.PullRequest": PullRequest,
     ".portcullis.revocation.v1.PullResponse": PullResponse,

@@ -1,0 +1,187 @@
+/** `portcullis revocations` and `portcullis receipt`. */
+
+import { readFile, writeFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { EvidenceServiceClient } from '../../gen/auth/v1/evidence_service.js';
+import { EntryKind, RevocationServiceClient } from '../../gen/portcullis/revocation/v1/revocation.js';
+import type { Cli } from '../cli.js';
+import { userNames } from '../directory.js';
+import { CommandError, EXIT } from '../failures.js';
+import { describeReceipt, type Receipt, readReceipt, verifyReceipt } from '../receipt-file.js';
+import { tableOf, timeText } from '../tables.js';
+import { note, type Terminal, writeResult } from '../terminal.js';
+
+export function addRevocationCommands(program: Command, cli: Cli): void {
+  program
+    .command('revocations')
+    .description('list the revocations in the log, newest first')
+    .option('--limit <number>', 'at most so many', Number, 50)
+    .action((options: { readonly limit: number }) => listRevocations(cli, options.limit));
+  const receipt = program
+    .command('receipt')
+    .description('the receipt of a revocation: who, when, why, and which instance enforced it when');
+  receipt
+    .command('show <number>', { isDefault: true })
+    .description('print a receipt, or write it to a signed file')
+    .option('--export <file>', 'write the signed receipt to a file, and the keys beside it to FILE.jwks')
+    .option('--epoch <epoch>', 'the epoch of the log, as receipts state it; default: the present one')
+    .action((number: string, options: ShowOptions) => showReceipt(cli, number, options));
+  receipt
+    .command('list')
+    .description('list the kept receipts, newest first, also those that have left the log')
+    .option('--limit <number>', 'at most so many', Number, 50)
+    .action((options: { readonly limit: number }) => listReceipts(cli, options.limit));
+  receipt
+    .command('keys')
+    .description('print the public keys that verify receipts, as a JWK set')
+    .action(() => printKeys(cli));
+  receipt
+    .command('verify <file>')
+    .description('verify a signed receipt offline')
+    .requiredOption('--jwks <file>', 'the published keys, as portcullis receipt keys prints them')
+    .action((file: string, options: { readonly jwks: string }) =>
+      verifyFile(cli.terminal(), file, options.jwks),
+    );
+}
+
+const KINDS: Readonly<Record<number, string>> = {
+  [EntryKind.ENTRY_KIND_TOKEN]: 'token',
+  [EntryKind.ENTRY_KIND_SESSION]: 'session',
+  [EntryKind.ENTRY_KIND_USER]: 'user',
+  [EntryKind.ENTRY_KIND_CLIENT]: 'client',
+  [EntryKind.ENTRY_KIND_KEY]: 'key',
+  [EntryKind.ENTRY_KIND_CLAIM]: 'claim',
+};
+
+async function listRevocations(cli: Cli, limit: number): Promise<void> {
+  await cli.inSession(async (session, terminal) => {
+    const client = session.client(RevocationServiceClient);
+    const names = userNames(session);
+    const { revocations } = await session.call(client.listRevocations.bind(client), {
+      pageSize: Math.min(limit, 200),
+      pageToken: '',
+      target: '',
+      actor: '',
+      eventId: '',
+    });
+    const named = await Promise.all(
+      revocations.map(async (one) => ({
+        ...one,
+        kind: KINDS[one.kind] ?? 'unknown',
+        targetName: one.issuer === '' ? await names(one.target) : one.target,
+        actorName: await names(one.actor),
+      })),
+    );
+    writeResult(terminal, { revocations: named }, () =>
+      named.length === 0
+        ? 'The log has no revocation.'
+        : tableOf(
+            ['RECEIPT', 'WHEN', 'WHAT', 'OF', 'BY', 'FROM', 'WHY'],
+            named.map((one) => [
+              String(one.sequence),
+              timeText(one.revokeTime),
+              one.kind,
+              shortText(one.targetName),
+              shortText(one.actorName),
+              one.network,
+              one.reason,
+            ]),
+            terminal,
+          ),
+    );
+  });
+}
+
+/** An id by its first part; a name as it is. */
+function shortText(text: string): string {
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-/.test(text) ? text.slice(0, 8) : text;
+}
+
+async function listReceipts(cli: Cli, limit: number): Promise<void> {
+  await cli.inSession(async (session, terminal) => {
+    const client = session.client(EvidenceServiceClient);
+    const names = userNames(session);
+    const { receipts } = await session.call(client.listReceipts.bind(client), {
+      pageSize: Math.min(limit, 200),
+      pageToken: '',
+    });
+    const rows = await Promise.all(
+      receipts.map(async ({ sequence, revokeTime, kind, target, actor, reason }) => [
+        String(sequence),
+        timeText(revokeTime),
+        kind.toLowerCase(),
+        shortText(await names(target)),
+        shortText(await names(actor)),
+        reason,
+      ]),
+    );
+    writeResult(terminal, { receipts }, () =>
+      rows.length === 0
+        ? 'No receipt is closed yet: a receipt closes some seconds after the bound of its revocation.'
+        : tableOf(['RECEIPT', 'WHEN', 'WHAT', 'OF', 'BY', 'WHY'], rows, terminal),
+    );
+  });
+}
+
+interface ShowOptions {
+  readonly export?: string;
+  readonly epoch?: string;
+}
+
+async function showReceipt(cli: Cli, text: string, { export: file, epoch = '' }: ShowOptions): Promise<void> {
+  if (!/^[0-9]{1,19}$/.test(text)) {
+    throw new CommandError(`Expected the number of a receipt, got ${JSON.stringify(text)}.`, {
+      exitCode: EXIT.usage,
+    });
+  }
+  await cli.inSession(async (session, terminal) => {
+    const client = session.client(EvidenceServiceClient);
+    const exported = await session.call(client.exportReceipt.bind(client), {
+      sequence: BigInt(text),
+      epoch: Buffer.from(epoch, 'base64url'),
+    });
+    const { jwks } = await session.call(client.getReceiptKeys.bind(client), {});
+    // What is shown is what a third party will verify.
+    const receipt = await verifyReceipt(exported.receipt, jwks);
+    if (file !== undefined) {
+      await writeFile(file, `${exported.receipt}\n`);
+      await writeFile(`${file}.jwks`, `${jwks}\n`);
+    }
+    writeResult(terminal, receipt, () => describeReceipt(receipt, terminal));
+    if (!receipt.final) {
+      note(
+        terminal,
+        'The evidence is not final yet: it is complete some seconds after the time at "everywhere by".',
+      );
+    }
+    if (file === undefined) return;
+    note(
+      terminal,
+      `Written to ${file}. Verify it anywhere: portcullis receipt verify ${file} --jwks ${file}.jwks`,
+    );
+  });
+}
+
+async function printKeys(cli: Cli): Promise<void> {
+  await cli.inSession(async (session, terminal) => {
+    const client = session.client(EvidenceServiceClient);
+    const { jwks } = await session.call(client.getReceiptKeys.bind(client), {});
+    writeResult(terminal, JSON.parse(jwks) as object, () => jwks);
+  });
+}
+
+async function verifyFile(terminal: Terminal, file: string, jwksFile: string): Promise<void> {
+  const [text, jwks] = await Promise.all([file, jwksFile].map(contentOf));
+  const receipt: Receipt = await verifyReceipt(readReceipt(text ?? ''), jwks ?? '');
+  writeResult(
+    terminal,
+    { valid: true, ...receipt },
+    () => `✓ Signed by ${receipt.iss} with a published key.\n\n${describeReceipt(receipt, terminal)}`,
+  );
+}
+
+async function contentOf(file: string): Promise<string> {
+  return await readFile(file, 'utf8').catch((cause: NodeJS.ErrnoException) => {
+    throw new CommandError(`${file} cannot be read: ${cause.message}`, { exitCode: EXIT.usage, cause });
+  });
+}
