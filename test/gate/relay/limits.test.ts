@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, Socket } from 'node:net';
 import { expect } from 'chai';
-import { MessageMeter } from '../../../gate/src/relay/message-meter.js';
 import { Budget } from '../../../gate/src/relay/limits.js';
+import { MessageMeter } from '../../../gate/src/relay/message-meter.js';
 import { block } from '../support/hpack-writer.js';
 import * as raw from '../support/raw-peer.js';
 import { relayTo } from '../support/relay-kit.js';
@@ -52,10 +52,16 @@ describe('gate: limits of a connection', () => {
 
   it('closes a connection that does not end a frame, or a header block', async () => {
     running = await relayTo(serverPort, { limits: { frameMs: 100 } });
-    const halfFrame = await opened(Buffer.concat([PREFACE, frame(raw.SETTINGS, 0, 0), Buffer.of(0, 0, 8, 6)]));
+    const halfFrame = await opened(
+      Buffer.concat([PREFACE, frame(raw.SETTINGS, 0, 0), Buffer.of(0, 0, 8, 6)]),
+    );
     await once(halfFrame, 'close');
     const halfBlock = await opened(
-      Buffer.concat([PREFACE, frame(raw.SETTINGS, 0, 0), frame(raw.HEADERS, 1, 1, block(...requestFields(BIDI)))]),
+      Buffer.concat([
+        PREFACE,
+        frame(raw.SETTINGS, 0, 0),
+        frame(raw.HEADERS, 1, 1, block(...requestFields(BIDI))),
+      ]),
     );
     await once(halfBlock, 'close');
     expect(running.events.filter((event) => event === 'limit_frame_time')).to.have.length(2);
@@ -65,7 +71,11 @@ describe('gate: limits of a connection', () => {
   it('closes a client that does not answer PING, and the server learns it', async () => {
     running = await relayTo(serverPort, { limits: { clientPingMs: 100, pingAnswerMs: 100 } });
     const socket = await opened(
-      Buffer.concat([PREFACE, frame(raw.SETTINGS, 0, 0), frame(raw.HEADERS, 4, 1, block(...requestFields(BIDI)))]),
+      Buffer.concat([
+        PREFACE,
+        frame(raw.SETTINGS, 0, 0),
+        frame(raw.HEADERS, 4, 1, block(...requestFields(BIDI))),
+      ]),
     );
     await once(socket, 'close');
     expect(running.events).to.include('limit_ping_answer');

@@ -26,7 +26,12 @@ describe('gate: relay with TLS towards clients', () => {
       connectServer: () => connect(behind.serverPort, '127.0.0.1'),
       judge: new TestJudge(),
       clock: systemClock,
-      callerOf: () => ({ peer: 'tls', address: '127.0.0.1', isPrivate: true, certificateThumbprint: undefined }),
+      callerOf: () => ({
+        peer: 'tls',
+        address: '127.0.0.1',
+        isPrivate: true,
+        certificateThumbprint: undefined,
+      }),
     });
     listener.listen(0, '127.0.0.1');
     await once(listener, 'listening');
@@ -41,8 +46,13 @@ describe('gate: relay with TLS towards clients', () => {
     });
     expect(answer).to.equal('1000000');
     const refused = await new Promise<number | undefined>((resolve) => {
-      client.makeUnaryRequest('/test.Echo/Unary', same, same, Buffer.alloc(1), withToken('Bearer bad'), (error) =>
-        resolve(error?.code),
+      client.makeUnaryRequest(
+        '/test.Echo/Unary',
+        same,
+        same,
+        Buffer.alloc(1),
+        withToken('Bearer bad'),
+        (error) => resolve(error?.code),
       );
     });
     expect(refused).to.equal(status.UNAUTHENTICATED);
