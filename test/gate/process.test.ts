@@ -2,11 +2,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Client, credentials } from '@grpc/grpc-js';
+import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
+import { RevokeRequest } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { ask } from '../../scripts/system/calls.js';
 import { findFreePort } from '../../scripts/system/ports.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { bearer, callEcho, HELLO, openEchoStream } from '../support/echo.js';
+import { rejectionOf } from '../support/outcomes.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';
-import { sharedSystem, type TestSystem } from '../support/system.js';
+import { clientsOf, type SystemClients, sharedSystem, type TestSystem } from '../support/system.js';
+import { until } from '../support/waiting.js';
 import { startUpstream, type Upstream } from './gate-support.js';
 
 const COMMAND_LINE = join(PROJECT_FOLDER, 'cli', 'dist', 'src', 'main.js');
@@ -19,12 +26,14 @@ const RULES = `services:
 describe('portcullis gate', function () {
   this.timeout(120_000);
   let system: TestSystem;
+  let clients: SystemClients;
   let folder: TemporaryFolder;
   let upstream: Upstream;
   const running: ChildProcess[] = [];
 
   before(async () => {
     system = await sharedSystem();
+    clients = clientsOf(system);
     folder = await makeTemporaryFolder();
     upstream = await startUpstream(folder);
     await writeFile(join(folder.path, 'rules.yaml'), RULES);
@@ -32,6 +41,7 @@ describe('portcullis gate', function () {
   after(async () => {
     for (const child of running) child.kill('SIGKILL');
     upstream.stop();
+    clients.close();
     await folder.remove();
   });
 
@@ -67,6 +77,40 @@ describe('portcullis gate', function () {
     ];
     return { port, ops, words };
   }
+
+  it('admits, refuses and cuts with two workers, publishes one key, and stops on SIGTERM', async () => {
+    const { port, ops, words } = await settings();
+    const { child, said, exit } = start([...words, '--workers=2', '--identity=signed']);
+    const get = (path: string): Promise<Response | undefined> =>
+      fetch(`http://127.0.0.1:${ops}${path}`).catch(() => undefined);
+    await until(async () => (await get('/readyz'))?.status === 200 || child.exitCode !== null);
+    expect(child.exitCode, said.errors).to.equal(null);
+    const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+    const { accessToken } = await clients.logIn('alice');
+    expect(await callEcho(client, bearer(accessToken))).to.deep.equal(HELLO);
+    expect(upstream.received.at(-1)?.get('x-portcullis-identity')).to.have.length(1);
+    expect(errorOf(await rejectionOf(callEcho(client))).reason).to.equal('TOKEN_MISSING');
+    const keys = (await (await get('/jwks.json'))?.json()) as { keys: unknown[] };
+    expect(keys.keys).to.have.length(1);
+    const metrics = await (await get('/metrics'))?.text();
+    expect(metrics).to.match(/portcullis_decisions_total\{[^}]*outcome="ADMITTED"[^}]*\} 1/);
+    child.kill('SIGHUP');
+    const stream = openEchoStream(client, bearer(accessToken));
+    await new Promise((resolve) => stream.once('data', resolve));
+    const ended = new Promise<unknown>((resolve) => stream.once('error', resolve));
+    const { accessToken: operator } = await clients.logIn('olga');
+    const request = RevokeRequest.fromPartial({
+      target: { $case: 'token', value: accessToken },
+      reason: 'test',
+    });
+    await ask(clients.revocation.revoke.bind(clients.revocation), request, { token: operator });
+    expect(errorOf(await ended).reason).to.equal('TOKEN_REVOKED');
+    client.close();
+    child.kill('SIGTERM');
+    expect(await exit).to.equal(0);
+    expect(said.output).to.include('"rules_read"');
+    expect(said.output + said.errors).to.not.include(accessToken);
+  });
 
   it('names every fault and opens nothing when the settings cannot be used', async () => {
     const { said, exit } = start(['--listen=0.0.0.0:1', '--token=keep']);
