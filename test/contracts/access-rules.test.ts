@@ -2,6 +2,7 @@
 import { expect } from 'chai';
 import { protoMetadata as authMetadata } from '../../proto/gen/auth/v1/auth_service.js';
 import { protoMetadata as clientMetadata } from '../../proto/gen/auth/v1/client_service.js';
+import { protoMetadata as evidenceMetadata } from '../../proto/gen/auth/v1/evidence_service.js';
 import { protoMetadata as keyMetadata } from '../../proto/gen/auth/v1/key_service.js';
 import { protoMetadata as policyMetadata } from '../../proto/gen/auth/v1/policy_service.js';
 import { protoMetadata as securityMetadata } from '../../proto/gen/auth/v1/security_service.js';
@@ -24,6 +25,7 @@ const PUBLIC_METHODS = [
   '/auth.v1.AuthService/Refresh',
   '/auth.v1.AuthService/RevokeToken',
   '/auth.v1.AuthService/SetPassword',
+  '/auth.v1.EvidenceService/GetReceiptKeys',
 ];
 
 /** Scopes that no role of users grants: only clients of services have them. */
@@ -32,6 +34,7 @@ const SERVICE_SCOPES = ['auth.sync', 'auth.exchange', 'auth.introspect', 'invent
 const METADATA = {
   'auth.v1.AuthService': authMetadata,
   'auth.v1.ClientService': clientMetadata,
+  'auth.v1.EvidenceService': evidenceMetadata,
   'auth.v1.KeyService': keyMetadata,
   'auth.v1.PolicyService': policyMetadata,
   'auth.v1.SecurityService': securityMetadata,
@@ -65,7 +68,7 @@ describe('access rules', () => {
     }
   });
 
-  it('make exactly six methods public', () => {
+  it('make exactly seven methods public', () => {
     const open = ownMethods.filter((method) => ruleOf(method)?.public === true).map(pathOf);
     expect(open.sort()).to.deep.equal(PUBLIC_METHODS);
   });
