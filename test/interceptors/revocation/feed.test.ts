@@ -52,6 +52,8 @@ describe('a feed', () => {
         heldDigest: NOTHING,
         kinds: [1, 2, 3, 4, 5, 6],
         claimIds: [],
+        description: undefined,
+        leaving: false,
       });
       expect(held.leaseLeftMs(at(0))).to.equal(0);
       expect(feed.hydrated).to.equal(false);
