@@ -42,8 +42,8 @@ export async function followEnforcement(
       .catch((error: unknown) => {
         if (errorOf(error).reason !== 'TOKEN_REVOKED') throw error;
         throw new CommandError(
-          `Your own session was revoked, and auth enforces it already. ${boundText(enforcedEverywhereBy)}`,
-          { exitCode: EXIT.done },
+          `Your own session was revoked, and auth enforces it already, so the wait has ended. The revocation stands. ${boundText(enforcedEverywhereBy)}`,
+          { exitCode: EXIT.waitInterrupted },
         );
       });
     for (const instance of instances) {

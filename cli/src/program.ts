@@ -156,8 +156,15 @@ function createProgram(streams: Streams, store: ContextStore): Command {
     .command('rules <file>')
     .description('print the access rule of every method of a descriptor set, or of a file of rules')
     .option('--rules <file>', 'access rules in YAML or JSON, for methods whose .proto has none')
-    .option('--public <paths>', 'methods that need no token, separated by commas', listOf, [])
-    .action((file, options) => printGateRules(terminal(), file, options));
+    .option('--public <paths>', 'methods that need no token, separated by commas')
+    .action((file: string, _: unknown, command: Command) => {
+      // The gate has options of the same names, and commander gives the values to it.
+      const { rules, public: paths } = command.optsWithGlobals<{ rules?: string; public?: string }>();
+      return printGateRules(terminal(), file, {
+        ...(rules !== undefined && { rules }),
+        public: paths === undefined ? [] : listOf(paths),
+      });
+    });
   const cli = createCli({ store, terminal, context: () => program.opts<{ context?: string }>().context });
   for (const add of COMMANDS) add(program, cli);
   return program;

@@ -5,6 +5,7 @@ import { startGate } from './gate.js';
 import { createGateLog, type GateLog } from './log.js';
 import { describeRule, type RuledMethod, RulesError, readRuleTable } from './rules.js';
 import { type GateSettings, type RawSettings, readSettings } from './settings.js';
+import { METHOD_PATH } from './settings-shape.js';
 import { startWorkers } from './workers.js';
 
 /** What is stopped and reloaded by signals. */
@@ -87,6 +88,10 @@ export function gateRules({ file, rules, publicMethods = [] }: RulesOptions): re
   const isRulesFile = RULES_FILE.test(file);
   if (isRulesFile && rules !== undefined)
     throw new RulesError(['--rules needs a descriptor set, not two files of rules']);
+  const noPaths = publicMethods.filter((path) => !METHOD_PATH.test(path));
+  if (noPaths.length > 0) {
+    throw new RulesError(noPaths.map((path) => `--public: expected /package.Service/Method, got ${path}`));
+  }
   const table = readRuleTable({
     descriptors: isRulesFile ? undefined : file,
     file: isRulesFile ? file : rules,

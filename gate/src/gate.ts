@@ -194,6 +194,8 @@ class RunningGate implements Gate {
         credentials: files === undefined ? credentials.createInsecure() : upstreamCredentials(files),
         clientId: auth.clientId,
         clientKey: auth.clientKey,
+        // That callers may come in plaintext says nothing about the way to auth.
+        plaintext: 'loopback',
       },
       nats: auth.nats,
       plaintext,

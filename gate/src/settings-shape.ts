@@ -7,7 +7,8 @@ import type { FlagName } from './flags.js';
 const WORKERS_MAX = 256;
 const DRAIN_SECONDS_DEFAULT = 10;
 const DRAIN_SECONDS_MAX = 600;
-const PATH = /^\/[A-Za-z0-9_.]+\/[A-Za-z0-9_]+$/;
+/** The full path of a method. */
+export const METHOD_PATH = /^\/[A-Za-z0-9_.]+\/[A-Za-z0-9_]+$/;
 const HEADER_NAME = /^[a-z0-9-]{1,64}$/;
 
 /** An address, as text. */
@@ -21,7 +22,10 @@ const path = z.string().min(1, 'must not be empty');
 const name = z.string().regex(/^[\x21-\x7e]{1,256}$/, 'must be 1 to 256 printable characters without spaces');
 const paths = z
   .union([z.string().transform((text) => text.split(',').map((part) => part.trim())), z.array(z.string())])
-  .refine((list) => list.every((item) => PATH.test(item)), 'must be paths such as /package.Service/Method');
+  .refine(
+    (list) => list.every((item) => METHOD_PATH.test(item)),
+    'must be paths such as /package.Service/Method',
+  );
 const headerName = z.string().toLowerCase().regex(HEADER_NAME, 'must be the name of a header');
 const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 

@@ -53,7 +53,10 @@ function commandsOf(
     .filter((one) => one.name() !== 'help');
   return visible.flatMap((one) => {
     const path = [...words, one.name()];
-    return one.commands.length === 0 ? [{ words: path, command: one }] : commandsOf(one, path);
+    const own = { words: path, command: one };
+    if (one.commands.length === 0) return [own];
+    // A command with options of its own also runs without a further word.
+    return [...(one.options.length > 0 ? [own] : []), ...commandsOf(one, path)];
   });
 }
 

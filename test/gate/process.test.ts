@@ -120,6 +120,18 @@ describe('portcullis gate', function () {
     }
   });
 
+  it('prints its rules with those of options that the gate itself has, too', async () => {
+    const rules = join(folder.path, 'rules.yaml');
+    const { said, exit } = start(['rules', rules, '--public', '/test.v1.EchoService/Public']);
+    expect(await exit, said.errors).to.equal(0);
+    expect(said.output)
+      .to.match(/Unary .*inventory\.read/)
+      .and.match(/Public .*public/);
+    const faulty = start(['rules', rules, '--public', 'EchoService/Public']);
+    expect(await faulty.exit).to.equal(1);
+    expect(faulty.said.errors).to.include('EchoService/Public');
+  });
+
   it('fails when a rule is missing, a port is taken, or the upstream is open', async () => {
     const { words, ops } = await settings();
     const image = join(PROJECT_FOLDER, 'interceptors', 'gen');

@@ -403,7 +403,7 @@ export async function sourceOf(options: GuardOptions): Promise<RevocationSource>
   return await createRemoteSource({
     ...options.auth,
     issuer: options.issuer,
-    plaintext: options.plaintext,
+    plaintext: options.auth.plaintext ?? options.plaintext,
   });
 }
 

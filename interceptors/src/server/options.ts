@@ -30,6 +30,8 @@ export interface EngineOptions {
         readonly clientId: string;
         /** The client's private key: PKCS #8 PEM, or a KeyObject. */
         readonly clientKey: ClientKey;
+        /** Where this connection may be plaintext; default: as for callers. */
+        readonly plaintext?: Plaintext;
       }
     | {
         readonly source: RevocationSource;
