@@ -92,6 +92,21 @@ describe('ext_authz', () => {
     expect((await check({ ...remote, address: '127.0.0.1' })).status?.code).to.equal(0);
   });
 
+  it('takes silence about the connection, and a scheme that it does not know, for plaintext', async () => {
+    const { token } = under.kit.user({ scopes: ['echo.call'] });
+    const headers = { authorization: `Bearer ${token}` };
+    for (const [scheme, address] of [
+      ['', '192.0.2.1'],
+      ['HTTPS', '192.0.2.1'],
+      ['http', ''],
+      ['', ''],
+    ] as const) {
+      const { status } = await check({ scheme, headers, address });
+      expect(status?.message, `scheme '${scheme}', address '${address}'`).to.include('TLS');
+    }
+    expect((await check({ headers, address: '' })).status?.code).to.equal(0);
+  });
+
   it('admits a revoked token no longer', async () => {
     const caller = under.kit.user({ scopes: ['echo.call'] });
     const headers = { authorization: `Bearer ${caller.token}` };
