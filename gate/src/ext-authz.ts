@@ -19,7 +19,7 @@ import {
 } from '../gen/envoy/service/auth/v3/external_auth.js';
 import { type Address, formatAddress } from './addresses.js';
 import { type Answer, type Asked, isLoopbackAddress } from './decide.js';
-import { type Header, IDENTITY_HEADERS, IDENTITY_PREFIX, type Identity } from './identity.js';
+import { type Header, IDENTITY_HEADERS, type Identity, isIdentityName } from './identity.js';
 import type { GateLog } from './log.js';
 import { httpStatusOf, protocolOf, type RequestForm, refusalOf } from './refusals.js';
 import type { TlsFiles } from './tls-files.js';
@@ -162,7 +162,7 @@ function responseOf(
   const set = identity.headersOf(answer.principal);
   const names = new Set(set.map(([name]) => name));
   // What a caller says about identity never reaches the upstream. Envoy removes after it has set.
-  const sent = headers.map(([name]) => name).filter((name) => name.startsWith(IDENTITY_PREFIX));
+  const sent = headers.map(([name]) => name).filter(isIdentityName);
   const removed = new Set([...IDENTITY_HEADERS, ...sent].filter((name) => !names.has(name)));
   if (identity.stripsToken) removed.add('authorization');
   return {

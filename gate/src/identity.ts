@@ -20,6 +20,14 @@ export interface Identity {
 /** Headers with this prefix are the gate's own: those of callers never reach the upstream. */
 export const IDENTITY_PREFIX = 'x-portcullis-';
 
+/**
+ * Whether a header, by its lower-case name, is one of the gate's own. Servers of CGI and WSGI make the same variable of
+ * underscores and dashes, so that both count.
+ */
+export function isIdentityName(name: string): boolean {
+  return name.startsWith('x') && name.replaceAll('_', '-').startsWith(IDENTITY_PREFIX);
+}
+
 /** The header with a signed identity. */
 export const SIGNED_HEADER = `${IDENTITY_PREFIX}identity`;
 

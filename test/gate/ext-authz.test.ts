@@ -36,6 +36,8 @@ describe('ext_authz', () => {
         authorization: `Bearer ${caller.token}`,
         'x-portcullis-roles': 'admin',
         'x-portcullis-evil': '1',
+        x_portcullis_subject: 'admin',
+        'X-Portcullis_Id': 'admin',
       },
     });
     expect(response.status?.code).to.equal(0);
@@ -43,7 +45,13 @@ describe('ext_authz', () => {
     const subject = headers.find(({ header }) => header?.key === 'x-portcullis-subject');
     expect(subject?.header?.value).to.equal(caller.id);
     expect(subject?.appendAction).to.equal(HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD);
-    expect(headersToRemove).to.include.members(['authorization', 'x-portcullis-roles', 'x-portcullis-evil']);
+    expect(headersToRemove).to.include.members([
+      'authorization',
+      'x-portcullis-roles',
+      'x-portcullis-evil',
+      'x_portcullis_subject',
+      'x-portcullis_id',
+    ]);
     expect(headersToRemove).to.not.include('x-portcullis-subject');
   });
 
