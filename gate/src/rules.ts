@@ -84,6 +84,7 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
   const kinds: Kinds = described?.kinds ?? new Map();
   const inFile = settings.file === undefined ? undefined : readRulesFile(settings.file, kinds, faults);
   const byFlags = flagRules(settings, kinds, faults);
+  faults.push(...openedByFlags(settings, described?.rules, inFile));
   if (faults.length > 0) throw new RulesError(faults);
   const fromFile = new Set(inFile?.paths);
   const fromFlags = [...(byFlags?.paths ?? [])].filter((path) => !fromFile.has(path));
@@ -233,6 +234,35 @@ function methodAt(path: string, kind: MethodKind) {
     responseSerialize: same,
     responseDeserialize: same,
   };
+}
+
+/**
+ * Methods that `public` names although their rule demands a caller. A file of rules is written for a gate and replaces those
+ * of the schema; in a list of names, a method that has a stricter rule is a mistake.
+ */
+function openedByFlags(
+  { publicMethods }: RulesSettings,
+  described: AccessRules | undefined,
+  inFile: AccessRules | undefined,
+): string[] {
+  const inFilePaths = new Set(inFile?.paths);
+  const describedPaths = new Set(described?.paths);
+  return publicMethods.flatMap((path) => {
+    const rules = inFilePaths.has(path) ? inFile : describedPaths.has(path) ? described : undefined;
+    if (rules === undefined || isPublicIn(rules, path)) return [];
+    const where = rules === inFile ? 'the file of rules' : 'the descriptor set';
+    return [`public: ${path} has another rule in ${where}: name it no longer, or change that rule`];
+  });
+}
+
+/** A rule that cannot be read is none that says so. */
+function isPublicIn(rules: AccessRules, path: string): boolean {
+  try {
+    return rules.read([path]).get(path)?.isPublic === true;
+  } catch (error) {
+    if (error instanceof TypeError) return false;
+    throw error;
+  }
 }
 
 function flagRules(

@@ -107,6 +107,20 @@ describe('readRuleTable', () => {
     expect(owners).to.have.length(1);
   });
 
+  it('does not open a method by a flag when the schema or the file demands a caller', async () => {
+    const publicMethods = ['/inventory.v1.InventoryService/WatchStock', '/auth.v1.AuthService/Login'];
+    expect(faultsOf({ ...CLOSED, descriptors: IMAGE, publicMethods })).to.deep.equal([
+      'public: /inventory.v1.InventoryService/WatchStock has another rule in the descriptor set: name it no longer, or change that rule',
+    ]);
+    const rules = await file(
+      'stricter.yaml',
+      'services:\n  auth.v1.AuthService: {Login: {scopes: x.y}}\n  inventory.v1.InventoryService: {WatchStock: public}\n',
+    );
+    expect(faultsOf({ ...CLOSED, descriptors: IMAGE, file: rules, publicMethods })).to.deep.equal([
+      'public: /auth.v1.AuthService/Login has another rule in the file of rules: name it no longer, or change that rule',
+    ]);
+  });
+
   it('rejects a file with misspelt conditions, names that are none, and no YAML', async () => {
     for (const [name, content] of [
       ['misspelt.yaml', 'services: {a.v1.A: {B: {scope: x}}}'],
