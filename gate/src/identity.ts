@@ -120,11 +120,14 @@ function listOf(words: Iterable<string>): string | undefined {
   return text === '' ? undefined : text;
 }
 
-/** Percent-encodes what is not printable ASCII, and the percent sign, as gRPC does with messages. */
+/**
+ * Percent-encodes what is not printable ASCII, and the percent sign, as gRPC does with messages; also spaces at either end,
+ * which HTTP/2 forbids there (RFC 9113 §8.2.1) and HTTP/1.1 drops.
+ */
 function headerText(value: string): string {
   return value
     .toWellFormed()
-    .replace(/[^\x20-\x7e]|%/gu, (character) =>
+    .replace(/[^\x20-\x7e]|%|^ +|(?<! ) +$/gu, (character) =>
       [...Buffer.from(character)]
         .map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`)
         .join(''),
