@@ -9,6 +9,9 @@ import type { Terminal } from './terminal.js';
 /** `typ` of a receipt. */
 const RECEIPT_TYPE = 'portcullis-receipt+jws';
 
+/** The algorithm of receipts. Keys of another kind may stand in the set: they sign something else. */
+const RECEIPT_ALGORITHM = 'EdDSA';
+
 /** Longest signed receipt, in characters: ten thousand instances. */
 const RECEIPT_LENGTH_MAX = 8 * 1024 * 1024;
 
@@ -71,12 +74,16 @@ export async function verifyReceipt(text: string, jwks: string): Promise<Receipt
   if (token === undefined) throw invalid('it is not a receipt, or was changed');
   const key = keys.find(({ kid }) => kid === token.keyId);
   if (key === undefined) throw invalid(`the keys do not have its key ${token.keyId}`);
+  if (key.algorithm !== RECEIPT_ALGORITHM)
+    throw invalid(`its key ${token.keyId} is not one for ${RECEIPT_ALGORITHM}`);
   // One key a time: a set of many years has more keys than a ring may.
   const ring = await KeyRing.import([key]);
   if (!(await ring.verify(token)))
     throw invalid('its signature is not good: it was changed, or another key signed it');
   const parsed = receiptSchema.safeParse(jsonOf(Buffer.from(token.payload).toString('utf8')));
   if (!parsed.success) throw invalid('it has another version of the format');
+  if (parsed.data.final && parsed.data.instances.some(({ state }) => state === 'PENDING'))
+    throw invalid('it says that it is final, and has a pending instance');
   return parsed.data;
 }
 

@@ -6,6 +6,7 @@ import { networkInterfaces } from 'node:os';
 import { connect as connectTls } from 'node:tls';
 import { type Address, isOnThisMachine } from './addresses.js';
 import type { UpstreamSettings } from './settings.js';
+import { createThrowaway } from './throwaway-certificate.js';
 
 /** How long a probe may take, in milliseconds. */
 const PROBE_TIMEOUT_MS = 1_000;
@@ -30,8 +31,11 @@ export async function waysAround(
   const { address, tls } = upstream;
   if (address.kind === 'unix') return socketWays(address.path);
   if (tls?.cert !== undefined) {
-    const answers = await answersWithoutCertificate(address, upstream.serverName);
-    return answers ? ['the upstream answers callers without a certificate'] : [];
+    if (await answers(address, upstream.serverName, {}))
+      return ['the upstream answers callers without a certificate'];
+    if (await answers(address, upstream.serverName, createThrowaway()))
+      return ['the upstream answers callers with a certificate that nobody has signed'];
+    return [];
   }
   if (!isOnThisMachine(address))
     return ['the upstream is on the network, and the gate shows it no certificate'];
@@ -71,10 +75,15 @@ function accepts(host: string, port: number): Promise<boolean> {
   return probe(connectTcp({ host, port }), 'connect');
 }
 
-/** With TLS 1.3 a server refuses a missing certificate after the handshake, so its first bytes decide. */
-function answersWithoutCertificate(address: Address & { kind: 'tcp' }, servername: string): Promise<boolean> {
+/** With TLS 1.3 a server refuses a certificate, or none, after the handshake, so its first bytes decide. */
+function answers(
+  address: Address & { kind: 'tcp' },
+  servername: string,
+  certificate: { readonly cert?: string; readonly key?: string },
+): Promise<boolean> {
   // What is asked is whether it answers, not who it is.
   const socket = connectTls({
+    ...certificate,
     host: address.host,
     port: address.port,
     servername,

@@ -19,7 +19,7 @@ import {
 } from '../gen/envoy/service/auth/v3/external_auth.js';
 import { type Address, formatAddress } from './addresses.js';
 import { type Answer, type Asked, isLoopbackAddress } from './decide.js';
-import { type Header, IDENTITY_HEADERS, IDENTITY_PREFIX, type Identity } from './identity.js';
+import { type Header, IDENTITY_HEADERS, type Identity, isIdentityName } from './identity.js';
 import type { GateLog } from './log.js';
 import { httpStatusOf, protocolOf, type RequestForm, refusalOf } from './refusals.js';
 import type { TlsFiles } from './tls-files.js';
@@ -36,8 +36,8 @@ export interface OpenPort {
 /** Maximum size of a CheckRequest, in bytes. Envoy's headers are at most 60 KiB; bodies are not asked for. */
 const CHECK_BYTES_MAX = 256 * 1024;
 
-/** Where the scheme of a request is this, the caller's token was readable on the network. */
-const PLAINTEXT_SCHEME = 'http';
+/** Only where the scheme of a request is this, nobody on the network could read the caller's token. */
+const PRIVATE_SCHEME = 'https';
 
 /** Opens the port. Whoever can call it can ask whether a token is good: a unix socket, or certificates of both sides. */
 export async function openExtAuthz(options: {
@@ -133,7 +133,8 @@ async function check(request: CheckRequest, asked: Asked, identity: Identity): P
     authorizations: headers.filter(([name]) => name === 'authorization').map(([, value]) => value),
     address,
     port: socket?.$case === 'socketAddress' ? socket.value.portValue : 0,
-    isPrivate: http?.scheme !== PLAINTEXT_SCHEME || isLoopbackAddress(address),
+    // A proxy that says nothing about the connection is taken for one that others can read.
+    isPrivate: http?.scheme === PRIVATE_SCHEME || (address !== '' && isLoopbackAddress(address)),
     certificate: source?.certificate === '' ? undefined : source?.certificate,
   });
   return responseOf(answer, headers, http, identity);
@@ -161,7 +162,7 @@ function responseOf(
   const set = identity.headersOf(answer.principal);
   const names = new Set(set.map(([name]) => name));
   // What a caller says about identity never reaches the upstream. Envoy removes after it has set.
-  const sent = headers.map(([name]) => name).filter((name) => name.startsWith(IDENTITY_PREFIX));
+  const sent = headers.map(([name]) => name).filter(isIdentityName);
   const removed = new Set([...IDENTITY_HEADERS, ...sent].filter((name) => !names.has(name)));
   if (identity.stripsToken) removed.add('authorization');
   return {

@@ -61,9 +61,14 @@ export const GATE_FLAGS = [
   ),
   flag('http-check-path-header', 'name', 'header with the path of the method; default: x-original-uri'),
   flag(
+    'http-check-address-header',
+    'name',
+    "header whose last address is the caller's, as the proxy sets it; default: x-forwarded-for",
+  ),
+  flag(
     'http-check-cert-header',
     'name',
-    "header with the caller's certificate (PEM, URL encoded); default: none",
+    "header with the caller's certificate (PEM, URL encoded), set by the proxy always; default: none",
   ),
   flag('health-listen', 'address', 'where the gate answers grpc.health.v1 itself'),
   flag('ops-listen', 'address', 'where operators read /livez, /readyz, /metrics and /jwks.json'),

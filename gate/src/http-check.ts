@@ -1,7 +1,7 @@
 /** An HTTP check for proxies that ask by a subrequest: nginx's `auth_request`, and forward-auth of Caddy and Traefik. */
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, isIP } from 'node:net';
 import { type Address, isOnThisMachine } from './addresses.js';
 import { type Answer, type Asked, isLoopbackAddress } from './decide.js';
 import type { OpenPort } from './ext-authz.js';
@@ -23,6 +23,8 @@ export interface HttpCheckOptions {
   readonly address: Address;
   /** The header with the path of the method, in lower case. */
   readonly pathHeader: string;
+  /** The header whose last address is that of the caller, in lower case. */
+  readonly addressHeader: string;
   /** The header with the caller's verified certificate; undefined: certificates are not read. */
   readonly certHeader: string | undefined;
   readonly asked: Asked;
@@ -77,8 +79,11 @@ export async function openHttpCheck(options: HttpCheckOptions): Promise<OpenPort
   };
 }
 
-function askedOf(request: IncomingMessage, { pathHeader, certHeader }: HttpCheckOptions) {
-  const address = callerAddressOf(request);
+/** Only where the proxy names this scheme, nobody on the network could read the caller's token. */
+const PRIVATE_SCHEME = 'https';
+
+function askedOf(request: IncomingMessage, { pathHeader, addressHeader, certHeader }: HttpCheckOptions) {
+  const address = callerAddressOf(request, addressHeader);
   const scheme = only(request, 'x-forwarded-proto');
   return {
     // Two of them, or none: there is no such method.
@@ -87,16 +92,18 @@ function askedOf(request: IncomingMessage, { pathHeader, certHeader }: HttpCheck
     address,
     port: 0,
     // A proxy that says nothing about the connection is taken for one that others can read.
-    isPrivate: (scheme !== undefined && scheme !== 'http') || (address !== '' && isLoopbackAddress(address)),
+    isPrivate: scheme === PRIVATE_SCHEME || (address !== '' && isLoopbackAddress(address)),
     certificate: certHeader === undefined ? undefined : only(request, certHeader),
   };
 }
 
-/** As the proxy names it: the last address of `x-forwarded-for` is the one that it has added. */
-function callerAddressOf(request: IncomingMessage): string {
-  const real = only(request, 'x-real-ip');
-  if (real !== undefined) return real.trim();
-  return allOf(request, 'x-forwarded-for').join(',').split(',').at(-1)?.trim() ?? '';
+/**
+ * As the proxy names it: the last address is the one that the proxy has added, those before it may be the caller's words.
+ * No other header is looked at, because proxies pass those that they do not know from the caller. Empty when it is none.
+ */
+function callerAddressOf(request: IncomingMessage, header: string): string {
+  const last = allOf(request, header).join(',').split(',').at(-1)?.trim() ?? '';
+  return isIP(last) === 0 ? '' : last;
 }
 
 /** Every value of a header, as it was sent: Node hides repeated ones. */

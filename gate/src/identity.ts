@@ -20,6 +20,14 @@ export interface Identity {
 /** Headers with this prefix are the gate's own: those of callers never reach the upstream. */
 export const IDENTITY_PREFIX = 'x-portcullis-';
 
+/**
+ * Whether a header, by its lower-case name, is one of the gate's own. Servers of CGI and WSGI make the same variable of
+ * underscores and dashes, so that both count.
+ */
+export function isIdentityName(name: string): boolean {
+  return name.startsWith('x') && name.replaceAll('_', '-').startsWith(IDENTITY_PREFIX);
+}
+
 /** The header with a signed identity. */
 export const SIGNED_HEADER = `${IDENTITY_PREFIX}identity`;
 
@@ -112,11 +120,14 @@ function listOf(words: Iterable<string>): string | undefined {
   return text === '' ? undefined : text;
 }
 
-/** Percent-encodes what is not printable ASCII, and the percent sign, as gRPC does with messages. */
+/**
+ * Percent-encodes what is not printable ASCII, and the percent sign, as gRPC does with messages; also spaces at either end,
+ * which HTTP/2 forbids there (RFC 9113 §8.2.1) and HTTP/1.1 drops.
+ */
 function headerText(value: string): string {
   return value
     .toWellFormed()
-    .replace(/[^\x20-\x7e]|%/gu, (character) =>
+    .replace(/[^\x20-\x7e]|%|^ +|(?<! ) +$/gu, (character) =>
       [...Buffer.from(character)]
         .map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`)
         .join(''),

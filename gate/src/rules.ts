@@ -81,8 +81,10 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
   const faults: string[] = [];
   const described =
     settings.descriptors === undefined ? undefined : readDescriptors(settings.descriptors, faults);
-  const inFile = settings.file === undefined ? undefined : readRulesFile(settings.file, faults);
-  const byFlags = flagRules(settings, faults);
+  const kinds: Kinds = described?.kinds ?? new Map();
+  const inFile = settings.file === undefined ? undefined : readRulesFile(settings.file, kinds, faults);
+  const byFlags = flagRules(settings, kinds, faults);
+  faults.push(...openedByFlags(settings, described?.rules, inFile));
   if (faults.length > 0) throw new RulesError(faults);
   const fromFile = new Set(inFile?.paths);
   const fromFlags = [...(byFlags?.paths ?? [])].filter((path) => !fromFile.has(path));
@@ -99,7 +101,7 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
       try {
         if (rules === undefined) throw new TypeError(`${path} declares no access rule`);
         const rule = rules.read([path]).get(path);
-        if (rule !== undefined) methods.set(path, { path, rule, kind: described?.kinds.get(path), source });
+        if (rule !== undefined) methods.set(path, { path, rule, kind: kinds.get(path), source });
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
         faults.push(`${error.message.split('. ')[0]}`);
@@ -121,13 +123,16 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
   };
 }
 
+/** What the descriptor set says about the streams of methods, by path. */
+type Kinds = ReadonlyMap<string, MethodKind>;
+
 /** A descriptor set. */
 interface Described {
   /** Undefined when no method declares a rule: all of them may be in the file. */
   readonly rules: AccessRules | undefined;
   /** The same, or rules that nobody reads, with the kinds of all methods. */
   readonly kindRules: AccessRules;
-  readonly kinds: ReadonlyMap<string, MethodKind>;
+  readonly kinds: Kinds;
 }
 
 function readDescriptors(file: string, faults: string[]): Described | undefined {
@@ -158,7 +163,7 @@ function rulesIn(descriptorSet: Uint8Array): AccessRules | undefined {
   }
 }
 
-function kindsIn(set: FileDescriptorSet): ReadonlyMap<string, MethodKind> {
+function kindsIn(set: FileDescriptorSet): Kinds {
   const kinds = new Map<string, MethodKind>();
   for (const file of set.file) {
     if (OTHER_PACKAGES.test(file.package)) continue;
@@ -175,7 +180,7 @@ function kindsIn(set: FileDescriptorSet): ReadonlyMap<string, MethodKind> {
   return kinds;
 }
 
-function readRulesFile(file: string, faults: string[]): AccessRules | undefined {
+function readRulesFile(file: string, kinds: Kinds, faults: string[]): AccessRules | undefined {
   const bytes = readBounded(file, 'rules', faults);
   if (bytes === undefined) return undefined;
   let content: unknown;
@@ -195,14 +200,17 @@ function readRulesFile(file: string, faults: string[]): AccessRules | undefined 
   const rules = Object.entries(parsed.data.services).flatMap(([service, methods]) =>
     Object.entries(methods).map(([method, rule]) => [`/${service}/${method}`, rule as CodeRule] as const),
   );
-  return rulesOf(rules, faults);
+  return rulesOf(rules, kinds, faults);
 }
 
 function rulesOf(
   rules: readonly (readonly [path: string, rule: CodeRule])[],
+  kinds: Kinds,
   faults: string[],
 ): AccessRules | undefined {
-  const definition = Object.fromEntries(rules.map(([path]) => [path, methodAt(path)]));
+  const definition = Object.fromEntries(
+    rules.map(([path]) => [path, methodAt(path, kinds.get(path) ?? UNKNOWN_KIND)]),
+  );
   try {
     return codeRules(definition, Object.fromEntries(rules));
   } catch (error) {
@@ -212,13 +220,15 @@ function rulesOf(
   }
 }
 
-/** The library asks a definition for the path alone. */
-function methodAt(path: string) {
+/** A method that no schema describes is treated as a stream in both directions. */
+const UNKNOWN_KIND: MethodKind = { requestStream: true, responseStream: true };
+
+/** The library asks a definition for the path and the streams alone. */
+function methodAt(path: string, kind: MethodKind) {
   const same = (bytes: Buffer): Buffer => bytes;
   return {
     path,
-    requestStream: true,
-    responseStream: true,
+    ...kind,
     requestSerialize: same,
     requestDeserialize: same,
     responseSerialize: same,
@@ -226,8 +236,38 @@ function methodAt(path: string) {
   };
 }
 
+/**
+ * Methods that `public` names although their rule demands a caller. A file of rules is written for a gate and replaces those
+ * of the schema; in a list of names, a method that has a stricter rule is a mistake.
+ */
+function openedByFlags(
+  { publicMethods }: RulesSettings,
+  described: AccessRules | undefined,
+  inFile: AccessRules | undefined,
+): string[] {
+  const inFilePaths = new Set(inFile?.paths);
+  const describedPaths = new Set(described?.paths);
+  return publicMethods.flatMap((path) => {
+    const rules = inFilePaths.has(path) ? inFile : describedPaths.has(path) ? described : undefined;
+    if (rules === undefined || isPublicIn(rules, path)) return [];
+    const where = rules === inFile ? 'the file of rules' : 'the descriptor set';
+    return [`public: ${path} has another rule in ${where}: name it no longer, or change that rule`];
+  });
+}
+
+/** A rule that cannot be read is none that says so. */
+function isPublicIn(rules: AccessRules, path: string): boolean {
+  try {
+    return rules.read([path]).get(path)?.isPublic === true;
+  } catch (error) {
+    if (error instanceof TypeError) return false;
+    throw error;
+  }
+}
+
 function flagRules(
   { publicMethods, health, reflection }: RulesSettings,
+  kinds: Kinds,
   faults: string[],
 ): AccessRules | undefined {
   const rules: (readonly [string, CodeRule])[] = publicMethods.map((path) => [path, 'public']);
@@ -236,7 +276,7 @@ function flagRules(
     const rule: CodeRule = reflection === 'public' ? 'public' : {};
     rules.push(...REFLECTION_METHODS.map((path) => [path, rule] as const));
   }
-  return rulesOf(rules, faults);
+  return rulesOf(rules, kinds, faults);
 }
 
 function readBounded(file: string, setting: string, faults: string[]): Buffer | undefined {

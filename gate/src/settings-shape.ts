@@ -71,6 +71,7 @@ const SHAPE = {
   'ext-authz-client-ca': path.optional(),
   'http-check': address.optional(),
   'http-check-path-header': headerName.default('x-original-uri'),
+  'http-check-address-header': headerName.default('x-forwarded-for'),
   'http-check-cert-header': headerName.optional(),
   'health-listen': address.optional(),
   'ops-listen': address.optional(),

@@ -76,7 +76,12 @@ export interface GateSettings {
   readonly limits: Partial<GuardLimits>;
   readonly extAuthz: { readonly address: Address; readonly tls: TlsFiles | undefined } | undefined;
   readonly httpCheck:
-    | { readonly address: Address; readonly pathHeader: string; readonly certHeader: string | undefined }
+    | {
+        readonly address: Address;
+        readonly pathHeader: string;
+        readonly addressHeader: string;
+        readonly certHeader: string | undefined;
+      }
     | undefined;
   readonly healthListen: Address | undefined;
   readonly opsListen: Address | undefined;
@@ -249,6 +254,7 @@ function settingsOf(values: Values, faults: string[]): GateSettings | undefined 
     httpCheck: values['http-check'] && {
       address: values['http-check'],
       pathHeader: values['http-check-path-header'],
+      addressHeader: values['http-check-address-header'],
       certHeader: values['http-check-cert-header'],
     },
     healthListen: values['health-listen'],

@@ -3,7 +3,7 @@ import { chmod, readFile } from 'node:fs/promises';
 import { createServer as createTcpServer, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
-import { createServer as createTlsServer } from 'node:tls';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { expect } from 'chai';
 import { waysAround } from '../../gate/src/exposure.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
@@ -69,21 +69,33 @@ describe('waysAround', () => {
     expect((await waysAround(tcp('192.0.2.1', 1))).join()).to.include('shows it no certificate');
   });
 
-  it('asks a TLS upstream for an answer without a certificate', async () => {
+  it('asks a TLS upstream for an answer without a certificate, and with one that nobody has signed', async () => {
     const authority = await createAuthority(folder.path);
     const { certFile, keyFile } = await authority.issue();
     const [cert, key, ca] = await Promise.all(
       [certFile, keyFile, authority.certFile].map((file) => readFile(file)),
     );
     const files = { cert: certFile, key: keyFile, ca: authority.certFile };
-    for (const [rejectUnauthorized, ways] of [
-      [true, 0],
-      [false, 1],
+    const presented: boolean[] = [];
+    const demandsAny = (socket: TLSSocket): boolean => {
+      const isPresented = socket.getPeerX509Certificate() !== undefined;
+      presented.push(isPresented);
+      return isPresented;
+    };
+    for (const [rejectUnauthorized, isServed, way] of [
+      [true, () => true, undefined],
+      [false, () => false, undefined],
+      [false, () => true, 'without a certificate'],
+      [false, demandsAny, 'that nobody has signed'],
     ] as const) {
       const server = createTlsServer(
         { cert, key, ca, requestCert: true, rejectUnauthorized, ALPNProtocols: ['h2'] },
         (socket) => {
           socket.on('error', () => {});
+          if (!isServed(socket)) {
+            socket.destroy();
+            return;
+          }
           socket.once('data', () => socket.end(Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])));
         },
       );
@@ -94,7 +106,10 @@ describe('waysAround', () => {
         tls: files,
         serverName: 'localhost',
       };
-      expect(await waysAround(upstream), String(rejectUnauthorized)).to.have.length(ways);
+      const ways = await waysAround(upstream);
+      expect(ways.length, ways.join()).to.equal(way === undefined ? 0 : 1);
+      if (way !== undefined) expect(ways[0]).to.include(way);
     }
+    expect(presented).to.deep.equal([false, true]);
   });
 });

@@ -36,6 +36,8 @@ describe('ext_authz', () => {
         authorization: `Bearer ${caller.token}`,
         'x-portcullis-roles': 'admin',
         'x-portcullis-evil': '1',
+        x_portcullis_subject: 'admin',
+        'X-Portcullis_Id': 'admin',
       },
     });
     expect(response.status?.code).to.equal(0);
@@ -43,7 +45,13 @@ describe('ext_authz', () => {
     const subject = headers.find(({ header }) => header?.key === 'x-portcullis-subject');
     expect(subject?.header?.value).to.equal(caller.id);
     expect(subject?.appendAction).to.equal(HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD);
-    expect(headersToRemove).to.include.members(['authorization', 'x-portcullis-roles', 'x-portcullis-evil']);
+    expect(headersToRemove).to.include.members([
+      'authorization',
+      'x-portcullis-roles',
+      'x-portcullis-evil',
+      'x_portcullis_subject',
+      'x-portcullis_id',
+    ]);
     expect(headersToRemove).to.not.include('x-portcullis-subject');
   });
 
@@ -90,6 +98,21 @@ describe('ext_authz', () => {
     expect((await check(remote)).status?.message).to.include('TLS');
     expect((await check({ ...remote, scheme: 'https' })).status?.code).to.equal(0);
     expect((await check({ ...remote, address: '127.0.0.1' })).status?.code).to.equal(0);
+  });
+
+  it('takes silence about the connection, and a scheme that it does not know, for plaintext', async () => {
+    const { token } = under.kit.user({ scopes: ['echo.call'] });
+    const headers = { authorization: `Bearer ${token}` };
+    for (const [scheme, address] of [
+      ['', '192.0.2.1'],
+      ['HTTPS', '192.0.2.1'],
+      ['http', ''],
+      ['', ''],
+    ] as const) {
+      const { status } = await check({ scheme, headers, address });
+      expect(status?.message, `scheme '${scheme}', address '${address}'`).to.include('TLS');
+    }
+    expect((await check({ headers, address: '' })).status?.code).to.equal(0);
   });
 
   it('admits a revoked token no longer', async () => {

@@ -7,7 +7,7 @@ import { rejectionOf } from '../support/outcomes.js';
 import { type GateUnderTest, SILENT, startGateUnderTest } from './gate-support.js';
 
 const UNARY = '/test.v1.EchoService/Unary';
-const LOCAL = { 'x-real-ip': '127.0.0.1' };
+const LOCAL = { 'x-forwarded-for': '127.0.0.1' };
 
 interface Answer {
   readonly status: number;
@@ -25,6 +25,7 @@ describe('the HTTP check', () => {
       httpCheck: {
         address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
         pathHeader: 'x-original-uri',
+        addressHeader: 'x-forwarded-for',
         certHeader: undefined,
       },
     });
@@ -67,12 +68,55 @@ describe('the HTTP check', () => {
     const asked = { 'x-original-uri': UNARY, authorization: bearer() };
     for (const headers of [
       asked,
-      { ...asked, 'x-real-ip': '192.0.2.1', 'x-forwarded-proto': 'http' },
+      { ...asked, 'x-forwarded-for': '192.0.2.1', 'x-forwarded-proto': 'http' },
       { ...asked, 'x-forwarded-for': '127.0.0.1, 192.0.2.1' },
+      { ...asked, 'x-forwarded-for': '192.0.2.1', 'x-forwarded-proto': 'ws' },
+      { ...asked, 'x-forwarded-for': '192.0.2.1', 'x-forwarded-proto': ['https', 'http'] },
     ]) {
-      expect((await ask(headers)).headers['x-portcullis-reason']).to.equal('TLS_REQUIRED');
+      const { headers: sent } = await ask(headers);
+      expect(sent['x-portcullis-reason'], JSON.stringify(Object.keys(headers))).to.equal('TLS_REQUIRED');
     }
     expect((await ask({ ...asked, 'x-forwarded-proto': 'https' })).status).to.equal(200);
+  });
+
+  it('takes no address from headers that the proxy passes on, and none that is no address', async () => {
+    const asked = { 'x-original-uri': UNARY, authorization: bearer() };
+    for (const headers of [
+      // Caddy passes the caller's own.
+      { ...asked, 'x-real-ip': '127.0.0.1', 'x-forwarded-for': '192.0.2.1' },
+      { ...asked, 'x-real-ip': '127.0.0.1' },
+      { ...asked, 'x-forwarded-for': '127.0.0.1:80' },
+      { ...asked, 'x-forwarded-for': '127.0.0.999' },
+      { ...asked, 'x-forwarded-for': ['127.0.0.1', 'unknown'] },
+    ]) {
+      const { headers: sent } = await ask(headers);
+      expect(sent['x-portcullis-reason'], Object.values(headers).slice(2).join('; ')).to.equal(
+        'TLS_REQUIRED',
+      );
+    }
+  });
+
+  it('takes the address from the header that the settings name, and from no other', async () => {
+    const asked = { 'x-original-uri': UNARY, authorization: bearer() };
+    const named = await startGateUnderTest({
+      listen: undefined,
+      upstream: undefined,
+      httpCheck: {
+        address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
+        pathHeader: 'x-original-uri',
+        addressHeader: 'x-real-ip',
+        certHeader: undefined,
+      },
+    });
+    try {
+      const { token } = named.kit.user({ scopes: ['echo.call'] });
+      const headers = { ...asked, authorization: `Bearer ${token}` };
+      expect((await ask({ ...headers, 'x-real-ip': '127.0.0.1' }, named)).status).to.equal(200);
+      const other = await ask({ ...headers, 'x-forwarded-for': '127.0.0.1' }, named);
+      expect(other.headers['x-portcullis-reason']).to.equal('TLS_REQUIRED');
+    } finally {
+      await named.stop();
+    }
   });
 
   it('sends callers without gRPC a body in their own protocol', async () => {
@@ -86,6 +130,7 @@ describe('the HTTP check', () => {
       openHttpCheck({
         address: { kind: 'tcp', host: '0.0.0.0', port: 0 },
         pathHeader: 'x-original-uri',
+        addressHeader: 'x-forwarded-for',
         certHeader: undefined,
         asked: { decide: () => ({ isAdmitted: true, principal: undefined }) },
         identity: () => createIdentity({ mode: 'off', token: 'strip', issuer: 'x', audience: 'x' }),
@@ -95,8 +140,8 @@ describe('the HTTP check', () => {
     expect(error).to.be.instanceOf(TypeError);
   });
 
-  function ask(headers: Record<string, string | string[]>): Promise<Answer> {
-    const [host, port] = (under.gate.addresses.httpCheck ?? '').split(':');
+  function ask(headers: Record<string, string | string[]>, of: GateUnderTest = under): Promise<Answer> {
+    const [host, port] = (of.gate.addresses.httpCheck ?? '').split(':');
     return new Promise((resolve, reject) => {
       const sent = request({ host, port, path: '/check', headers }, (response) => {
         const parts: Buffer[] = [];

@@ -50,6 +50,19 @@ describe('createIdentity', () => {
     expect(headers['x-portcullis-roles']).to.equal('customer');
   });
 
+  it('encodes spaces at either end, which servers would drop, and so take one subject for another', () => {
+    const identity = createIdentity(OPTIONS);
+    for (const [subject, sent] of [
+      [' alice', '%20alice'],
+      ['alice  ', 'alice%20%20'],
+      ['  ', '%20%20'],
+      ['alice of sales', 'alice of sales'],
+    ] as const) {
+      const headers = Object.fromEntries(identity.headersOf(principal({ subject })));
+      expect(headers['x-portcullis-subject'], JSON.stringify(subject)).to.equal(sent);
+    }
+  });
+
   it('returns the same headers for the same caller', () => {
     const identity = createIdentity(OPTIONS);
     const caller = principal();

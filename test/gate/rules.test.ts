@@ -8,6 +8,7 @@ import {
   MethodDescriptorProtoSchema,
   ServiceDescriptorProtoSchema,
 } from '@bufbuild/protobuf/wkt';
+import { createTestKit } from '@portcullis/guard/testing';
 import { expect } from 'chai';
 import { describeMethod, gateRules } from '../../gate/src/command.js';
 import { RulesError, type RuleTable, readRuleTable } from '../../gate/src/rules.js';
@@ -68,12 +69,56 @@ describe('readRuleTable', () => {
     expect(methods.get('/bare.v1.BareService/SayBye')?.rule.isPublic).to.equal(true);
   });
 
+  it('gives an engine the kinds of methods whose rule is in a file or a flag', async () => {
+    const descriptors = await file('bare.binpb', bareSet(['SayHello', 'SayBye']));
+    const rules = await file('public.yaml', 'services: {bare.v1.BareService: {SayHello: public}}');
+    const publicMethods = ['/bare.v1.BareService/SayBye', '/other.v1.OtherService/Unknown'];
+    const kit = await createTestKit({ audience: 'bare' });
+    try {
+      const engine = await kit.createEngine({ audience: 'bare' });
+      engine.replaceRules(readRuleTable({ ...CLOSED, descriptors, file: rules, publicMethods }).parts);
+      for (const [path, isStream] of [
+        ['/bare.v1.BareService/SayHello', false],
+        ['/bare.v1.BareService/SayBye', false],
+        ['/other.v1.OtherService/Unknown', true],
+      ] as const) {
+        const decision = await engine.admit(path, [], {
+          peer: '127.0.0.1:4711',
+          address: '127.0.0.1',
+          isPrivate: true,
+          certificateThumbprint: undefined,
+          retireConnection: () => {},
+        });
+        if (decision.kind === 'refused') throw new Error(`${path} was refused: ${decision.status.reason}`);
+        const kind = { requestStream: isStream, responseStream: isStream };
+        expect(decision.call.method, path).to.deep.equal(kind);
+        decision.call.unlink();
+      }
+    } finally {
+      await kit.close();
+    }
+  });
+
   it('lets a rule of the file replace that of the schema', async () => {
     const rules = await file('one.json', '{"services":{"auth.v1.AuthService":{"Login":{"scopes":"x.y"}}}}');
     const { methods, parts } = readRuleTable({ ...CLOSED, descriptors: IMAGE, file: rules });
     expect(methods.get('/auth.v1.AuthService/Login')?.rule.scopes).to.deep.equal(['x.y']);
     const owners = parts.filter(({ paths }) => paths.includes('/auth.v1.AuthService/Login'));
     expect(owners).to.have.length(1);
+  });
+
+  it('does not open a method by a flag when the schema or the file demands a caller', async () => {
+    const publicMethods = ['/inventory.v1.InventoryService/WatchStock', '/auth.v1.AuthService/Login'];
+    expect(faultsOf({ ...CLOSED, descriptors: IMAGE, publicMethods })).to.deep.equal([
+      'public: /inventory.v1.InventoryService/WatchStock has another rule in the descriptor set: name it no longer, or change that rule',
+    ]);
+    const rules = await file(
+      'stricter.yaml',
+      'services:\n  auth.v1.AuthService: {Login: {scopes: x.y}}\n  inventory.v1.InventoryService: {WatchStock: public}\n',
+    );
+    expect(faultsOf({ ...CLOSED, descriptors: IMAGE, file: rules, publicMethods })).to.deep.equal([
+      'public: /auth.v1.AuthService/Login has another rule in the file of rules: name it no longer, or change that rule',
+    ]);
   });
 
   it('rejects a file with misspelt conditions, names that are none, and no YAML', async () => {

@@ -42,6 +42,10 @@ describe('readSettings', () => {
     expect(settings.plaintext).to.equal('loopback');
     expect(settings.upstream?.exposed).to.equal('refuse');
     expect(settings.workers).to.equal(1);
+    expect(readSettings({ ...good, 'http-check': '127.0.0.1:0' }).httpCheck).to.include({
+      addressHeader: 'x-forwarded-for',
+      certHeader: undefined,
+    });
   });
 
   it('prefers flags to the file, and the file to what service add has written', async () => {

@@ -39,11 +39,19 @@ export function readyStatusOf(error: ServiceError): ReadyStatus {
 }
 
 /**
+ * Maximum length of a path in a message, in UTF-16 code units. A caller can repeat a long path by a header of one byte
+ * (HPACK), so that repeating all of it would multiply what the caller sends.
+ */
+const REPEATED_PATH_LENGTH_MAX = 256;
+
+/**
  * The status of a method that the server does not have. grpc-js sends it before any interceptor runs: without details, and
- * without encoding the message, which is therefore encoded only where HTTP/2 or the gRPC protocol need it.
+ * without encoding the message, which is therefore encoded only where HTTP/2 or the gRPC protocol need it. Other than
+ * there, a path of more than {@link REPEATED_PATH_LENGTH_MAX} is cut.
  */
 export function unimplementedStatus(path: string): ReadyStatus {
-  const message = `The server does not implement the method ${path.toWellFormed()}`;
+  const repeated = path.slice(0, REPEATED_PATH_LENGTH_MAX).toWellFormed();
+  const message = `The server does not implement the method ${repeated}`;
   const encoded = message.replace(/[^\x20-\x24\x26-\x7e]/gu, encodeURIComponent);
   return ready({ code: grpcStatus.UNIMPLEMENTED, reason: 'NOT_FOUND', message }, encoded, []);
 }

@@ -74,7 +74,8 @@ interface ReceiptedInstance {
   readonly version?: string | undefined;
   /**
    * `ENFORCED`: it stated that it had the entry. `SILENT`: it did not, and its lease is over, so it refuses calls.
-   * `PENDING`: it did not, and its lease may run.
+   * `PENDING`: it did not, and its lease may run. In a final receipt it is `SILENT` then: whatever lease it has by now began
+   * after the revocation, with a list that has the entry.
    */
   readonly state: 'ENFORCED' | 'SILENT' | 'PENDING';
   /** With `ENFORCED`: when auth first knew. The entry may have been there earlier, by the broadcast. */
@@ -98,7 +99,9 @@ export function receiptOf(
     final: about.final,
     as_of: closeTime.toISOString(),
     revocation,
-    instances: instances.flatMap((evidence) => receiptedInstance(revocation, evidence, closeTime)),
+    instances: instances.flatMap((evidence) =>
+      receiptedInstance(revocation, evidence, closeTime, about.final),
+    ),
   };
 }
 
@@ -107,6 +110,7 @@ function receiptedInstance(
   { sequence, revoke_time: revokeTime }: ReceiptedRevocation,
   evidence: InstanceEvidence,
   closeTime: Date,
+  isFinal: boolean,
 ): ReceiptedInstance[] {
   const { service, instance, host, version, left, positions } = evidence;
   const place = BigInt(sequence);
@@ -119,8 +123,9 @@ function receiptedInstance(
   const isConcerned =
     lastSeen.length === 0 || lastSeen.some((time) => Date.parse(time) >= Date.parse(revokeTime));
   if (enforcedTime === undefined && !isConcerned) return [];
-  const mayServe =
-    evidence.lease_end_time !== null && Date.parse(evidence.lease_end_time) > closeTime.getTime();
+  // An unknown end, after a crash of the database, may be any until the bound has passed.
+  const { lease_end_time: leaseEndTime } = evidence;
+  const mayServe = !isFinal && (leaseEndTime === null || Date.parse(leaseEndTime) > closeTime.getTime());
   return [
     {
       service,

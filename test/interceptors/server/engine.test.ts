@@ -235,6 +235,14 @@ describe('an engine', () => {
         'grpc-message',
         `The server does not implement the method ${pathOf('50%25%C3%A9%0A%EF%BF%BD')}`,
       ]);
+      // A path of 256 characters is repeated whole, as grpc-js does. Longer ones are cut, so that none multiplies what is sent.
+      const whole = '%'.repeat(256 - pathOf('').length);
+      const { headers: longest } = await refused(whole);
+      const { headers: cut } = await refused(`${whole}${'%'.repeat(4_000)}`);
+      expect(longest[1]?.[1]).to.equal(
+        `The server does not implement the method ${pathOf(whole)}`.replaceAll('%', '%25'),
+      );
+      expect(cut).to.deep.equal(longest);
     });
 
     it('calls and streams beyond the limits of a user, a service and a network', async () => {

@@ -19,9 +19,13 @@ const known = (sequence: string, up_to: boolean, second: string) => ({
   ...{ sequence, up_to, known_time: `2026-11-30T14:03:${second}Z` },
 });
 
-function stateOf(evidence: Partial<InstanceEvidence>, closedAt = '2026-11-30T14:03:10.000Z') {
+function stateOf(
+  evidence: Partial<InstanceEvidence>,
+  closedAt = '2026-11-30T14:03:10.000Z',
+  { final = false } = {},
+) {
   const round = { closeTime: new Date(closedAt), instances: [{ ...INSTANCE, ...evidence }] };
-  const about = { issuer: 'https://auth.test', final: true, now: new Date(closedAt) };
+  const about = { issuer: 'https://auth.test', final, now: new Date(closedAt) };
   return receiptOf(REVOCATION, round, about).instances;
 }
 
@@ -47,6 +51,17 @@ describe('the receipt of a revocation', () => {
     const lease_end_time = '2026-11-30T14:03:04.000Z';
     expect(stateOf({ lease_end_time })[0]).to.include({ state: 'SILENT', lease_end_time });
     expect(stateOf({ lease_end_time }, '2026-11-30T14:03:02.000Z')[0]).to.include({ state: 'PENDING' });
+  });
+
+  it('states an instance of which a crash of the database left no times as pending until the bound', () => {
+    const lost = { sync_time: null, lease_end_time: null };
+    expect(stateOf(lost)[0]).to.include({ state: 'PENDING' });
+    expect(stateOf(lost, undefined, { final: true })[0]).to.include({ state: 'SILENT' });
+  });
+
+  it('has no pending instance once it is final: a lease that runs then began with the entry in the list', () => {
+    expect(stateOf({})[0]).to.include({ state: 'PENDING' });
+    expect(stateOf({}, undefined, { final: true })[0]).to.include({ state: 'SILENT' });
   });
 
   it('leaves out an instance whose lease was over before the revocation', () => {
