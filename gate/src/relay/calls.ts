@@ -58,6 +58,7 @@ export class Calls implements StreamOwner {
           (decided) => this.#decided(stream, decided),
           (error: unknown) => this.#undecidable(stream, error),
         )
+        .catch((error: unknown) => this.#undecidable(stream, error))
         .catch((error: unknown) => this.#port.event('internal_error', error));
     } else {
       this.#decided(stream, verdict);
