@@ -314,6 +314,7 @@ export class Calls implements StreamOwner {
     writeUint32(bytes, start + 5, stream.id);
     port.toClient.append(bytes, start, end);
     port.clientWindow -= length;
+    stream.windowChange -= length;
     if ((flags & FLAG_END_STREAM) !== 0) this.responseEnded(stream);
   }
 

@@ -340,6 +340,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     }
     if (this.#retiringMs > 0 && nowMs - this.#retiringMs > RETIRING_MS) this.#finishRetiring();
     const hasCalls = this.#streams.size > 0;
+    this.#streams.reportRoom(this.#serverFrames.isBlocked ? -1 : this.clientWindow, this.clientStreamWindow);
     this.#checkUse(nowMs, hasCalls);
     const clientFault = this.#clientWatch.look(nowMs, hasCalls);
     if (clientFault !== undefined) {

@@ -64,6 +64,8 @@ class JudgedCall implements RelayCall {
   isUnlinked = false;
   isAnswered = false;
   isRequestEnded = false;
+  /** What was reported of the room for its response. */
+  readonly room: ('sending' | 'sent')[] = [];
 
   constructor(path: string, method: RelayCall['method'], judge: TestJudge) {
     this.path = path;
@@ -93,6 +95,14 @@ class JudgedCall implements RelayCall {
 
   answered(): void {
     this.isAnswered = true;
+  }
+
+  sending(): void {
+    if (this.room.at(-1) !== 'sending') this.room.push('sending');
+  }
+
+  sent(): void {
+    this.room.push('sent');
   }
 
   exceeded(): RelayStatus {
