@@ -23,3 +23,10 @@ export class ConnectionFault extends Error {
     this.code = code;
   }
 }
+
+/** What the client has done too often. It is the client's fault wherever it is noticed, also at a frame of the server. */
+export class ExcessFault extends ConnectionFault {
+  constructor() {
+    super(ENHANCE_YOUR_CALM, 'too many frames of one kind');
+  }
+}

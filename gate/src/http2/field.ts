@@ -59,3 +59,13 @@ export function isValue(bytes: Uint8Array, start: number, end: number): boolean 
   }
   return true;
 }
+
+/**
+ * Whether a value begins or ends with a space or a tab, which makes a request malformed (RFC 9113 §8.2.1). Responses are
+ * exempt: gRPC leaves the spaces of `grpc-message` as they are.
+ */
+export function hasEdgeSpace(value: string): boolean {
+  const first = value.charCodeAt(0);
+  const last = value.charCodeAt(value.length - 1);
+  return first === SPACE || first === TAB || last === SPACE || last === TAB;
+}

@@ -38,6 +38,11 @@ export class FrameReader {
     return this.#partial !== undefined;
   }
 
+  /** Whether bytes have arrived that the sink has not taken. */
+  get isWaiting(): boolean {
+    return this.#waiting.length > 0;
+  }
+
   /** Number of frames delivered. */
   get frames(): number {
     return this.#frames;

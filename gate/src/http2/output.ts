@@ -23,6 +23,7 @@ export class Output {
   readonly #socket: Duplex;
   readonly #waitingBytesMax: number;
   readonly #chunks: Buffer[] = [];
+  #chunkBytes = 0;
   /** The open run of own bytes: it ends the output, unless received bytes follow. */
   #own: Buffer = slab;
   #ownStart = 0;
@@ -45,7 +46,7 @@ export class Output {
 
   /** Whether the peer reads more slowly than its data arrives. */
   get isBlocked(): boolean {
-    return this.#socket.writableLength > this.#waitingBytesMax;
+    return this.#waiting > this.#waitingBytesMax;
   }
 
   /**
@@ -53,7 +54,14 @@ export class Output {
    * this process answer, and does not read the answers.
    */
   get isOverfull(): boolean {
-    return this.#socket.writableLength > OVERFULL_FACTOR * this.#waitingBytesMax;
+    return this.#waiting > OVERFULL_FACTOR * this.#waitingBytesMax;
+  }
+
+  /** What waits in the socket and here: what one turn writes must be bounded as well, in bytes. */
+  get #waiting(): number {
+    const own = this.#ownEnd - this.#ownStart;
+    const received = this.#received === undefined ? 0 : this.#receivedEnd - this.#receivedStart;
+    return this.#socket.writableLength + this.#chunkBytes + own + received;
   }
 
   /** Makes room for `length` bytes at the end. @returns their offset in {@link Output.buffer}, valid until the next call */
@@ -100,6 +108,7 @@ export class Output {
       this.#socket.uncork();
     }
     chunks.length = 0;
+    this.#chunkBytes = 0;
   }
 
   #openOwn(length: number): void {
@@ -114,7 +123,7 @@ export class Output {
   }
 
   #closeOwn(): void {
-    if (this.#ownEnd > this.#ownStart) this.#chunks.push(this.#own.subarray(this.#ownStart, this.#ownEnd));
+    if (this.#ownEnd > this.#ownStart) this.#push(this.#own.subarray(this.#ownStart, this.#ownEnd));
     this.#ownStart = this.#ownEnd;
   }
 
@@ -129,6 +138,11 @@ export class Output {
       return;
     }
     this.#closeOwn();
-    this.#chunks.push(received.subarray(start, end));
+    this.#push(received.subarray(start, end));
+  }
+
+  #push(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#chunkBytes += chunk.length;
   }
 }

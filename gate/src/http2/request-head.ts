@@ -1,6 +1,6 @@
 /** The head of a request: checked (RFC 9113 §8.2, §8.3), and encoded again for the server. */
 
-import type { Field } from './field.js';
+import { type Field, hasEdgeSpace } from './field.js';
 import { wireOf } from './hpack-encoder.js';
 
 /** What the pseudo-headers of a request say (RFC 9113 §8.3.1). */
@@ -71,8 +71,8 @@ const CONNECTION_FIELDS: ReadonlySet<string> = new Set([
 /** Fields of which two would let the gate and the server read different requests. */
 const SINGLE_FIELDS: ReadonlySet<string> = new Set(['content-length', 'content-type', 'host', 'te']);
 
-/** Names with this prefix are the gate's own: the server trusts them. */
-const OWN_PREFIX = 'x-portcullis-';
+/** The gate's own names: the server trusts them. With underscores as well, because CGI and WSGI make both the same name. */
+const OWN_NAME = /^x[-_]portcullis[-_]/;
 
 const PATH = /^\/[\x21-\x22\x24-\x7e]*$/;
 const METHOD = /^[A-Z]{1,16}$/;
@@ -89,7 +89,7 @@ export function readRequestHead(fields: readonly Field[], forwardsToken: boolean
   const parts: Buffer[] = [];
   for (const field of fields) {
     const { name, value } = field;
-    if (!field.isValid) return 'invalid field';
+    if (!field.isValid || hasEdgeSpace(value)) return 'invalid field';
     if (name.charCodeAt(0) === 0x3a) {
       if (isRegular) return 'misplaced pseudo-header';
       switch (name) {
@@ -127,7 +127,7 @@ export function readRequestHead(fields: readonly Field[], forwardsToken: boolean
         if (seen.has(name)) return 'repeated field';
         seen.set(name, value);
       }
-      if (name.startsWith(OWN_PREFIX)) continue;
+      if (OWN_NAME.test(name)) continue;
     }
     parts.push(wireOf(field));
   }
@@ -150,9 +150,10 @@ export function readRequestHead(fields: readonly Field[], forwardsToken: boolean
 export function readRequestTrailers(fields: readonly Field[]): Buffer | undefined {
   const parts: Buffer[] = [];
   for (const field of fields) {
-    const { name } = field;
-    if (!field.isValid || name.charCodeAt(0) === 0x3a || CONNECTION_FIELDS.has(name)) return undefined;
-    if (name !== 'authorization' && !name.startsWith(OWN_PREFIX)) parts.push(wireOf(field));
+    const { name, value } = field;
+    if (!field.isValid || hasEdgeSpace(value)) return undefined;
+    if (name.charCodeAt(0) === 0x3a || CONNECTION_FIELDS.has(name)) return undefined;
+    if (name !== 'authorization' && !OWN_NAME.test(name)) parts.push(wireOf(field));
   }
   return Buffer.concat(parts);
 }

@@ -16,7 +16,7 @@ import type { ResponseBlock } from '../http2/response-blocks.js';
 import type { RelayCall, RelayStatus, Verdict } from './judge.js';
 import { isEnveloped } from './message-meter.js';
 import type { ConnectionPort } from './port.js';
-import { emptyTable, encodedIdentity, sendForeign, sendStatus } from './replies.js';
+import { emptyTable, encodedIdentity, foreignTo, sendForeign, sendStatus } from './replies.js';
 import { RelayStream, type StreamOwner, type StreamTable } from './stream.js';
 
 export class Calls implements StreamOwner {
@@ -58,6 +58,7 @@ export class Calls implements StreamOwner {
           (decided) => this.#decided(stream, decided),
           (error: unknown) => this.#undecidable(stream, error),
         )
+        .catch((error: unknown) => this.#undecidable(stream, error))
         .catch((error: unknown) => this.#port.event('internal_error', error));
     } else {
       this.#decided(stream, verdict);
@@ -90,11 +91,7 @@ export class Calls implements StreamOwner {
   }
 
   #refuse(stream: RelayStream, status: RelayStatus): void {
-    const { head } = stream;
-    const foreign =
-      head === undefined || isGrpc(head.contentType)
-        ? undefined
-        : this.#port.judge.foreignResponse?.(head, status);
+    const foreign = foreignTo(this.#port, stream, status);
     if (foreign === undefined) {
       this.finish(stream, status);
       return;
@@ -238,19 +235,27 @@ export class Calls implements StreamOwner {
 
   /** The client has reset a stream. */
   clientReset(stream: RelayStream, code: number): void {
+    this.#spendReset(stream);
     const { toServer } = this.#port;
     if (stream.serverId > 0 && toServer !== undefined) writeRstStream(toServer, stream.serverId, code);
     stream.isRequestEnded = true;
     this.#close(stream);
   }
 
-  /** The server has reset a stream. */
+  /** The server has reset a stream. What the client does wrong there costs it as much as its own reset (CVE-2025-8671). */
   serverReset(stream: RelayStream, code: number): void {
+    const isOwnWill = code === NO_ERROR || code === REFUSED_STREAM;
     this.#reset(stream, code);
+    if (!isOwnWill) this.#spendReset(stream);
   }
 
-  /** Resets a stream in both directions. */
+  #spendReset(stream: RelayStream): void {
+    if (!stream.isResponseEnded) this.#port.spend(this.#port.budgets.resets, 'resets');
+  }
+
+  /** Resets a stream in both directions, because the client has violated the protocol there. */
   resetBoth(stream: RelayStream, code: number): void {
+    this.#spendReset(stream);
     const { toServer } = this.#port;
     if (stream.serverId > 0 && toServer !== undefined) {
       writeRstStream(toServer, stream.serverId, code === STREAM_CLOSED ? PROTOCOL_ERROR : code);
@@ -309,6 +314,7 @@ export class Calls implements StreamOwner {
     writeUint32(bytes, start + 5, stream.id);
     port.toClient.append(bytes, start, end);
     port.clientWindow -= length;
+    stream.windowChange -= length;
     if ((flags & FLAG_END_STREAM) !== 0) this.responseEnded(stream);
   }
 
@@ -385,8 +391,4 @@ export class Calls implements StreamOwner {
     }
     port.scheduleFlush();
   }
-}
-
-function isGrpc(contentType: string): boolean {
-  return contentType.startsWith('application/grpc') && !contentType.startsWith('application/grpc-web');
 }

@@ -111,6 +111,7 @@ export class ClientControl {
       }
       return;
     }
+    stream.windowChange += increment;
     if (increment === 0) {
       this.#calls.resetBoth(stream, PROTOCOL_ERROR);
     } else if (stream.serverId > 0) {

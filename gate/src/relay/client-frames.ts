@@ -260,7 +260,6 @@ export class ClientFrames implements LinkSink {
       this.#port.spend(this.#port.budgets.lateFrames, 'late_frames');
       return;
     }
-    if (!stream.isResponseEnded) this.#port.spend(this.#port.budgets.resets, 'resets');
     this.#calls.clientReset(stream, h2.readUint32(bytes, start + h2.FRAME_HEADER_BYTES));
   }
 }

@@ -1,13 +1,7 @@
 /** One client connection and its connection to the server, from the first byte to the last. */
 
 import type { Socket } from 'node:net';
-import {
-  ConnectionFault,
-  ENHANCE_YOUR_CALM,
-  INTERNAL_ERROR,
-  NO_ERROR,
-  PROTOCOL_ERROR,
-} from '../http2/errors.js';
+import { ConnectionFault, ExcessFault, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR } from '../http2/errors.js';
 import {
   PREFACE,
   STREAM_ID_MAX,
@@ -128,7 +122,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   spend(budget: Budget, limit: LimitedBy): void {
     if (budget.take(this.#context.clock)) return;
     this.event(`limit_${limit}`);
-    throw new ConnectionFault(ENHANCE_YOUR_CALM, 'too many frames of one kind');
+    throw new ExcessFault();
   }
 
   wallMs(): number {
@@ -185,11 +179,12 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #failed(link: Link, error: unknown): void {
     if (this.#closingMs > 0) return;
     const isFault = error instanceof ConnectionFault;
+    const isClient = link === this.#client || error instanceof ExcessFault;
     const code = isFault ? error.code : INTERNAL_ERROR;
     const message = isFault ? error.message : '';
     if (!isFault) this.event('internal_error', error);
-    else this.event(link === this.#client ? 'client_fault' : 'server_fault', message);
-    if (link === this.#client) {
+    else this.event(isClient ? 'client_fault' : 'server_fault', message);
+    if (isClient) {
       writeGoaway(this.toClient, this.#streams.lastId, code, message);
       this.#end();
     } else {
@@ -345,6 +340,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     }
     if (this.#retiringMs > 0 && nowMs - this.#retiringMs > RETIRING_MS) this.#finishRetiring();
     const hasCalls = this.#streams.size > 0;
+    this.#streams.reportRoom(this.#serverFrames.isBlocked ? -1 : this.clientWindow, this.clientStreamWindow);
     this.#checkUse(nowMs, hasCalls);
     const clientFault = this.#clientWatch.look(nowMs, hasCalls);
     if (clientFault !== undefined) {

@@ -29,6 +29,10 @@ export interface RelayCall {
   requestEnded(): void;
   /** The only response has passed: the call is not cut any more. */
   answered(): void;
+  /** A message of the response waits because the client leaves no room for it. May be called again. */
+  sending(): void;
+  /** The message has passed, or the client leaves room again. */
+  sent(): void;
   /** The call exceeds a limit. @returns the status with which it ends */
   exceeded(limit: 'request_bytes'): RelayStatus;
 }

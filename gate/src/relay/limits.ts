@@ -26,7 +26,10 @@ export interface RelayLimits {
    * decision is made. Default: 256 KiB.
    */
   readonly undecidedBytes: number;
-  /** Calls that a client may reset before their responses have ended: at once, and for each second. Default: 1,000, 33. */
+  /**
+   * Calls that a client may reset before their responses have ended, or have reset by a violation of the protocol: at once,
+   * and for each second. Default: 1,000, 33.
+   */
   readonly resets: Rate;
   /** Calls that may be refused because there are too many: at once, and for each second. Default: 1,000, 100. */
   readonly refusedStreams: Rate;

@@ -94,7 +94,8 @@ export class Link {
       }
       return false;
     }
-    if (!this.#isPaused) return false;
+    // A turn that wrote too much has left bytes behind, although the socket took all of it.
+    if (!this.#isPaused && !this.reader.isWaiting) return false;
     const before = this.reader.frames;
     this.reader.resume();
     if (!this.#sink.isBlocked) {

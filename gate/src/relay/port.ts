@@ -50,7 +50,7 @@ export interface ConnectionPort {
   lastAcceptedId: number;
   /** Milliseconds since the Unix epoch. */
   wallMs(): number;
-  /** Takes one from a budget. @throws ConnectionFault ENHANCE_YOUR_CALM when none is left */
+  /** Takes one from a budget. @throws ExcessFault when none is left */
   spend(budget: Budget, limit: LimitedBy): void;
   /** When this turn ends: writes what was collected, and goes on, or closes, as the calls in progress need. */
   scheduleFlush(): void;

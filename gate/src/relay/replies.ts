@@ -23,7 +23,20 @@ export function sendStatus(port: ConnectionPort, stream: RelayStream, status: Re
   }
 }
 
-/** Sends a response to a caller that speaks something else than gRPC. */
+/** The response to a refused caller that speaks something else than gRPC; undefined when it speaks gRPC. */
+export function foreignTo(
+  { judge }: ConnectionPort,
+  { head }: RelayStream,
+  status: RelayStatus,
+): ForeignResponse | undefined {
+  return head === undefined || isGrpc(head.contentType) ? undefined : judge.foreignResponse?.(head, status);
+}
+
+function isGrpc(contentType: string): boolean {
+  return contentType.startsWith('application/grpc') && !contentType.startsWith('application/grpc-web');
+}
+
+/** Sends such a response. */
 export function sendForeign(port: ConnectionPort, stream: RelayStream, response: ForeignResponse): void {
   const { body } = response;
   const room = Math.min(port.clientWindow, port.clientStreamWindow, FRAME_BYTES_DEFAULT);

@@ -32,6 +32,8 @@ export class RelayStream implements CutHandler {
   heldBytes = 0;
   /** What the client has added to the stream's window before the decision, in bytes. */
   heldWindow = 0;
+  /** What the client has added to the stream's window, less the DATA that it was sent, in bytes. */
+  windowChange = 0;
   /** The client has ended its side, or was told to. */
   isRequestEnded = false;
   /** The final header block has passed to the client. */
@@ -42,8 +44,11 @@ export class RelayStream implements CutHandler {
   #requestMeter: MessageMeter | undefined;
   /** What the request may hold if it does not consist of messages, in bytes. */
   #requestBytesLeft = 0;
-  /** Finds the end of the only response; undefined when there may be several, or none is left. */
+  /** Finds the ends of responses; undefined when they are no messages. */
   #responseMeter: MessageMeter | undefined;
+  #hasOneResponse = false;
+  /** How many responses had passed when the client was found to leave no room; negative while it leaves room. */
+  #passedBefore = -1;
 
   constructor(id: number, owner: StreamOwner) {
     this.id = id;
@@ -59,7 +64,8 @@ export class RelayStream implements CutHandler {
     this.#requestBytesLeft = requestBytesMax;
     if (!isEnveloped) return;
     this.#requestMeter = new MessageMeter(requestBytesMax);
-    if (hasOneResponse) this.#responseMeter = new MessageMeter(Number.POSITIVE_INFINITY);
+    this.#responseMeter = new MessageMeter(Number.POSITIVE_INFINITY);
+    this.#hasOneResponse = hasOneResponse;
   }
 
   /** Measures a DATA frame of the request. @returns false when the request becomes too large */
@@ -73,11 +79,34 @@ export class RelayStream implements CutHandler {
 
   /** Measures a DATA frame of the response. @returns whether the only response is complete with it; true at most once */
   completesResponse(flags: number, bytes: Buffer, start: number, end: number): boolean {
-    if (this.#responseMeter === undefined) return false;
-    this.#responseMeter.read(bytes, dataStart(flags, start), dataEnd(flags, bytes, start, end));
-    if (this.#responseMeter.complete === 0) return false;
-    this.#responseMeter = undefined;
-    return true;
+    const meter = this.#responseMeter;
+    if (meter === undefined || this.#isAnswered) return false;
+    meter.read(bytes, dataStart(flags, start), dataEnd(flags, bytes, start, end));
+    return this.#isAnswered;
+  }
+
+  /** The only response has passed. */
+  get #isAnswered(): boolean {
+    return this.#hasOneResponse && this.#passed > 0;
+  }
+
+  get #passed(): number {
+    return this.#responseMeter?.complete ?? 0;
+  }
+
+  /**
+   * Reports whether the client leaves room for the response. A message must pass as a whole: a client that makes room
+   * byte by byte does not read it.
+   */
+  reportRoom(leavesRoom: boolean): void {
+    const hasRoom = leavesRoom || this.#isAnswered;
+    if (this.#passedBefore >= 0 && (hasRoom || this.#passed > this.#passedBefore)) {
+      this.#passedBefore = -1;
+      this.call?.sent();
+    }
+    if (hasRoom) return;
+    if (this.#passedBefore < 0) this.#passedBefore = this.#passed;
+    this.call?.sending();
   }
 
   /** Keeps a copy of a part of the request: the bytes of a socket are part of something larger. */
@@ -140,6 +169,20 @@ export class StreamTable {
   /** All streams, as they are now. */
   all(): RelayStream[] {
     return [...this.#byId.values()];
+  }
+
+  /**
+   * Reports to all calls whether the client leaves room for their responses.
+   *
+   * @param connectionWindow what the connection has room for, in bytes; negative when nothing of the server is read at all
+   * @param streamWindow the client's window for new streams, in bytes
+   */
+  reportRoom(connectionWindow: number, streamWindow: number): void {
+    for (const stream of this.#byServerId.values()) {
+      const room = Math.min(connectionWindow, streamWindow + stream.windowChange);
+      // Before its headers, a response is not held up by windows.
+      stream.reportRoom(connectionWindow >= 0 && (room > 0 || !stream.isResponseBegun));
+    }
   }
 
   add(stream: RelayStream): void {

@@ -63,6 +63,13 @@ export interface EngineCall {
    * token is not cut between its response and its status. Without effect where the response is a stream.
    */
   answered(): void;
+  /**
+   * A message of the response waits because the caller leaves no room for it (flow control). Unless {@link EngineCall.sent}
+   * follows, the call ends after `responseMs`, or when it has to make room for others. May be called again.
+   */
+  sending(): void;
+  /** The message has passed, or the caller leaves room again. */
+  sent(): void;
   /** Ends the call because its wire found a limit exceeded, and counts it. The call is not cut as well. */
   exceeded(limit: LimitName): ReadyStatus;
 }

@@ -88,7 +88,17 @@ export class DecidedEngineCall extends DecidedCall implements EngineCall {
   }
 
   answered(): void {
-    if (this.method?.responseStream === false) this.isAnswered = true;
+    if (this.method?.responseStream !== false) return;
+    this.isAnswered = true;
+    this.sent();
+  }
+
+  sending(): void {
+    this.engine.limits.sending(this);
+  }
+
+  sent(): void {
+    this.engine.limits.sent(this);
   }
 
   exceeded(limit: LimitName): ReadyStatus {

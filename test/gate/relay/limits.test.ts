@@ -117,6 +117,22 @@ describe('gate: limits of a connection', () => {
     await closed;
   });
 
+  it('stops reading a client within a turn that writes too much, and goes on when that was written', async () => {
+    running = await relayTo(serverPort);
+    const text = 'x'.repeat(12_000);
+    const status = {
+      headers: [],
+      trailersOnly: [[':status', '200'] as const, ['grpc-status', '12'] as const, ['x', text] as const],
+    };
+    running.judge.judge = () => ({ kind: 'refused', status });
+    const peer = await RawPeer.client(running.port);
+    const { socket } = peer;
+    const head = block(...requestFields(BIDI));
+    socket.write(Buffer.concat(Array.from({ length: 999 }, (_, at) => frame(raw.HEADERS, 5, 2 * at + 1, head))));
+    expect(await peer.end(1997), 'every request is answered').to.equal('12');
+    peer.destroy();
+  });
+
   it('asks a client without requests to leave', async () => {
     running = await relayTo(serverPort, { limits: { firstRequestMs: 100 } });
     const peer = await RawPeer.client(running.port);

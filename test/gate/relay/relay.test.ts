@@ -143,6 +143,20 @@ describe('gate: relay between clients and servers of grpc-js', () => {
     expect(relayed.events).to.include('server_unreachable');
   });
 
+  it('ends a call whose decision cannot be carried out', async () => {
+    await relayed.stop();
+    relayed = await startRelayed({ toleratesErrors: true });
+    relayed.judge.identityHeaders = () => {
+      throw new Error('no identity');
+    };
+    relayed.judge.waiting = Promise.resolve();
+    const late = await relayed.client.unary(Buffer.from('x'), withToken(), 3000);
+    expect([late.code, late.details]).to.deep.equal([status.INTERNAL, 'internal error']);
+    expect(relayed.events).to.deep.equal(['internal_error']);
+    expect([...relayed.judge.live], 'the call is unlinked').to.be.empty;
+    expect(relayed.received).to.be.empty;
+  });
+
   it('keeps the order of what waits for a decision', async () => {
     let decide: () => void = () => {};
     relayed.judge.waiting = new Promise((resolve) => {

@@ -64,6 +64,8 @@ class JudgedCall implements RelayCall {
   isUnlinked = false;
   isAnswered = false;
   isRequestEnded = false;
+  /** What was reported of the room for its response. */
+  readonly room: ('sending' | 'sent')[] = [];
 
   constructor(path: string, method: RelayCall['method'], judge: TestJudge) {
     this.path = path;
@@ -93,6 +95,14 @@ class JudgedCall implements RelayCall {
 
   answered(): void {
     this.isAnswered = true;
+  }
+
+  sending(): void {
+    if (this.room.at(-1) !== 'sending') this.room.push('sending');
+  }
+
+  sent(): void {
+    this.room.push('sent');
   }
 
   exceeded(): RelayStatus {
@@ -232,6 +242,8 @@ interface RelayedOptions {
   /** Connects to something else than the server. */
   readonly connectServer?: () => Socket;
   readonly serverPort?: number;
+  /** An error of the relay itself is only counted. */
+  readonly toleratesErrors?: boolean;
 }
 
 /** A relay without a server of its own. */
@@ -247,8 +259,9 @@ interface RunningRelay {
 /** Starts a relay before what listens on a port. */
 export async function relayTo(
   serverPort: number,
-  { judge = new TestJudge(), limits = {}, forwardsToken = false, connectServer }: RelayedOptions = {},
+  options: RelayedOptions = {},
 ): Promise<RunningRelay> {
+  const { judge = new TestJudge(), limits = {}, forwardsToken = false, connectServer } = options;
   const listener: NetServer = createServer({ noDelay: true });
   const events: string[] = [];
   const serverSockets: Socket[] = [];
@@ -272,7 +285,7 @@ export async function relayTo(
     observer: {
       event: (event, _peer, detail) => {
         events.push(event);
-        if (event === 'internal_error') throw detail;
+        if (event === 'internal_error' && options.toleratesErrors !== true) throw detail;
       },
     },
   });

@@ -525,6 +525,44 @@ describe('an engine', () => {
       expect(limited).to.deep.equal(['request_seconds']);
     });
 
+    it('the time of a response for which the caller leaves no room', async () => {
+      await restart({ responseMs: 2000 });
+      const calls = [
+        await entered('Public'),
+        await entered('Public'),
+        await entered('Unary', bearer(user())),
+      ];
+      const cuts = calls.map(linked);
+      const [passed] = calls;
+      for (const call of calls) {
+        call.requestEnded();
+        call.sending();
+      }
+      await kit.advance(1500);
+      passed?.sent();
+      passed?.sending();
+      await kit.advance(500);
+      const reasons = cuts.map((each) => each.map(({ reason }) => reason));
+      expect(reasons).to.deep.equal([[], ['RATE_LIMITED'], ['RATE_LIMITED']]);
+      expect(limited).to.deep.equal(['response_seconds', 'response_seconds']);
+      passed?.answered();
+      await kit.advance(5000);
+      expect(cuts[0], 'what was answered was read').to.be.empty;
+      expect(engine.state().publicCalls).to.equal(1);
+    });
+
+    it('unread responses of one network, which make room for other calls', async () => {
+      await restart({ publicCallsPerAddress: 1 });
+      const unread = await entered('Public');
+      const cuts = linked(unread);
+      unread.requestEnded();
+      unread.sending();
+      expect((await refused('Public')).reason).to.equal('RATE_LIMITED');
+      await kit.advance(1000);
+      expect((await admit('Public')).kind).to.equal('public');
+      expect(cuts).to.have.length(1);
+    });
+
     it('the silence of a public stream of requests, but not one whose kind is unknown and that is complete', async () => {
       await restart({ publicIdleMs: 1000 });
       const quiet = await kit.createEngine({
