@@ -22,7 +22,7 @@ export function createUsers(deps: CreateUserDeps): Users {
   const { store } = deps;
   return {
     create: (request) => createUser(deps, request),
-    get: (userId) => getUser(store, parseUserId(userId)),
+    get: async (userId) => await getUser(store, parseUserId(userId)),
     getByName: async (username) => getUser(store, await idOfName(store, username)),
     list: (page, caller) => store.transaction((tx) => tx.users.list(page), { caller }),
   };

@@ -287,6 +287,7 @@ describe('auth main', function () {
         audience: '',
         role: 'guest',
         clientId: '',
+        right: 0,
       };
       expect(planned.changes).to.deep.equal([
         { ...added, scope: '' },
