@@ -128,7 +128,9 @@ describe('gate: limits of a connection', () => {
     const peer = await RawPeer.client(running.port);
     const { socket } = peer;
     const head = block(...requestFields(BIDI));
-    socket.write(Buffer.concat(Array.from({ length: 999 }, (_, at) => frame(raw.HEADERS, 5, 2 * at + 1, head))));
+    socket.write(
+      Buffer.concat(Array.from({ length: 999 }, (_, at) => frame(raw.HEADERS, 5, 2 * at + 1, head))),
+    );
     expect(await peer.end(1997), 'every request is answered').to.equal('12');
     peer.destroy();
   });

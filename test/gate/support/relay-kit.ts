@@ -257,10 +257,7 @@ interface RunningRelay {
 }
 
 /** Starts a relay before what listens on a port. */
-export async function relayTo(
-  serverPort: number,
-  options: RelayedOptions = {},
-): Promise<RunningRelay> {
+export async function relayTo(serverPort: number, options: RelayedOptions = {}): Promise<RunningRelay> {
   const { judge = new TestJudge(), limits = {}, forwardsToken = false, connectServer } = options;
   const listener: NetServer = createServer({ noDelay: true });
   const events: string[] = [];
