@@ -32,6 +32,7 @@ describe('reflection, as buf curl uses it', function () {
       [system.auth.address]: [
         'auth.v1.AuthService',
         'auth.v1.ClientService',
+        'auth.v1.EvidenceService',
         'auth.v1.KeyService',
         'auth.v1.PolicyService',
         'auth.v1.SecurityService',
