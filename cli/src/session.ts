@@ -231,7 +231,7 @@ function requestIdFor(refreshToken: string): string {
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
 
-/** Difference of the clocks from which on it is told, in milliseconds. */
+/** The smallest difference between the clocks that is reported, in milliseconds. */
 const CLOCK_DIFFERENCE_TOLD_MS = 30_000;
 
 /**

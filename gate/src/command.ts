@@ -21,7 +21,7 @@ interface Running {
  */
 export async function runGate(flags: RawSettings, configFile: string | undefined): Promise<void> {
   const settings = readSettings(flags, configFile);
-  // Faults of the rules are told before anything opens, also with several workers.
+  // Faults of the rules are reported before anything opens, also with several workers.
   readRuleTable(settings.rules);
   const log = createGateLog(settings.logLevel);
   const stopped = stopSignal();
