@@ -73,9 +73,9 @@ interface ReceiptedInstance {
   readonly host?: string | undefined;
   readonly version?: string | undefined;
   /**
-   * `ENFORCED`: it stated that it had the entry. `SILENT`: it did not, and every lease under which
-   * it could admit what was revoked is over. `PENDING`: it did not, and such a lease may run. In a final receipt it is `SILENT` then: whatever lease it has by now began
-   * after the revocation, with a list that has the entry.
+   * `ENFORCED`: it stated that it had the entry. `SILENT`: it did not, and every lease under which it could admit what was
+   * revoked is over. `PENDING`: it did not, and such a lease may run. A final receipt has no `PENDING`: whatever lease runs by
+   * then began after the revocation, with a list that has the entry.
    */
   readonly state: 'ENFORCED' | 'SILENT' | 'PENDING';
   /** With `ENFORCED`: when auth first knew. The entry may have been there earlier, by the broadcast. */
