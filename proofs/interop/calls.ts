@@ -108,12 +108,14 @@ function endOf({ code, details, metadata }: StatusObject, initial?: Metadata): R
   };
 }
 
-/** Metadata of the service: what proxies and servers add for themselves is left out. */
+/**
+ * Metadata of the service: what proxies and servers add for themselves is left out. Sorted, as
+ * servers may send names in any order (grpc-go walks a map), and only values of one name have one.
+ */
 function ownOf(metadata: Metadata | undefined): Received {
-  const map = metadata?.toHttp2Headers() ?? {};
-  return Object.fromEntries(
-    Object.entries(map).filter(([name]) => name.startsWith('x-') && !name.startsWith('x-envoy-')),
-  );
+  const entries = Object.entries(metadata?.toHttp2Headers() ?? {});
+  const own = entries.filter(([name]) => name.startsWith('x-') && !name.startsWith('x-envoy-'));
+  return Object.fromEntries(own.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 function digestOf(response: Buffer | undefined): string | undefined {
