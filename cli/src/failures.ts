@@ -26,7 +26,7 @@ export const EXIT_MEANINGS: readonly (readonly [code: ExitCode, meaning: string]
   [EXIT.failed, 'auth refused, or something could not be reached or written'],
   [EXIT.usage, 'the command line cannot be used, or a file that it names'],
   [EXIT.loggedOut, 'no session, or the session has ended: log in again'],
-  [EXIT.waitInterrupted, 'the wait for the instances was interrupted; the revocation stands'],
+  [EXIT.waitInterrupted, 'the wait for the instances has ended early; the revocation stands'],
   [EXIT.checkFailed, 'a check found a fault: receipt verify, review, doctor, explain'],
   [EXIT.interrupted, 'interrupted'],
 ];
