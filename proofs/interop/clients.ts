@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type ServerProgram, withServer } from './behind-gate.js';
-import type { Board } from './board.js';
+import type { Board } from '../shared/board.js';
 import type { Environment } from './environment.js';
 import { startProgram } from './programs.js';
 

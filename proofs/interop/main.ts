@@ -10,12 +10,13 @@ import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { stopSignal } from '../shared/command-line.js';
+import type { Peer } from '../shared/programs.js';
 import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
 import { checkBehindGate, type ServerProgram } from './behind-gate.js';
-import { Board } from './board.js';
+import { Board } from '../shared/board.js';
 import { checkPythonClient } from './clients.js';
 import { Environment } from './environment.js';
-import { envoy, goServer, grpcurl, haproxy, nginx, type Peer, pythonWithGrpc } from './peers.js';
+import { envoy, goServer, grpcurl, haproxy, nginx, pythonWithGrpc } from './peers.js';
 import { startProgram } from './programs.js';
 import { checkEnvoy, checkHaproxy, checkNginx } from './proxies.js';
 

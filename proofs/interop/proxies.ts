@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { findFreePort } from '../../scripts/system/ports.js';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type ServerProgram, withServer } from './behind-gate.js';
-import type { Board } from './board.js';
+import type { Board } from '../shared/board.js';
 import { openStream, Target, unary } from './calls.js';
 import type { Environment } from './environment.js';
 import { LIBRARIES } from './peers.js';
