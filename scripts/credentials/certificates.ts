@@ -71,7 +71,16 @@ async function makeCertificate(
       ...['req', '-new', ...NEW_KEY, '-keyout', at(key), '-out', at('request'), '-subj', `/CN=${party}`],
     ]);
     await openssl([
-      ...['x509', '-req', '-in', at('request'), '-CA', folder.file('ca.crt'), '-CAkey', folder.file('ca.key')],
+      ...[
+        'x509',
+        '-req',
+        '-in',
+        at('request'),
+        '-CA',
+        folder.file('ca.crt'),
+        '-CAkey',
+        folder.file('ca.key'),
+      ],
       ...['-CAserial', at('serial'), '-CAcreateserial', '-days', String(CERTIFICATE_DAYS)],
       ...['-extfile', at('extensions'), '-out', at(cert)],
     ]);

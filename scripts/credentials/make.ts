@@ -110,8 +110,5 @@ async function makeBootstrap(folder: CredentialFolder): Promise<void> {
   const password = await folder.readOrMake('admin-password', () => secret(ADMIN_PASSWORD_BYTES));
   const users = [{ username: 'admin', password, roles: ADMIN_ROLES }];
   // Auth reads it once, and operators may change it.
-  await folder.readOrMake(
-    'bootstrap.json',
-    () => `${JSON.stringify({ policy, users, clients }, null, 2)}\n`,
-  );
+  await folder.readOrMake('bootstrap.json', () => `${JSON.stringify({ policy, users, clients }, null, 2)}\n`);
 }

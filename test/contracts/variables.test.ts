@@ -20,17 +20,17 @@ const DIFFERS = 'see below';
 describe('configure.md', () => {
   const page = readFileSync(join(PROJECT_FOLDER, 'docs', 'operating', 'configure.md'), 'utf8');
   const [before = '', after = ''] = page.split(OF_START);
-  const rows = `${before}${after.slice(after.indexOf('\n## '))}`
-    .split('\n')
-    .flatMap((line) => {
-      const [, name, text = ''] = /^\| `([A-Z_]+)`(?: _secret_)? *\| ([^|]+?) *\|/.exec(line) ?? [];
-      return name === undefined ? [] : [{ name, text: text.replaceAll('`', '') }];
-    });
+  const rows = `${before}${after.slice(after.indexOf('\n## '))}`.split('\n').flatMap((line) => {
+    const [, name, text = ''] = /^\| `([A-Z_]+)`(?: _secret_)? *\| ([^|]+?) *\|/.exec(line) ?? [];
+    return name === undefined ? [] : [{ name, text: text.replaceAll('`', '') }];
+  });
 
   it('states the default of every variable, and which are required', () => {
     expect(rows).to.have.length.above(70);
     for (const { name, text } of rows) {
-      const defaults = new Set(SHAPES.flatMap((shape) => (shape[name] === undefined ? [] : [defaultOf(shape, name)])));
+      const defaults = new Set(
+        SHAPES.flatMap((shape) => (shape[name] === undefined ? [] : [defaultOf(shape, name)])),
+      );
       expect(defaults, name).to.not.be.empty;
       if (defaults.size > 1) expect(text, name).to.equal(DIFFERS);
       else expect(withoutDetails(text), name).to.equal([...defaults][0]);

@@ -17,7 +17,8 @@ describe('npm run credentials', function () {
   let folder: string;
   const database = 'postgres:5432';
   const read = (name: string): string => readFileSync(join(folder, name), 'utf8');
-  const all = (): Record<string, string> => Object.fromEntries(readdirSync(folder).map((name) => [name, read(name)]));
+  const all = (): Record<string, string> =>
+    Object.fromEntries(readdirSync(folder).map((name) => [name, read(name)]));
 
   before(async () => {
     parent = await makeFolder();
@@ -59,7 +60,7 @@ describe('npm run credentials', function () {
     const before = all();
     rmSync(join(folder, 'gate.crt'));
     const { made } = await makeCredentials({ folder, database });
-    expect(made.sort()).to.deep.equal(['gate.crt', 'gate.key']);
+    expect([...made].sort()).to.deep.equal(['gate.crt', 'gate.key']);
     expect(read('ca.crt')).to.equal(before['ca.crt']);
     expect(read('gate.key')).to.not.equal(before['gate.key']);
   });
@@ -68,7 +69,11 @@ describe('npm run credentials', function () {
     const bootstrap = parseBootstrap(read('bootstrap.json'));
     expect(bootstrap).to.not.have.property('faults');
     if ('faults' in bootstrap) return;
-    expect(bootstrap.clients.map(({ clientId }) => clientId)).to.deep.equal(['inventory', 'payment', 'greeter']);
+    expect(bootstrap.clients.map(({ clientId }) => clientId)).to.deep.equal([
+      'inventory',
+      'payment',
+      'greeter',
+    ]);
     expect(bootstrap.users.map(({ username }) => username)).to.deep.equal(['admin']);
     expect(bootstrap.users[0]?.password).to.equal(read('admin-password'));
   });
