@@ -14,7 +14,8 @@ const RENDERED = join(PLAIN, 'portcullis.yaml');
 const VALUES = join(PROJECT_FOLDER, 'proofs', 'deployment', 'values');
 
 /** What stands above the plain manifests. */
-const HEADER = '# Rendered from deploy/chart with deploy/kubernetes/values.yaml: npm run deployment -- --only chart --write\n';
+const HEADER =
+  '# Rendered from deploy/chart with deploy/kubernetes/values.yaml: npm run deployment -- --only chart --write\n';
 
 /** Values that the schema of the chart refuses, one at a time. */
 const REFUSED: readonly (readonly [string, string])[] = [
@@ -29,7 +30,12 @@ const REFUSED: readonly (readonly [string, string])[] = [
 /** Checks the chart with helm. @param write - whether to write the plain manifests that are not up to date */
 export async function checkChart(helm: string, board: Board, write: boolean): Promise<readonly string[]> {
   const peer = 'helm';
-  await attempt(board, peer, 'lint finds nothing', async () => void (await exec(helm, ['lint', '--strict', CHART])));
+  await attempt(
+    board,
+    peer,
+    'lint finds nothing',
+    async () => void (await exec(helm, ['lint', '--strict', CHART])),
+  );
   const rendered: string[] = [];
   const files = [PLAIN_VALUES, ...(await readdir(VALUES)).sort().map((name) => join(VALUES, name))];
   for (const file of [undefined, ...files]) {
@@ -51,11 +57,20 @@ export async function checkChart(helm: string, board: Board, write: boolean): Pr
   const plain = `${HEADER}${await render(helm, PLAIN_VALUES)}`;
   if (write) await writeFile(RENDERED, plain);
   const committed = await readFile(RENDERED, 'utf8').catch(() => '');
-  board.holds(peer, 'the plain manifests are those of the chart', committed === plain, `${HEADER.slice(2)} writes them`);
+  board.holds(
+    peer,
+    'the plain manifests are those of the chart',
+    committed === plain,
+    `${HEADER.slice(2)} writes them`,
+  );
   return [...rendered, await readFile(join(PLAIN, 'greeter.yaml'), 'utf8')];
 }
 
-async function render(helm: string, values: string | undefined, words: readonly string[] = []): Promise<string> {
+async function render(
+  helm: string,
+  values: string | undefined,
+  words: readonly string[] = [],
+): Promise<string> {
   const file = values === undefined ? [] : ['--values', values];
   const { stdout } = await exec(helm, ['template', 'portcullis', CHART, ...file, ...words]);
   // Manifests without a release.
@@ -64,7 +79,11 @@ async function render(helm: string, values: string | undefined, words: readonly 
 
 /** Validates manifests against the schemas of Kubernetes, strictly: an unknown member is a fault. */
 export async function validate(
-  { program, schemas, kubernetes }: { readonly program: string; readonly schemas: string; readonly kubernetes: string },
+  {
+    program,
+    schemas,
+    kubernetes,
+  }: { readonly program: string; readonly schemas: string; readonly kubernetes: string },
   manifests: readonly string[],
   { folder, board }: { readonly folder: string; readonly board: Board },
 ): Promise<void> {
@@ -72,9 +91,14 @@ export async function validate(
   for (const [index, text] of manifests.entries()) {
     const file = join(folder, `manifests-${index}.yaml`);
     await writeFile(file, text);
-    await attempt(board, 'kubeconform', `manifests ${index + 1} of ${manifests.length} are valid`, async () => {
-      await exec(program, [...words, file]);
-    });
+    await attempt(
+      board,
+      'kubeconform',
+      `manifests ${index + 1} of ${manifests.length} are valid`,
+      async () => {
+        await exec(program, [...words, file]);
+      },
+    );
   }
   // That it would find a fault.
   const wrong = join(folder, 'wrong.yaml');
@@ -95,7 +119,11 @@ async function attempt(board: Board, peer: string, name: string, work: () => Pro
 }
 
 function messageOf(error: unknown): string {
-  const { stderr = '', stdout = '', message = String(error) } = error as {
+  const {
+    stderr = '',
+    stdout = '',
+    message = String(error),
+  } = error as {
     stderr?: string;
     stdout?: string;
     message?: string;

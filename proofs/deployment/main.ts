@@ -36,7 +36,9 @@ const partsIn = (text: string): Part[] =>
   });
 
 const options = new Command('npm run deployment --')
-  .description('Renders and validates the chart, builds and runs the images, and follows the guide for one host.')
+  .description(
+    'Renders and validates the chart, builds and runs the images, and follows the guide for one host.',
+  )
   .option('--only <names>', `parts to run, separated by commas: ${PARTS.join(', ')}; default: all`, partsIn, [
     ...PARTS,
   ])
@@ -130,7 +132,9 @@ function report(): void {
     ]),
   );
   if (hasStandIns) {
-    console.log('\nNo registry of images was reached: the images of others are stand-ins, made from packages of Debian and npm.');
+    console.log(
+      '\nNo registry of images was reached: the images of others are stand-ins, made from packages of Debian and npm.',
+    );
   }
   const rows = Object.entries(sizes).map(([name, bytes]) => [name, `${formatNumber(bytes / 1024 ** 2)} MiB`]);
   if (rows.length > 0) console.log(`\n${tableText([['image', 'size'], ...rows])}`);

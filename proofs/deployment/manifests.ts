@@ -159,7 +159,9 @@ export function faultsOf(manifests: Manifests): readonly string[] {
     ...[...deployments, ...jobs].flatMap(({ kind, metadata, spec }) =>
       podFaults(spec.template).map((fault) => `${kind} ${metadata.name}: ${fault}`),
     ),
-    ...deployments.flatMap((one) => [...deploymentFaults(one, manifests)].map((fault) => `Deployment ${one.metadata.name}: ${fault}`)),
+    ...deployments.flatMap((one) =>
+      [...deploymentFaults(one, manifests)].map((fault) => `Deployment ${one.metadata.name}: ${fault}`),
+    ),
     ...jobs.flatMap(({ metadata, spec }) =>
       spec.template.spec.restartPolicy === 'OnFailure' ? [] : [`Job ${metadata.name}: does not try again`],
     ),
@@ -190,7 +192,8 @@ function containerFaults(one: Container, { volumes }: Pod['spec']): string[] {
   if (allowPrivilegeEscalation) faults.push('may gain privileges');
   if (!readOnlyRootFilesystem) faults.push('can write its root file system');
   if (capabilities.drop.join() !== 'ALL') faults.push('keeps capabilities');
-  if (!/:[\w.-]+$/.test(one.image) || one.image.endsWith(':latest')) faults.push(`${one.image} has no version`);
+  if (!/:[\w.-]+$/.test(one.image) || one.image.endsWith(':latest'))
+    faults.push(`${one.image} has no version`);
   for (const { name } of one.env) if (SECRETS.includes(name)) faults.push(`${name} is given openly`);
   for (const { name, readOnly } of one.volumeMounts) {
     const volume = volumes.find((candidate) => candidate.name === name);
@@ -208,10 +211,13 @@ function* deploymentFaults(
   const { labels: podLabels } = template.metadata;
   if (!matches(own.matchLabels, podLabels)) yield 'does not select its pods';
   if (strategy.rollingUpdate.maxUnavailable !== 0) yield 'serves with fewer pods during an update';
-  if (!budgets.some(({ spec: of }) => of.maxUnavailable === 1 && matches(of.selector.matchLabels, podLabels))) {
+  if (
+    !budgets.some(({ spec: of }) => of.maxUnavailable === 1 && matches(of.selector.matchLabels, podLabels))
+  ) {
     yield 'has no disruption budget';
   }
-  if (policies.length > 0 && !isIsolated(podLabels, policies)) yield 'has no network policy of both directions';
+  if (policies.length > 0 && !isIsolated(podLabels, policies))
+    yield 'has no network policy of both directions';
   const graceSeconds = template.spec.terminationGracePeriodSeconds ?? 0;
   for (const one of template.spec.containers) {
     const pauseSeconds = one.lifecycle?.preStop.sleep.seconds ?? 0;
@@ -228,7 +234,13 @@ function drainSecondsOf({ env }: Container): number {
   return given === undefined ? DRAIN_SECONDS_DEFAULT : Number(given);
 }
 
-function* probeFaults({ name, env, startupProbe, livenessProbe, readinessProbe }: Container): Iterable<string> {
+function* probeFaults({
+  name,
+  env,
+  startupProbe,
+  livenessProbe,
+  readinessProbe,
+}: Container): Iterable<string> {
   const scheme = env.some((variable) => variable.name === 'PORTCULLIS_TLS_CERT_FILE') ? 'HTTPS' : 'HTTP';
   for (const [kind, given, path] of [
     ['startup', startupProbe, '/livez'],
@@ -245,7 +257,8 @@ function* probeFaults({ name, env, startupProbe, livenessProbe, readinessProbe }
 function serviceFaults({ services, deployments }: Manifests): string[] {
   return services.flatMap(({ metadata, spec }) => {
     const target = deployments.find(({ spec: of }) => matches(spec.selector, of.template.metadata.labels));
-    const open = target?.spec.template.spec.containers.flatMap((one) => one.ports.map(({ name }) => name)) ?? [];
+    const open =
+      target?.spec.template.spec.containers.flatMap((one) => one.ports.map(({ name }) => name)) ?? [];
     return spec.ports
       .filter(({ targetPort }) => !open.includes(targetPort))
       .map(({ targetPort }) => `Service ${metadata.name}: no pod has the port ${targetPort}`);
@@ -304,6 +317,7 @@ function hasPort(list: z.infer<typeof ports> | undefined, port: string | number)
 function hasPeer(list: readonly z.infer<typeof peer>[] | undefined, podLabels: Labels): boolean {
   if (list === undefined) return true;
   return list.some(
-    (one) => Object.keys(one).join() === 'podSelector' && matches(one.podSelector?.matchLabels ?? {}, podLabels),
+    (one) =>
+      Object.keys(one).join() === 'podSelector' && matches(one.podSelector?.matchLabels ?? {}, podLabels),
   );
 }

@@ -87,7 +87,8 @@ async function buildStandIns(run: Podman['run'], folder: string): Promise<NodeJS
 }
 
 async function importRoot(run: Podman['run'], root: string): Promise<void> {
-  if ((await onPath('debootstrap')) === undefined) throw new Error('no registry of images can be reached, and debootstrap is not installed');
+  if ((await onPath('debootstrap')) === undefined)
+    throw new Error('no registry of images can be reached, and debootstrap is not installed');
   const node = `node-${process.platform}-${process.arch}`;
   const home = join(CACHE, `node-${NODE}`);
   await mkdir(home, { recursive: true });
@@ -97,7 +98,12 @@ async function importRoot(run: Podman['run'], root: string): Promise<void> {
   }
   const modules = join(home, 'node_modules');
   try {
-    await exec('sh', [join(STANDINS, 'root.sh'), root, join(modules, node, 'bin', 'node'), join(modules, 'npm')]);
+    await exec('sh', [
+      join(STANDINS, 'root.sh'),
+      root,
+      join(modules, node, 'bin', 'node'),
+      join(modules, 'npm'),
+    ]);
     await exec('tar', ['--create', '--file', `${root}.tar`, '--directory', root, '.']);
     await run('import', '--quiet', `${root}.tar`, ROOT_IMAGE);
   } finally {

@@ -35,7 +35,9 @@ export function kubeconform(): Promise<Peer<Kubeconform>> {
   return obtain('kubeconform', async () => {
     const program = (await onPath('kubeconform')) ?? (await fromGo('kubeconform', KUBECONFORM));
     const folder = await schemaFolder();
-    const versions = (await readdir(folder)).flatMap((name) => /^v(\d+\.\d+\.\d+)-local$/.exec(name)?.[1] ?? []);
+    const versions = (await readdir(folder)).flatMap(
+      (name) => /^v(\d+\.\d+\.\d+)-local$/.exec(name)?.[1] ?? [],
+    );
     const kubernetes = versions.sort(byNumber).at(-1);
     if (kubernetes === undefined) throw new Error(`${SCHEMAS} has no schemas`);
     const schemas = join(folder, `v${kubernetes}-local`, '{{ .ResourceKind }}{{ .KindSuffix }}.json');
@@ -52,7 +54,15 @@ async function schemaFolder(): Promise<string> {
   if (!(await exists(folder))) {
     const draft = `${folder}.${process.pid}`;
     await mkdir(draft, { recursive: true });
-    const words = ['download', '--quiet', '--no-deps', '--disable-pip-version-check', '--dest', draft, SCHEMAS];
+    const words = [
+      'download',
+      '--quiet',
+      '--no-deps',
+      '--disable-pip-version-check',
+      '--dest',
+      draft,
+      SCHEMAS,
+    ];
     await exec('python3', ['-m', 'pip', ...words]);
     const [wheel = ''] = await readdir(draft);
     await exec('python3', ['-m', 'zipfile', '--extract', join(draft, wheel), draft]);

@@ -129,7 +129,9 @@ describe('the documentation', () => {
       [...text.matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)].map(([, name = '']) => name),
     );
     const findings = found.filter((name) => !name.startsWith('PORTCULLIS_') && !name.endsWith('_URL'));
-    const rows = (await read('docs/operating/harden.md')).split('\n').filter((line) => line.startsWith('| `'));
+    const rows = (await read('docs/operating/harden.md'))
+      .split('\n')
+      .filter((line) => line.startsWith('| `'));
     const documented = rows.flatMap((row) => row.split('|')[1]?.match(/[A-Z]+(?:_[A-Z]+)+/g) ?? []);
     expect(unique(documented)).to.deep.equal(unique(findings));
   });

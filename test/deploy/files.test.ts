@@ -9,7 +9,11 @@ import { readRuleTable } from '../../gate/src/rules.js';
 import { readSettings, SettingsError } from '../../gate/src/settings.js';
 import { readManifests } from '../../proofs/deployment/manifests.js';
 import { VARIABLES as AUTH } from '../../services/auth/config.js';
-import { ConfigurationError, type EnvironmentShape, parseEnvironment } from '../../services/common/config/env.js';
+import {
+  ConfigurationError,
+  type EnvironmentShape,
+  parseEnvironment,
+} from '../../services/common/config/env.js';
 import { VARIABLES as INVENTORY } from '../../services/inventory/config.js';
 import { VARIABLES as PAYMENT } from '../../services/payment/config.js';
 import { makeFolder, type TestFolder } from '../support/folders.js';
@@ -62,7 +66,9 @@ describe('deploy/compose', () => {
       );
       expect(holders).to.deep.equal([`${service}-migrate`]);
     }
-    const holders = Object.keys(compose.services).filter((name) => secretsOf(name).includes('key-encryption-key'));
+    const holders = Object.keys(compose.services).filter((name) =>
+      secretsOf(name).includes('key-encryption-key'),
+    );
     expect(holders).to.deep.equal(['auth-1', 'auth-2']);
     expect(Object.values(compose.services).flatMap(({ secrets = [] }) => secrets)).to.not.include('ca.key');
   });
@@ -161,7 +167,8 @@ describe('deploy/Dockerfile', () => {
 describe('deploy/systemd', () => {
   it('starts what the build makes, and gives it the time that a stop takes', () => {
     const unit = read('systemd/portcullis@.service');
-    const [, program = ''] = /^ExecStart=\/usr\/bin\/node .* (dist\/services\/%i\/main\.js)$/m.exec(unit) ?? [];
+    const [, program = ''] =
+      /^ExecStart=\/usr\/bin\/node .* (dist\/services\/%i\/main\.js)$/m.exec(unit) ?? [];
     for (const service of ['auth', 'inventory', 'payment']) {
       const source = program.replace('dist/', '').replace('%i', service).replace('.js', '.ts');
       expect(existsSync(join(PROJECT_FOLDER, source)), source).to.equal(true);
@@ -205,7 +212,8 @@ function faultsOfEnvironment(variables: EnvironmentShape, env: NodeJS.ProcessEnv
     parseEnvironment(variables, env);
     return [];
   } catch (error) {
-    if (error instanceof ConfigurationError) return error.faults.map(({ variable, problem }) => `${variable} ${problem}`);
+    if (error instanceof ConfigurationError)
+      return error.faults.map(({ variable, problem }) => `${variable} ${problem}`);
     throw error;
   }
 }

@@ -12,25 +12,56 @@ import { PROJECT_FOLDER } from '../support/project-copy.js';
 
 const VARIABLES = { auth: AUTH, inventory: INVENTORY, payment: PAYMENT };
 const SERVICES = ['auth', 'inventory', 'payment'] as const;
-const read = (name: string): string => readFileSync(join(PROJECT_FOLDER, 'deploy', 'kubernetes', name), 'utf8');
+const read = (name: string): string =>
+  readFileSync(join(PROJECT_FOLDER, 'deploy', 'kubernetes', name), 'utf8');
 
 /** What each check is for: a text of the manifests, what stands there instead, and the fault that must be found. */
 const SPOILED: readonly (readonly [string, string | RegExp, string, RegExp])[] = [
   ['a user that may be root', 'runAsUser: 65532', 'runAsUser: 0', /runs as root/],
   ['a group that cannot read secrets', 'fsGroup: 65532', 'fsGroup: 1', /cannot read the secrets/],
   ['no seccomp profile', 'type: RuntimeDefault', 'type: Unconfined', /no seccomp profile/],
-  ['a token of the API', 'automountServiceAccountToken: false', 'automountServiceAccountToken: true', /token of the Kubernetes API/],
-  ['gained privileges', 'allowPrivilegeEscalation: false', 'allowPrivilegeEscalation: true', /may gain privileges/],
-  ['a writable root', 'readOnlyRootFilesystem: true', 'readOnlyRootFilesystem: false', /can write its root file system/],
+  [
+    'a token of the API',
+    'automountServiceAccountToken: false',
+    'automountServiceAccountToken: true',
+    /token of the Kubernetes API/,
+  ],
+  [
+    'gained privileges',
+    'allowPrivilegeEscalation: false',
+    'allowPrivilegeEscalation: true',
+    /may gain privileges/,
+  ],
+  [
+    'a writable root',
+    'readOnlyRootFilesystem: true',
+    'readOnlyRootFilesystem: false',
+    /can write its root file system/,
+  ],
   ['capabilities', 'drop: [ALL]', 'drop: [NET_RAW]', /keeps capabilities/],
   ['an image without a version', /image: portcullis\/auth:\S+/, 'image: portcullis/auth', /has no version/],
   ['an open secret', 'name: DATABASE_URL_FILE', 'name: DATABASE_URL', /DATABASE_URL is given openly/],
   ['a secret for everyone', 'defaultMode: 288', 'defaultMode: 292', /has the wrong mode/],
-  ['a short grace period', /terminationGracePeriodSeconds: \d+/, 'terminationGracePeriodSeconds: 15', /needs 20 s to stop, and has 15 s/],
+  [
+    'a short grace period',
+    /terminationGracePeriodSeconds: \d+/,
+    'terminationGracePeriodSeconds: 15',
+    /needs 20 s to stop, and has 15 s/,
+  ],
   ['fewer pods during an update', 'maxUnavailable: 0', 'maxUnavailable: 1', /fewer pods during an update/],
-  ['a restart when the database is away', 'path: /livez, port: ops', 'path: /readyz, port: ops', /probe does not ask/],
+  [
+    'a restart when the database is away',
+    'path: /livez, port: ops',
+    'path: /readyz, port: ops',
+    /probe does not ask/,
+  ],
   ['a plaintext probe', /scheme: HTTPS/, 'scheme: HTTP', /probe does not ask HTTPS/],
-  ['no disruption budget', 'kind: PodDisruptionBudget', 'kind: ConfigMap\ndata: {}', /has no disruption budget/],
+  [
+    'no disruption budget',
+    'kind: PodDisruptionBudget',
+    'kind: ConfigMap\ndata: {}',
+    /has no disruption budget/,
+  ],
   ['a job that gives up', 'restartPolicy: OnFailure', 'restartPolicy: Never', /does not try again/],
   ['a port that does not exist', 'targetPort: grpc', 'targetPort: http', /no pod has the port http/],
 ];
@@ -86,7 +117,8 @@ describe('deploy/kubernetes', () => {
   it('lets in who has to call, and nobody else', () => {
     const { policies, deployments } = readManifests(read('portcullis.yaml'));
     const labelsOf = (service: string) =>
-      deployments.find(({ metadata }) => metadata.name.endsWith(service))?.spec.template.metadata.labels ?? {};
+      deployments.find(({ metadata }) => metadata.name.endsWith(service))?.spec.template.metadata.labels ??
+      {};
     const pods = {
       ...Object.fromEntries(SERVICES.map((name) => [name, labelsOf(name)])),
       caller: { 'portcullis/calls': 'true' },
@@ -117,12 +149,16 @@ describe('deploy/kubernetes', () => {
   });
 });
 
-function faultsOfEnvironment(variables: Parameters<typeof parseEnvironment>[0], env: NodeJS.ProcessEnv): string[] {
+function faultsOfEnvironment(
+  variables: Parameters<typeof parseEnvironment>[0],
+  env: NodeJS.ProcessEnv,
+): string[] {
   try {
     parseEnvironment(variables, env);
     return [];
   } catch (error) {
-    if (error instanceof ConfigurationError) return error.faults.map(({ variable, problem }) => `${variable} ${problem}`);
+    if (error instanceof ConfigurationError)
+      return error.faults.map(({ variable, problem }) => `${variable} ${problem}`);
     throw error;
   }
 }

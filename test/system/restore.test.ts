@@ -37,7 +37,13 @@ describe('a restored system', function () {
 
   /** On the same ports each time: they are part of the issuer. */
   async function start(): Promise<void> {
-    system = await startSystem({ dataDir, ports: 'free', portOverrides: ports, ephemeral: true, leaseMs: LEASE_MS });
+    system = await startSystem({
+      dataDir,
+      ports: 'free',
+      portOverrides: ports,
+      ephemeral: true,
+      leaseMs: LEASE_MS,
+    });
     clients = clientsOf(system);
     const portOf = (address: string): number => Number(address.split(':').at(-1));
     ports = {
@@ -62,16 +68,19 @@ describe('a restored system', function () {
   }
 
   async function openEpoch(): Promise<string> {
-    const { code, output } = await runProgram(['services/auth/main', 'open-epoch', 'restored', 'in', 'a', 'test'], {
-      env: {
-        DATABASE_URL: system.serviceDatabases.auth.url,
-        PORTCULLIS_ISSUER: system.issuer,
-        PORTCULLIS_LISTEN: '127.0.0.1:0',
-        PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
-        PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: system.secrets.keyEncryptionKeyFile,
-        PORTCULLIS_LEASE_MS: String(LEASE_MS),
+    const { code, output } = await runProgram(
+      ['services/auth/main', 'open-epoch', 'restored', 'in', 'a', 'test'],
+      {
+        env: {
+          DATABASE_URL: system.serviceDatabases.auth.url,
+          PORTCULLIS_ISSUER: system.issuer,
+          PORTCULLIS_LISTEN: '127.0.0.1:0',
+          PORTCULLIS_OPS_LISTEN: '127.0.0.1:0',
+          PORTCULLIS_KEY_ENCRYPTION_KEY_FILE: system.secrets.keyEncryptionKeyFile,
+          PORTCULLIS_LEASE_MS: String(LEASE_MS),
+        },
       },
-    });
+    );
     expect(code, output).to.equal(0);
     return output;
   }
