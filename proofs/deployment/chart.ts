@@ -13,6 +13,9 @@ const PLAIN_VALUES = join(PLAIN, 'values.yaml');
 const RENDERED = join(PLAIN, 'portcullis.yaml');
 const VALUES = join(PROJECT_FOLDER, 'proofs', 'deployment', 'values');
 
+/** The oldest version that the chart admits; a helm that was built from its sources knows none by itself. */
+const KUBERNETES = ['--kube-version', '1.30.0'];
+
 /** What stands above the plain manifests. */
 const HEADER =
   '# Rendered from deploy/chart with deploy/kubernetes/values.yaml: npm run deployment -- --only chart --write\n';
@@ -34,7 +37,7 @@ export async function checkChart(helm: string, board: Board, write: boolean): Pr
     board,
     peer,
     'lint finds nothing',
-    async () => void (await exec(helm, ['lint', '--strict', CHART])),
+    async () => void (await exec(helm, ['lint', '--strict', ...KUBERNETES, CHART])),
   );
   const rendered: string[] = [];
   const files = [PLAIN_VALUES, ...(await readdir(VALUES)).sort().map((name) => join(VALUES, name))];
@@ -72,7 +75,7 @@ async function render(
   words: readonly string[] = [],
 ): Promise<string> {
   const file = values === undefined ? [] : ['--values', values];
-  const { stdout } = await exec(helm, ['template', 'portcullis', CHART, ...file, ...words]);
+  const { stdout } = await exec(helm, ['template', 'portcullis', CHART, ...KUBERNETES, ...file, ...words]);
   // Manifests without a release.
   return stdout.replaceAll(/^# Source: .*\n/gm, '');
 }

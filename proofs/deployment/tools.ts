@@ -1,6 +1,6 @@
 /** The programs with which charts are rendered and validated, and containers are built and run. */
 
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { CACHE, exec, exists, obtain, onPath, type Peer, venv } from '../shared/programs.js';
@@ -34,41 +34,37 @@ interface Kubeconform {
 export function kubeconform(): Promise<Peer<Kubeconform>> {
   return obtain('kubeconform', async () => {
     const program = (await onPath('kubeconform')) ?? (await fromGo('kubeconform', KUBECONFORM));
-    const folder = await schemaFolder();
-    const versions = (await readdir(folder)).flatMap(
-      (name) => /^v(\d+\.\d+\.\d+)-local$/.exec(name)?.[1] ?? [],
-    );
-    const kubernetes = versions.sort(byNumber).at(-1);
-    if (kubernetes === undefined) throw new Error(`${SCHEMAS} has no schemas`);
-    const schemas = join(folder, `v${kubernetes}-local`, '{{ .ResourceKind }}{{ .KindSuffix }}.json');
-    return { value: { program, schemas, kubernetes }, version: `with Kubernetes ${kubernetes}` };
+    const { folder, kubernetes } = await strictSchemas();
+    const schemas = join(folder, '{{ .ResourceKind }}{{ .KindSuffix }}.json');
+    return {
+      value: { program, schemas, kubernetes },
+      version: `with the schemas of Kubernetes ${kubernetes}`,
+    };
   });
 }
 
-function byNumber(one: string, other: string): number {
-  return one.localeCompare(other, 'en', { numeric: true });
-}
-
-async function schemaFolder(): Promise<string> {
+/** The newest schemas, and their version. */
+async function strictSchemas(): Promise<{ readonly folder: string; readonly kubernetes: string }> {
   const folder = join(CACHE, 'kubernetes-schemas');
-  if (!(await exists(folder))) {
-    const draft = `${folder}.${process.pid}`;
-    await mkdir(draft, { recursive: true });
+  const version = join(folder, 'version');
+  if (!(await exists(version))) {
+    await mkdir(folder, { recursive: true });
     const words = [
       'download',
       '--quiet',
       '--no-deps',
       '--disable-pip-version-check',
       '--dest',
-      draft,
+      folder,
       SCHEMAS,
     ];
     await exec('python3', ['-m', 'pip', ...words]);
-    const [wheel = ''] = await readdir(draft);
-    await exec('python3', ['-m', 'zipfile', '--extract', join(draft, wheel), draft]);
-    await rename(draft, folder).catch(() => rm(draft, { recursive: true }));
+    const wheel = (await readdir(folder)).find((name) => name.endsWith('.whl')) ?? '';
+    const script = join(PROJECT_FOLDER, 'proofs', 'deployment', 'schemas.py');
+    const { stdout } = await exec('python3', [script, join(folder, wheel), folder]);
+    await writeFile(version, stdout.trim());
   }
-  return join(folder, 'kubernetes_validate', 'kubernetes-json-schema');
+  return { folder, kubernetes: await readFile(version, 'utf8') };
 }
 
 async function fromGo(name: string, source: string): Promise<string> {
