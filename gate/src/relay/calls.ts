@@ -313,7 +313,7 @@ export class Calls implements StreamOwner {
     if (stream.completesResponse(flags, bytes, start, end)) stream.call?.answered();
     writeUint32(bytes, start + 5, stream.id);
     port.toClient.append(bytes, start, end);
-    port.clientWindow -= length;
+    port.windows.connection -= length;
     stream.windowChange -= length;
     if ((flags & FLAG_END_STREAM) !== 0) this.responseEnded(stream);
   }

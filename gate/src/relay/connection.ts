@@ -5,7 +5,6 @@ import { ConnectionFault, ExcessFault, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR 
 import {
   PREFACE,
   STREAM_ID_MAX,
-  WINDOW_DEFAULT,
   writeGoaway,
   writePing,
   writeSettings,
@@ -13,6 +12,7 @@ import {
 import type { Output } from '../http2/output.js';
 import { Calls } from './calls.js';
 import { ClientFrames } from './client-frames.js';
+import { ClientWindows } from './client-windows.js';
 import type { Judge, RelayCaller } from './judge.js';
 import type { Budget, RelayClock, RelayLimits } from './limits.js';
 import { Link, type LinkOwner } from './link.js';
@@ -54,13 +54,10 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   readonly budgets: Budgets;
   ownSettingsUnacknowledged = 0;
   serverSettingsUnacknowledged = 0;
-  clientSettingsUnacknowledged = 0;
   heldSettingsAcks = 0;
   clientPings = 0;
   serverPings = 0;
-  clientWindow = WINDOW_DEFAULT;
-  clientStreamWindow = WINDOW_DEFAULT;
-  ownDataUncredited = 0;
+  readonly windows = new ClientWindows();
   owesTableUpdate = false;
   lastAcceptedId = STREAM_ID_MAX;
   readonly #context: ConnectionContext;
@@ -198,6 +195,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #settle(): void {
     try {
       do {
+        this.#serverFrames.release();
         this.toServer?.flush();
         this.toClient.flush();
       } while (
@@ -340,7 +338,8 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     }
     if (this.#retiringMs > 0 && nowMs - this.#retiringMs > RETIRING_MS) this.#finishRetiring();
     const hasCalls = this.#streams.size > 0;
-    this.#streams.reportRoom(this.#serverFrames.isBlocked ? -1 : this.clientWindow, this.clientStreamWindow);
+    const { connection, stream } = this.windows;
+    this.#streams.reportRoom(this.#serverFrames.isBlocked ? -1 : connection, stream);
     this.#checkUse(nowMs, hasCalls);
     const clientFault = this.#clientWatch.look(nowMs, hasCalls);
     if (clientFault !== undefined) {

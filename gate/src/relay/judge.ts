@@ -70,6 +70,8 @@ export interface RelayCaller {
 export interface ForeignResponse {
   /** The HTTP status. */
   readonly status: number;
+  /** The HTTP status without the body, where that is another one. */
+  readonly bareStatus?: number;
   readonly headers: readonly Header[];
   /** Left out, with `content-length`, when the caller's flow control has no room for it. */
   readonly body: Buffer;

@@ -1,6 +1,12 @@
 /** Receives the frames of the server. */
 
-import { ConnectionFault, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, PROTOCOL_ERROR } from '../http2/errors.js';
+import {
+  ConnectionFault,
+  ENHANCE_YOUR_CALM,
+  FLOW_CONTROL_ERROR,
+  FRAME_SIZE_ERROR,
+  PROTOCOL_ERROR,
+} from '../http2/errors.js';
 import * as h2 from '../http2/frames.js';
 import { emptiesTable, ResponseBlocks } from '../http2/response-blocks.js';
 import type { Calls } from './calls.js';
@@ -26,6 +32,15 @@ export interface ServerFollower {
   serverLeaves(lastId: number, code: number, debug: string): void;
 }
 
+/** A DATA frame that waits: `bytes[start, end)`. */
+interface HeldData {
+  readonly flags: number;
+  readonly id: number;
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+}
+
 /** The server's side of one connection. */
 export class ServerFrames implements LinkSink {
   readonly #port: ConnectionPort;
@@ -34,6 +49,8 @@ export class ServerFrames implements LinkSink {
   readonly #follower: ServerFollower;
   readonly #blocks = new ResponseBlocks(LIST_BYTES_MAX, FIELDS_MAX);
   #partial: PartialBlock | undefined;
+  /** DATA for which a response of the gate has left no room in the client's connection; nothing is read meanwhile. */
+  #held: HeldData | undefined;
   #hasSettings = false;
   isStopped = false;
 
@@ -45,7 +62,7 @@ export class ServerFrames implements LinkSink {
   }
 
   get isBlocked(): boolean {
-    return this.isStopped || this.#port.toClient.isBlocked;
+    return this.isStopped || this.#held !== undefined || this.#port.toClient.isBlocked;
   }
 
   get isWithinBlock(): boolean {
@@ -96,17 +113,32 @@ export class ServerFrames implements LinkSink {
     this.#hasSettings = true;
   }
 
+  /** Passes on the DATA that has waited, once the client has room for it. */
+  release(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    this.#data(held.flags, held.id, held.bytes, held.start, held.end);
+  }
+
   #data(flags: number, id: number, bytes: Buffer, start: number, end: number): void {
     checkDataPadding(flags, bytes, start, end);
-    const { budgets } = this.#port;
-    budgets.windowUpdates.refund(WINDOW_UPDATES_PER_DATA);
-    budgets.pings.refund(1);
+    const length = end - start - h2.FRAME_HEADER_BYTES;
+    const { budgets, windows } = this.#port;
     const stream = this.#streams.getByServerId(id);
     if (stream === undefined) {
       this.#checkKnown(id);
-      this.#calls.dropResponseData(end - start - h2.FRAME_HEADER_BYTES);
+      this.#calls.dropResponseData(length);
       return;
     }
+    if (length > windows.connection) {
+      if (length > windows.connection + windows.own)
+        throw new ConnectionFault(FLOW_CONTROL_ERROR, 'DATA beyond the window of the connection');
+      this.#held = { flags, id, bytes, start, end };
+      return;
+    }
+    budgets.windowUpdates.refund(WINDOW_UPDATES_PER_DATA);
+    budgets.pings.refund(1);
     this.#calls.responseData(stream, flags, bytes, start, end);
   }
 
@@ -193,10 +225,10 @@ export class ServerFrames implements LinkSink {
       port.serverSettingsUnacknowledged += 1;
       return;
     }
-    if (port.clientSettingsUnacknowledged === 0) {
+    if (!port.windows.isUnacknowledged) {
       throw new ConnectionFault(PROTOCOL_ERROR, 'unexpected acknowledgement of SETTINGS');
     }
-    port.clientSettingsUnacknowledged -= 1;
+    port.windows.acknowledged();
     h2.writeSettingsAck(port.toClient);
   }
 
