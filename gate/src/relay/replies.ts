@@ -32,7 +32,8 @@ export function foreignTo(
   return head === undefined || isGrpc(head.contentType) ? undefined : judge.foreignResponse?.(head, status);
 }
 
-function isGrpc(contentType: string): boolean {
+/** Whether a request with this content type expects the statuses of gRPC. */
+export function isGrpc(contentType: string): boolean {
   return contentType.startsWith('application/grpc') && !contentType.startsWith('application/grpc-web');
 }
 
@@ -73,7 +74,8 @@ function encoded(list: readonly Header[]): Buffer {
   return block;
 }
 
-function writeBlock(port: ConnectionPort, streamId: number, block: Buffer, isEnd: boolean): void {
+/** Sends a header block of the gate itself. */
+export function writeBlock(port: ConnectionPort, streamId: number, block: Buffer, isEnd: boolean): void {
   writeHeaders(port.toClient, streamId, port.owesTableUpdate ? [emptyTable, block] : [block], isEnd);
   port.owesTableUpdate = false;
 }

@@ -15,6 +15,7 @@ import type { LinkSink } from './link.js';
 import { isOwnPing } from './own-ping.js';
 import type { ConnectionPort } from './port.js';
 import { emptyTable } from './replies.js';
+import { Responses } from './responses.js';
 import { readSettings, settingsForClient } from './settings.js';
 import type { StreamTable } from './stream.js';
 
@@ -45,6 +46,7 @@ interface HeldData {
 export class ServerFrames implements LinkSink {
   readonly #port: ConnectionPort;
   readonly #calls: Calls;
+  readonly #responses: Responses;
   readonly #streams: StreamTable;
   readonly #follower: ServerFollower;
   readonly #blocks = new ResponseBlocks(LIST_BYTES_MAX, FIELDS_MAX);
@@ -57,6 +59,7 @@ export class ServerFrames implements LinkSink {
   constructor(port: ConnectionPort, calls: Calls, streams: StreamTable, follower: ServerFollower) {
     this.#port = port;
     this.#calls = calls;
+    this.#responses = new Responses(port, calls);
     this.#streams = streams;
     this.#follower = follower;
   }
@@ -128,7 +131,7 @@ export class ServerFrames implements LinkSink {
     const stream = this.#streams.getByServerId(id);
     if (stream === undefined) {
       this.#checkKnown(id);
-      this.#calls.dropResponseData(length);
+      this.#responses.drop(length);
       return;
     }
     if (length > windows.connection) {
@@ -139,7 +142,7 @@ export class ServerFrames implements LinkSink {
     }
     budgets.windowUpdates.refund(WINDOW_UPDATES_PER_DATA);
     budgets.pings.refund(1);
-    this.#calls.responseData(stream, flags, bytes, start, end);
+    this.#responses.data(stream, flags, bytes, start, end);
   }
 
   #checkKnown(id: number): void {
@@ -158,7 +161,7 @@ export class ServerFrames implements LinkSink {
     const kind = this.#blocks.read(bytes, blockStart, blockEnd);
     const stream = this.#streams.getByServerId(id);
     const isEnd = (flags & h2.FLAG_END_STREAM) !== 0;
-    if (stream === undefined || !this.#calls.responseHeaders(stream, kind, isEnd)) return;
+    if (stream === undefined || !this.#responses.headers(stream, kind, isEnd)) return;
     if (this.#port.owesTableUpdate && !emptiesTable(bytes, blockStart)) {
       h2.writeHeaders(
         this.#port.toClient,
@@ -171,7 +174,7 @@ export class ServerFrames implements LinkSink {
       this.#port.toClient.append(bytes, start, end);
     }
     this.#port.owesTableUpdate = false;
-    if (isEnd) this.#calls.responseEnded(stream);
+    if (isEnd) this.#responses.ended(stream);
   }
 
   #continuation(flags: number, bytes: Buffer, start: number, end: number): void {
@@ -187,11 +190,11 @@ export class ServerFrames implements LinkSink {
     const kind = this.#blocks.read(block, 0, block.length);
     const stream = this.#streams.getByServerId(partial.streamId);
     const isEnd = (partial.flags & h2.FLAG_END_STREAM) !== 0;
-    if (stream === undefined || !this.#calls.responseHeaders(stream, kind, isEnd)) return;
+    if (stream === undefined || !this.#responses.headers(stream, kind, isEnd)) return;
     const needsUpdate = this.#port.owesTableUpdate && !emptiesTable(block, 0);
     h2.writeHeaders(this.#port.toClient, stream.id, needsUpdate ? [emptyTable, block] : [block], isEnd);
     this.#port.owesTableUpdate = false;
-    if (isEnd) this.#calls.responseEnded(stream);
+    if (isEnd) this.#responses.ended(stream);
   }
 
   #windowUpdate(id: number, bytes: Buffer, start: number, end: number): void {
