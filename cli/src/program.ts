@@ -2,7 +2,7 @@
 
 import type { RawSettings } from '@portcullis/gate';
 import { GATE_FLAGS } from '@portcullis/gate/flags';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { createCli } from './cli.js';
 import { addCallCommand } from './commands/call.js';
 import { addClientCommands } from './commands/clients.js';
@@ -21,6 +21,7 @@ import { addSessionCommands } from './commands/sessions.js';
 import { addUserCommands } from './commands/users.js';
 import { type ContextStore, createContextStore } from './contexts.js';
 import { describeFailure, EXIT, EXIT_MEANINGS, type ExitCode } from './failures.js';
+import { listOf } from './options.js';
 import type { Streams, Terminal } from './terminal.js';
 
 const ADDRESS_DEFAULT = 'localhost:50051';
@@ -200,13 +201,6 @@ function gateSettingsOf(command: Command): RawSettings {
 
 function camelCase(name: string): string {
   return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
-}
-
-function listOf(text: string): readonly string[] {
-  const words = text.split(',').map((word) => word.trim());
-  if (words.some((word) => word === ''))
-    throw new InvalidArgumentError('Expected names, separated by commas.');
-  return words;
 }
 
 /** The command tree, for documentation: nothing of it can run. */

@@ -5,9 +5,10 @@ import type { Command } from 'commander';
 import { EvidenceServiceClient } from '../../gen/auth/v1/evidence_service.js';
 import { EntryKind, RevocationServiceClient } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { Cli } from '../cli.js';
-import { userNames } from '../directory.js';
+import { rowsFrom, userNames } from '../directory.js';
 import { CommandError, EXIT } from '../failures.js';
 import { exportFinalReceipt, exportReceipt } from '../final-receipt.js';
+import { rowsOf } from '../options.js';
 import { describeReceipt, type Receipt, readReceipt, verifyReceipt } from '../receipt-file.js';
 import { tableOf, timeText } from '../tables.js';
 import { note, type Terminal, writeResult } from '../terminal.js';
@@ -16,7 +17,7 @@ export function addRevocationCommands(program: Command, cli: Cli): void {
   program
     .command('revocations')
     .description('list the revocations in the log, newest first')
-    .option('--limit <number>', 'at most so many', Number, 50)
+    .option('--limit <number>', 'at most so many', rowsOf, 50)
     .action((options: { readonly limit: number }) => listRevocations(cli, options.limit));
   const receipt = program
     .command('receipt')
@@ -34,7 +35,7 @@ export function addRevocationCommands(program: Command, cli: Cli): void {
   receipt
     .command('list')
     .description('list the kept receipts, newest first, also those that have left the log')
-    .option('--limit <number>', 'at most so many', Number, 50)
+    .option('--limit <number>', 'at most so many', rowsOf, 50)
     .action((options: { readonly limit: number }) => listReceipts(cli, options.limit));
   receipt
     .command('keys')
@@ -62,12 +63,10 @@ async function listRevocations(cli: Cli, limit: number): Promise<void> {
   await cli.inSession(async (session, terminal) => {
     const client = session.client(RevocationServiceClient);
     const names = userNames(session);
-    const { revocations } = await session.call(client.listRevocations.bind(client), {
-      pageSize: Math.min(limit, 200),
-      pageToken: '',
-      target: '',
-      actor: '',
-      eventId: '',
+    const revocations = await rowsFrom(limit, async (pageSize, pageToken) => {
+      const request = { pageSize, pageToken, target: '', actor: '', eventId: '' };
+      const page = await session.call(client.listRevocations.bind(client), request);
+      return { rows: page.revocations, nextPageToken: page.nextPageToken };
     });
     const named = await Promise.all(
       revocations.map(async (one) => ({
@@ -106,9 +105,9 @@ async function listReceipts(cli: Cli, limit: number): Promise<void> {
   await cli.inSession(async (session, terminal) => {
     const client = session.client(EvidenceServiceClient);
     const names = userNames(session);
-    const { receipts } = await session.call(client.listReceipts.bind(client), {
-      pageSize: Math.min(limit, 200),
-      pageToken: '',
+    const receipts = await rowsFrom(limit, async (pageSize, pageToken) => {
+      const page = await session.call(client.listReceipts.bind(client), { pageSize, pageToken });
+      return { rows: page.receipts, nextPageToken: page.nextPageToken };
     });
     const rows = await Promise.all(
       receipts.map(async ({ sequence, revokeTime, kind, target, actor, reason }) => [

@@ -1,12 +1,9 @@
-/** The tutorial, carried out word by word in an empty folder, against a system of its own. */
+/** Pages with commands, carried out word by word against a system of their own: the tutorial, and examples. */
 
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { PageRun, type Step, stepsOf } from '../shared/page-steps.js';
-
-const TUTORIAL = join(PROJECT_FOLDER, 'docs', 'tutorial.md');
 
 /** What a program in the background prints when it can be called. */
 const READY = /^listening on port/;
@@ -14,38 +11,63 @@ const READY = /^listening on port/;
 /** The first block that needs a running system. */
 const NEEDS_SYSTEM = /portcullis login/;
 
-/** What the tutorial took. */
-export interface TutorialFigures {
+/** What a page took. */
+export interface PageFigures {
   /** Time of all steps, without the start of the system, in seconds. */
   readonly seconds: number;
+}
+
+/** What the tutorial took. */
+export interface TutorialFigures extends PageFigures {
   /** Blocks of commands until the service runs. */
   readonly commands: number;
   /** Lines of the guard in the server. */
   readonly guardLines: number;
 }
 
-/** The tarballs, by the name under which the tutorial installs them; the command line comes with the gate. */
-type Packages = Readonly<Record<'@portcullis/guard' | '@portcullis/gate' | 'portcullis', string>>;
+/** The tarballs, by the name under which pages install them; the command line comes with the gate. */
+export type Packages = Readonly<Record<'@portcullis/guard' | '@portcullis/gate' | 'portcullis', string>>;
 
-interface TutorialOptions {
-  /** An empty folder outside of the repository. */
+export interface PageOptions {
+  /** The file with the page. */
+  readonly page: string;
+  /** A folder outside of the repository, for what the steps leave. */
   readonly folder: string;
+  /** The folder below it in which the commands run; made if it is missing. */
+  readonly project: string;
   readonly packages: Packages;
   readonly environment: NodeJS.ProcessEnv;
   readonly onStep: (text: string) => void;
 }
 
 /**
- * Does what the tutorial says. The only differences: the packages are installed from tarballs, addresses and passwords come
+ * Does what a page says. The only differences: the packages are installed from tarballs, addresses and passwords come
  * from the environment.
  *
  * @throws Error that names the step and what it has printed
  */
-export async function followTutorial(options: TutorialOptions): Promise<TutorialFigures> {
-  const steps = stepsOf(await readFile(TUTORIAL, 'utf8'));
-  const project = join(options.folder, 'greeter');
-  await mkdir(project, { recursive: true });
-  const run = new Run({ ...options, project });
+export async function followPage(options: PageOptions): Promise<PageFigures> {
+  return { seconds: (await carryOut(options, await readSteps(options.page))) / 1000 };
+}
+
+/** Does what the tutorial says, and counts what it asks of the reader. @throws Error as {@link followPage} */
+export async function followTutorial(options: PageOptions): Promise<TutorialFigures> {
+  const steps = await readSteps(options.page);
+  return {
+    seconds: (await carryOut(options, steps)) / 1000,
+    commands: commandsUntilRunning(steps),
+    guardLines: guardLinesOf(steps),
+  };
+}
+
+async function readSteps(page: string): Promise<readonly Step[]> {
+  return stepsOf(await readFile(page, 'utf8'));
+}
+
+/** @returns the time of all steps, in milliseconds */
+async function carryOut(options: PageOptions, steps: readonly Step[]): Promise<number> {
+  await Promise.all([options.folder, options.project].map((path) => mkdir(path, { recursive: true })));
+  const run = new Run(options);
   let ms = 0;
   try {
     for (const step of steps) {
@@ -54,11 +76,7 @@ export async function followTutorial(options: TutorialOptions): Promise<Tutorial
       await run.page.carryOut(step);
       ms += performance.now() - beganMs;
     }
-    return {
-      seconds: ms / 1000,
-      commands: commandsUntilRunning(steps),
-      guardLines: guardLinesOf(steps),
-    };
+    return ms;
   } finally {
     await run.stop();
   }
@@ -81,10 +99,10 @@ function guardLinesOf(steps: readonly Step[]): number {
 
 class Run {
   readonly page: PageRun;
-  readonly #options: TutorialOptions;
+  readonly #options: PageOptions;
   #system: System | undefined;
 
-  constructor(options: TutorialOptions & { readonly project: string }) {
+  constructor(options: PageOptions) {
     this.#options = options;
     this.page = new PageRun({
       project: options.project,
