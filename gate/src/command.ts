@@ -30,13 +30,17 @@ export async function runGate(flags: RawSettings, configFile: string | undefined
   const log = createGateLog(settings.logLevel);
   const stopped = stopSignal();
   let running: Running | undefined;
+  let isReloadDue = false;
   // From the beginning: without a listener, SIGHUP ends the process.
   const onHangUp = (): void => {
     log.info({ event: 'reload' }, 'reading rules and certificates again');
-    running?.reload();
+    // One that comes while workers are still starting must not be lost.
+    if (running === undefined) isReloadDue = true;
+    else running.reload();
   };
   process.on('SIGHUP', onHangUp);
   running = await start(settings, { flags, configFile, log });
+  if (isReloadDue) running.reload();
   const signal = await stopped;
   log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
   await running.close();

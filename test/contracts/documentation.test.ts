@@ -67,11 +67,15 @@ describe('the documentation', () => {
   });
 
   it('describes every variable and every exit code of the command line, and no other', async () => {
-    const rows = (await read('cli/README.md')).split('\n').map((line) => line.split('|')[1]?.trim() ?? '');
+    const cellsOf = async (page: string): Promise<string[]> =>
+      (await read(page)).split('\n').map((line) => line.split('|')[1]?.trim() ?? '');
+    const rows = await cellsOf('cli/README.md');
     const variables = rows.flatMap((cell) => /^`(PORTCULLIS_\w+)`$/.exec(cell)?.[1] ?? []);
     expect(unique(variables)).to.deep.equal(unique(await commandLineVariables()));
-    const codes = rows.filter((cell) => /^\d+$/.test(cell)).map(Number);
+    const isCode = (cell: string): boolean => /^\d+$/.test(cell);
+    const codes = (await cellsOf('docs/reference/cli.md')).filter(isCode).map(Number);
     expect(codes).to.deep.equal(Object.values(EXIT));
+    expect(rows.filter(isCode), 'the reference alone has them').to.be.empty;
   });
 
   it('describes every command of the command line, and no other', async () => {
