@@ -48,7 +48,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
   const parts = createParts(config, { ...resources, onRevoked: relay.publish });
   const broker = openBroker(config, resources, parts, relay);
   const stored = createStoredFacts(parts);
-  registerMetrics(resources, parts, broker, stored);
+  registerMetrics(config, resources, parts, { broker, stored });
   const source = createRevocationSource(parts.revocations, relay.subscribe);
   const preparation = createPreparation();
   return {
@@ -141,10 +141,10 @@ function openBroker(
 }
 
 function registerMetrics(
+  { keyRotationDays }: Config,
   { registry }: ServiceResources,
   { counts, clock, events, instances, queues, reEncryption }: Parts,
-  broker: Broker | undefined,
-  stored: StoredFacts,
+  { broker, stored }: { readonly broker: Broker | undefined; readonly stored: StoredFacts },
 ): void {
   registerStateMetrics(
     registry,
@@ -157,6 +157,7 @@ function registerMetrics(
       queues,
       stored,
       keysLeft: reEncryption.left,
+      keyRotationDays,
     }),
   );
 }
