@@ -19,10 +19,13 @@ import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
 import { startHousekeeping } from './housekeeping.js';
+import { registerCanaryMetrics } from './canary-metrics.js';
 import { UnusableKeyError } from './keys/sealed-keys.js';
 import { authMetrics, createStoredFacts, type StoredFacts } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
+import { type CanaryObserver, measureRevocation } from './revocation/canary.js';
+import { createCanaryStore } from './revocation/canary-store.js';
 import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
 import { createServices } from './services.js';
 import { deleteExpired } from './store.js';
@@ -49,6 +52,10 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
   const broker = openBroker(config, resources, parts, relay);
   const stored = createStoredFacts(parts);
   registerMetrics(config, resources, parts, { broker, stored });
+  const canary = registerCanaryMetrics(resources.registry, {
+    intervalSeconds: config.canarySeconds,
+    clock: parts.clock,
+  });
   const source = createRevocationSource(parts.revocations, relay.subscribe);
   const preparation = createPreparation();
   return {
@@ -74,6 +81,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       preparation.done();
       running.readinessChanged();
       running.guard.syncNow();
+      startCanary(config, resources, parts, { observer: canary, running });
     },
   };
 }
@@ -216,6 +224,30 @@ function startBackgroundWork(
     chores: { anomalies: () => anomalies.process() },
   });
   closer.add('anomaly watch', processing.stop);
+}
+
+/** How often a replica looks whether it is its turn, within the time between two measurements. */
+const CANARY_LOOKS = 5;
+
+/** Measures revocations in regular intervals, if that is configured. */
+function startCanary(
+  { canarySeconds: intervalSeconds }: Config,
+  { database, log, closer }: ServiceResources,
+  { promiseStore: store, tokens, instances, fences, clock }: Parts,
+  { observer, running }: { readonly observer: CanaryObserver; readonly running: RunningService },
+): void {
+  if (intervalSeconds === 0) return;
+  const { signal, guard } = running;
+  const turns = createCanaryStore(database.lane('promise'));
+  const accept = async (token: string): Promise<string> =>
+    (await guard.authenticateToken(token, OWN_AUDIENCE)).tokenId;
+  const deps = { intervalSeconds, turns, store, tokens, instances, fences, accept, observer, clock, log };
+  const canary = startHousekeeping({
+    log,
+    intervalMs: (intervalSeconds * 1000) / CANARY_LOOKS,
+    chores: { canary: () => measureRevocation(deps, signal) },
+  });
+  closer.add('canary', canary.stop);
 }
 
 /** Makes keys, lease, lifetime of tokens and first accounts; repeated for as long as the database cannot be reached. */
