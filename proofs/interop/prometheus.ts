@@ -76,7 +76,9 @@ async function checkScrapes(server: PrometheusServer, watched: Watched, board: B
   const { alerts, records } = await readRules();
   const rules = await server.rules();
   board.same(PEER, 'has every rule', alerts.length + records.length, rules.length);
-  const faulty = rules.filter(({ health }) => health !== 'ok').map(({ name, lastError }) => [name, lastError]);
+  const faulty = rules
+    .filter(({ health }) => health !== 'ok')
+    .map(({ name, lastError }) => [name, lastError]);
   board.same(PEER, 'evaluates every rule', [], faulty);
 }
 
@@ -224,11 +226,7 @@ class PrometheusServer {
     this.#address = address;
   }
 
-  static async start(
-    program: string,
-    folder: string,
-    targets: readonly Target[],
-  ): Promise<PrometheusServer> {
+  static async start(program: string, folder: string, targets: readonly Target[]): Promise<PrometheusServer> {
     const file = join(folder, 'prometheus.yaml');
     await writeFile(file, await configuration(targets));
     const address = `127.0.0.1:${await findFreePort()}`;

@@ -1,13 +1,13 @@
 /** Which series a query of Prometheus reads. Only as much of the language as the rules and dashboards of this project use. */
 
 /** A selector in a query, such as `up{job="x"}`. */
-export interface Selector {
+interface Selector {
   readonly metric: string;
   readonly matchers: readonly Matcher[];
 }
 
 /** A condition on a label. */
-export interface Matcher {
+interface Matcher {
   readonly label: string;
   readonly operator: '=' | '!=' | '=~' | '!~';
   readonly value: string;
@@ -19,15 +19,14 @@ export interface Query {
   readonly labels: readonly string[];
 }
 
-const TOKEN =
-  /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[A-Za-z_:][\w:]*|\[[^\]]*\]|\d[\w.]*|[=!]~|[=!<>]=|[^\s]/g;
+const TOKEN = /"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[A-Za-z_:][\w:]*|\[[^\]]*\]|\d[\w.]*|[=!]~|[=!<>]=|[^\s]/g;
 const GROUPING = new Set(['by', 'without', 'on', 'ignoring', 'group_left', 'group_right']);
 const WORDS = new Set(['and', 'or', 'unless', 'bool', 'offset']);
 const OPERATORS = ['=', '!=', '=~', '!~'] as const;
 
 /** Reads a query. @throws Error for one that it does not understand */
 export function readQuery(text: string): Query {
-  const tokens = text.match(TOKEN) ?? [];
+  const tokens: readonly string[] = text.match(TOKEN) ?? [];
   const selectors: Selector[] = [];
   const labels: string[] = [];
   for (let at = 0; at < tokens.length; at++) {

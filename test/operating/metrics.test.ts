@@ -38,7 +38,9 @@ describe('the metrics of a running system', function () {
         watched.targets().map(async ({ address }) => (await fetch(`http://${address}/metrics`)).text()),
       );
     await until(async () => {
-      const services = readScrapes(await scrape()).get('portcullis_canary_seconds_count')?.get('service');
+      const services = readScrapes(await scrape())
+        .get('portcullis_canary_seconds_count')
+        ?.get('service');
       return ['auth', 'inventory', 'payment'].every((service) => services?.has(service) === true);
     });
     scraped = readScrapes(await scrape());
@@ -88,7 +90,10 @@ describe('the metrics of a running system', function () {
           if (values.some((one) => (operator === '=' ? one === value : pattern.test(one)))) continue;
           const list = LISTED_VALUES[label];
           expect(list, `${from}: ${metric}{${label}${operator}"${value}"}`).to.not.equal(undefined);
-          const text = (await readFile(new URL(`../../${list}`, import.meta.url), 'utf8')).replaceAll('_', '');
+          const text = (await readFile(new URL(`../../${list}`, import.meta.url), 'utf8')).replaceAll(
+            '_',
+            '',
+          );
           for (const one of value.split('|')) {
             expect(text.toLowerCase(), from).to.contain(one.replaceAll('_', '').toLowerCase());
           }

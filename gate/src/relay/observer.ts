@@ -1,7 +1,7 @@
 /** What the relay reports: events that metrics count. */
 
 /** The limits that can be reported, as in {@link RelayEvent}. The names are those of their settings. */
-export const REPORTED_LIMITS = [
+const REPORTED_LIMITS = [
   'connections',
   'streams',
   'header_list',

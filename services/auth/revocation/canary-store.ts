@@ -1,14 +1,9 @@
 /** Whose turn it is to measure, in PostgreSQL. */
 
 import type { DatabaseLane } from '../../common/database/database.js';
+import type { CanaryTurns } from './canary.js';
 
-/** The turns of the replicas. */
-export interface CanaryStore {
-  /** Whether a measurement is due. Of several replicas that ask, one gets true. */
-  claim(intervalSeconds: number): Promise<boolean>;
-}
-
-export function createCanaryStore(database: DatabaseLane): CanaryStore {
+export function createCanaryStore(database: DatabaseLane): CanaryTurns {
   return {
     claim: async (intervalSeconds) => {
       // A time in the future is from before the database's clock was set back.

@@ -7,9 +7,8 @@ import type { Clock } from '@portcullis/guard/clock';
 import { ServiceError } from '@portcullis/guard/errors';
 import { OWN_AUDIENCE } from '../accounts/roles.js';
 import { CANARY_CLIENT } from '../clients/client-ids.js';
-import type { AuthStore } from '../transaction.js';
 import type { Tokens } from '../tokens/tokens.js';
-import type { CanaryStore } from './canary-store.js';
+import type { AuthStore } from '../transaction.js';
 import type { InstanceReceipt } from './enforcement-watch.js';
 import type { Fences } from './fences.js';
 import type { Instances } from './instances.js';
@@ -37,7 +36,7 @@ const PAGE_SIZE = 200;
 export const CANARY_OUTCOMES = ['completed', 'failed', 'admitted'] as const;
 
 /** One of {@link CANARY_OUTCOMES}. */
-export type CanaryOutcome = (typeof CANARY_OUTCOMES)[number];
+type CanaryOutcome = (typeof CANARY_OUTCOMES)[number];
 
 /** Receives what was measured. */
 export interface CanaryObserver {
@@ -48,6 +47,12 @@ export interface CanaryObserver {
   ran(outcome: CanaryOutcome): void;
 }
 
+/** The turns of the replicas. */
+export interface CanaryTurns {
+  /** Whether a measurement is due. Of several replicas that ask, one gets true. */
+  claim(intervalSeconds: number): Promise<boolean>;
+}
+
 interface CanaryLog {
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
@@ -56,7 +61,7 @@ interface CanaryLog {
 /** The collaborators of the canary. */
 export interface CanaryDeps {
   readonly intervalSeconds: number;
-  readonly turns: CanaryStore;
+  readonly turns: CanaryTurns;
   /** Transactions of the class `promise`, as revocations have. */
   readonly store: AuthStore;
   readonly tokens: Pick<Tokens, 'mint'>;
@@ -155,7 +160,11 @@ async function reportUnconfirmed(deps: CanaryDeps, measured: readonly InstanceRe
   for (const { service } of unconfirmed) deps.observer.unconfirmed(service);
   if (unconfirmed.length === 0) return;
   deps.log.warn(
-    { event: 'canary_unconfirmed', instances: unconfirmed.slice(0, 20).map(nameOf), count: unconfirmed.length },
+    {
+      event: 'canary_unconfirmed',
+      instances: unconfirmed.slice(0, 20).map(nameOf),
+      count: unconfirmed.length,
+    },
     'instances have not confirmed a revocation within the bound',
   );
 }
