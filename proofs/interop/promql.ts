@@ -33,6 +33,8 @@ export function readQuery(text: string): Query {
     const token = tokens[at] ?? '';
     if (!/^[A-Za-z_:]/.test(token) || WORDS.has(token)) continue;
     const isCall = tokens[at + 1] === '(';
+    // An aggregation may have its labels before its operand.
+    if (/^(?:by|without)$/.test(tokens[at + 1] ?? '')) continue;
     if (GROUPING.has(token) && isCall) {
       const end = tokens.indexOf(')', at);
       labels.push(...tokens.slice(at + 2, end).filter((word) => word !== ','));

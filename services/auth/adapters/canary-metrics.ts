@@ -51,9 +51,9 @@ export function registerCanaryMetrics(
     },
     {
       name: 'canary_completed_timestamp_seconds',
-      help: 'When this process last completed a measurement, or started; no value when there are none.',
+      help: 'When this process last completed a measurement, or started; 0 when there are none.',
       kind: 'gauge',
-      read: () => (intervalSeconds === 0 ? [] : [[completedMs / 1000]]),
+      read: () => [[intervalSeconds === 0 ? 0 : completedMs / 1000]],
     },
   ]);
   const add = (service: string, count: number): string => {
