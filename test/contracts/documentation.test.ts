@@ -169,7 +169,8 @@ describe('the documentation', () => {
     });
     const declared = new Map<string, string[]>();
     for (const file of await filesThatDeclareErrors()) {
-      const [, service = ''] = /^services\/(auth|inventory|payment)\//.exec(file) ?? [];
+      const [, owner = ''] = /^services\/(auth|inventory|payment)\//.exec(file) ?? [];
+      const service = file.startsWith('gate/') ? 'the gate' : owner;
       for (const [, reason, status] of (await read(file)).matchAll(/^ {2}([A-Z_]+): '([A-Z_]+)',$/gm)) {
         const key = `${reason} ${status}`;
         declared.set(key, [...(declared.get(key) ?? []), service || 'every service']);
@@ -265,7 +266,7 @@ function variablesOf(service: keyof typeof CONFIGURED): string[] {
 
 /** The files with the reasons of errors. */
 async function filesThatDeclareErrors(): Promise<string[]> {
-  const folders = ['interceptors/src', 'services'];
+  const folders = ['interceptors/src', 'services', 'gate/src'];
   const files = await Promise.all(
     folders.map(async (folder) =>
       (await readdir(join(ROOT, folder), { recursive: true })).map((file) => join(folder, file)),
