@@ -129,6 +129,24 @@ export function haproxy(): Promise<Peer<string>> {
   });
 }
 
+/** Prometheus and promtool, as Debian has them. They are taken from the package and not started as a service. */
+export function prometheus(): Promise<Peer<{ readonly prometheus: string; readonly promtool: string }>> {
+  return obtain('Prometheus', async () => {
+    const program = (await onPath('prometheus')) ?? (await fromDebian('prometheus', 'usr/bin/prometheus'));
+    const promtool = await installedPromtool();
+    if (promtool === undefined) throw new Error('there is no promtool beside prometheus');
+    const { stdout, stderr } = await exec(program, ['--version']);
+    const version = /version ([\d.]+)/.exec(`${stdout}${stderr}`)?.[1] ?? 'unknown';
+    return { value: { prometheus: program, promtool }, version };
+  });
+}
+
+/** promtool of this machine, or the one that {@link prometheus} has fetched; undefined when there is none. */
+export async function installedPromtool(): Promise<string | undefined> {
+  const fetched = join(CACHE, 'debian', 'prometheus', 'usr', 'bin', 'promtool');
+  return (await onPath('promtool')) ?? ((await exists(fetched)) ? fetched : undefined);
+}
+
 /** Where programs that were only unpacked find their libraries. */
 export const LIBRARIES: NodeJS.ProcessEnv = {
   LD_LIBRARY_PATH: join(CACHE, 'debian', 'haproxy', 'usr', 'lib', 'x86_64-linux-gnu'),
