@@ -33,6 +33,28 @@ export async function findUser(session: Session, nameOrId: string): Promise<User
   throw new CommandError(`There is no user ${nameOrId}.`);
 }
 
+/** One page of a list. */
+interface Page<Row> {
+  readonly rows: readonly Row[];
+  /** Empty after the last page. */
+  readonly nextPageToken: string;
+}
+
+/** The first rows of a list, which auth gives page by page. */
+export async function rowsFrom<Row>(
+  limit: number,
+  read: (pageSize: number, pageToken: string) => Promise<Page<Row>>,
+): Promise<Row[]> {
+  const found: Row[] = [];
+  let pageToken = '';
+  do {
+    const page = await read(Math.min(limit - found.length, PAGE_SIZE), pageToken);
+    found.push(...page.rows);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== '' && found.length < limit);
+  return found;
+}
+
 /** The open sessions of a user, newest first, page by page. */
 export async function* sessionsOf(session: Session, userId: string): AsyncGenerator<readonly UserSession[]> {
   const users = session.client(UserServiceClient);

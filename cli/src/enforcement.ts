@@ -8,7 +8,7 @@ import {
   RevocationServiceClient,
 } from '../gen/portcullis/revocation/v1/revocation.js';
 import { instanceName } from './directory.js';
-import { CommandError, EXIT } from './failures.js';
+import { CommandError, describeFailure, EXIT } from './failures.js';
 import type { Session } from './session.js';
 import { timeText } from './tables.js';
 import { interruptOf, note, type Terminal, writeLine } from './terminal.js';
@@ -26,7 +26,7 @@ export interface Followed {
 /**
  * Writes a line for each instance as it confirms, or once its lease is over.
  *
- * @throws CommandError when Ctrl-C ends the wait: the revocation stands
+ * @throws CommandError when Ctrl-C ends the wait, or auth cannot be asked any more: the revocation stands
  */
 export async function followEnforcement(
   session: Session,
@@ -40,10 +40,13 @@ export async function followEnforcement(
     const { revocation, instances } = await session
       .call(revocations.getRevocation.bind(revocations), { sequence })
       .catch((error: unknown) => {
-        if (errorOf(error).reason !== 'TOKEN_REVOKED') throw error;
+        const why =
+          errorOf(error).reason === 'TOKEN_REVOKED'
+            ? 'Your own session was revoked, and auth enforces it already, so the wait has ended.'
+            : `${describeFailure(error).text}\nThe wait has ended.`;
         throw new CommandError(
-          `Your own session was revoked, and auth enforces it already, so the wait has ended. The revocation stands. ${boundText(enforcedEverywhereBy)}`,
-          { exitCode: EXIT.waitInterrupted },
+          `${why} The revocation stands: it is entry ${sequence} of the log. ${boundText(enforcedEverywhereBy)}`,
+          { exitCode: EXIT.waitInterrupted, cause: error },
         );
       });
     for (const instance of instances) {

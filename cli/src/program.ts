@@ -2,7 +2,7 @@
 
 import type { RawSettings } from '@portcullis/gate';
 import { GATE_FLAGS } from '@portcullis/gate/flags';
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { createCli } from './cli.js';
 import { addCallCommand } from './commands/call.js';
 import { addClientCommands } from './commands/clients.js';
@@ -21,6 +21,7 @@ import { addSessionCommands } from './commands/sessions.js';
 import { addUserCommands } from './commands/users.js';
 import { type ContextStore, createContextStore } from './contexts.js';
 import { describeFailure, EXIT, EXIT_MEANINGS, type ExitCode } from './failures.js';
+import { listOf } from './options.js';
 import type { Streams, Terminal } from './terminal.js';
 
 const ADDRESS_DEFAULT = 'localhost:50051';
@@ -119,7 +120,11 @@ function createProgram(streams: Streams, store: ContextStore): Command {
   service
     .command('add <name>')
     .description('register a service: its scopes, its client, and its user at the broker')
-    .requiredOption('--proto <file>', 'descriptor set of the service, as buf build -o FILE.binpb writes it')
+    .option('--proto <file>', 'descriptor set of the service, as buf build -o FILE.binpb writes it')
+    .option(
+      '--rules <file>',
+      'access rules in YAML or JSON, for methods whose .proto has none, as for the gate',
+    )
     .option('--role <names>', 'roles that get its scopes, separated by commas', listOf, [])
     .option('--description <text>', 'what it is, for people')
     .option(
@@ -196,13 +201,6 @@ function gateSettingsOf(command: Command): RawSettings {
 
 function camelCase(name: string): string {
   return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
-}
-
-function listOf(text: string): readonly string[] {
-  const words = text.split(',').map((word) => word.trim());
-  if (words.some((word) => word === ''))
-    throw new InvalidArgumentError('Expected names, separated by commas.');
-  return words;
 }
 
 /** The command tree, for documentation: nothing of it can run. */

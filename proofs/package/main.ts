@@ -4,7 +4,15 @@ import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { Command } from 'commander';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { createProgress, formatNumber, tableText, writeFigures } from '../shared/reporting.js';
+import {
+  followPage,
+  followTutorial,
+  type Packages,
+  type PageOptions,
+  type TutorialFigures,
+} from './pages.js';
 import { exampleNames, fetchNode, install, type NodeVersion, type Project, test } from './projects.js';
 import {
   packCommandLine,
@@ -15,7 +23,6 @@ import {
   type Tarball,
   typeFaults,
 } from './tarball.js';
-import { followTutorial, type TutorialFigures } from './tutorial.js';
 
 /** The major versions of Node that the package supports. */
 const NODES = [20, 22, 24, 26];
@@ -29,6 +36,10 @@ interface Options {
 
 /** The name of the tutorial among the examples. */
 const TUTORIAL = 'tutorial';
+const TUTORIAL_PAGE = join(PROJECT_FOLDER, 'docs', 'tutorial.md');
+
+/** Examples whose README is followed, too. */
+const WITH_PAGE = ['mesh'];
 
 /** What the tutorial may take. */
 const TUTORIAL_SECONDS_MAX = 300;
@@ -106,7 +117,9 @@ async function checkAll(): Promise<Checked> {
   const names = (await exampleNames()).filter(
     (name) => options.only.length === 0 || options.only.includes(name),
   );
-  const of = 4 + names.length + options.nodes.length * (1 + names.length) + Number(withTutorial);
+  const pages = names.filter((name) => WITH_PAGE.includes(name));
+  const of =
+    3 + names.length + options.nodes.length * (1 + names.length) + 1 + pages.length + Number(withTutorial);
   let done = 0;
   const step = async <Result>(text: string, work: () => Promise<Result>): Promise<Result> => {
     progress.show(done, of, text);
@@ -139,32 +152,47 @@ async function checkAll(): Promise<Checked> {
       checks.push(await step(`${name}: testing with Node ${node.version}`, () => testWith(project, node)));
     }
   }
+  if (pages.length === 0 && !withTutorial) return { tarball, checks, tutorial: undefined };
+  const packages = await step('packing the command line', () => packagesWith(tarball));
+  const optionsOf = (name: string) =>
+    pageOptions(name, packages, (text) => progress.show(done, of, `${name}: ${text}`));
+  for (const name of pages) {
+    const project = join(folder, name);
+    const { faults } = await step(`${name}: following its page`, () =>
+      outcomeOf(() => followPage({ ...optionsOf(name), page: join(project, 'README.md'), project })),
+    );
+    checks.push({ name: `the page of ${name}`, faults });
+  }
   if (!withTutorial) return { tarball, checks, tutorial: undefined };
-  const followed = await outcomeOf(() =>
-    followTutorialWith(tarball, (text) => progress.show(done, of, `tutorial: ${text}`)),
+  const project = join(folder, TUTORIAL, 'greeter');
+  const followed = await step('following the tutorial', () =>
+    outcomeOf(() => followTutorial({ ...optionsOf(TUTORIAL), page: TUTORIAL_PAGE, project })),
   );
   checks.push({ name: 'the tutorial', faults: [...followed.faults, ...excessesOf(followed.result)] });
   return { tarball, checks, tutorial: followed.result };
 }
 
-async function followTutorialWith(
-  { file }: Tarball,
-  onStep: (text: string) => void,
-): Promise<TutorialFigures> {
+async function packagesWith({ file }: Tarball): Promise<Packages> {
   const gate = await packGate(folder);
   const commandLine = await packCommandLine(folder);
-  const tutorialFolder = join(folder, 'tutorial');
-  await mkdir(tutorialFolder);
-  // npm tells its children where the project is that runs them; the tutorial begins outside of any.
-  const environment = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')),
-  );
-  return await followTutorial({
-    folder: tutorialFolder,
-    packages: { '@portcullis/guard': file, '@portcullis/gate': gate.file, portcullis: commandLine.file },
-    environment,
+  return { '@portcullis/guard': file, '@portcullis/gate': gate.file, portcullis: commandLine.file };
+}
+
+/** What all pages need. Each keeps what it leaves in a folder of its own. */
+function pageOptions(
+  name: string,
+  packages: Packages,
+  onStep: (text: string) => void,
+): Omit<PageOptions, 'page' | 'project'> {
+  return {
+    folder: join(folder, `${name}-system`),
+    packages,
+    // npm tells its children where the project is that runs them; a page begins outside of any.
+    environment: Object.fromEntries(
+      Object.entries(process.env).filter(([variable]) => !variable.startsWith('npm_')),
+    ),
     onStep,
-  });
+  };
 }
 
 function excessesOf(figures: TutorialFigures | undefined): string[] {

@@ -12,8 +12,9 @@ import {
   type WatchSecurityEventsResponse,
 } from '../../gen/auth/v1/security_service.js';
 import type { Cli } from '../cli.js';
-import { findUser, userNames } from '../directory.js';
+import { findUser, rowsFrom, userNames } from '../directory.js';
 import { CommandError, EXIT } from '../failures.js';
+import { listOf, rowsOf } from '../options.js';
 import type { Session } from '../session.js';
 import { timeText } from '../tables.js';
 import { interruptOf, note, type Terminal, writeLine } from '../terminal.js';
@@ -36,12 +37,8 @@ export function addEventCommands(program: Command, cli: Cli): void {
       listOf,
       [],
     )
-    .option('--limit <number>', 'at most so many', Number, 50)
+    .option('--limit <number>', 'at most so many', rowsOf, 50)
     .action((options: EventOptions) => events(cli, options));
-}
-
-function listOf(text: string): readonly string[] {
-  return text.split(',').map((word) => word.trim());
 }
 
 interface EventOptions {
@@ -54,6 +51,9 @@ interface EventOptions {
 
 async function events(cli: Cli, options: EventOptions): Promise<void> {
   const types = options.type.map(typeOf);
+  if (options.user !== undefined && options.subject !== undefined) {
+    throw new CommandError('Name --user or --subject, not both.', { exitCode: EXIT.usage });
+  }
   await cli.inSession(async (session, terminal) => {
     const subject =
       options.user === undefined ? (options.subject ?? '') : (await findUser(session, options.user)).userId;
@@ -65,9 +65,12 @@ async function events(cli: Cli, options: EventOptions): Promise<void> {
     };
     const client = session.client(SecurityServiceClient);
     if (options.follow === true) return await follow(session, terminal, client, filter, write);
-    const request = { pageSize: Math.min(options.limit, 200), pageToken: '', filter };
-    const page = await session.call(client.listSecurityEvents.bind(client), request);
-    for (const event of [...page.events].reverse()) await write(event);
+    const found = await rowsFrom(options.limit, async (pageSize, pageToken) => {
+      const request = { pageSize, pageToken, filter };
+      const page = await session.call(client.listSecurityEvents.bind(client), request);
+      return { rows: page.events, nextPageToken: page.nextPageToken };
+    });
+    for (const event of found.reverse()) await write(event);
   });
 }
 

@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { type Instance, RevocationServiceClient } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { Cli } from '../cli.js';
 import { instanceName, PAGE_SIZE } from '../directory.js';
+import { listOf, secondsOf } from '../options.js';
 import { type Scraped, scrape } from '../scraped-metrics.js';
 import type { Session } from '../session.js';
 import { type Cell, durationText, millisecondsOf, tableOf, timeText } from '../tables.js';
@@ -32,13 +33,9 @@ export function addInstanceCommands(program: Command, cli: Cli): void {
       listOf,
       [],
     )
-    .option('--interval <seconds>', 'time between two readings', Number, INTERVAL_SECONDS)
+    .option('--interval <seconds>', 'time between two readings', secondsOf, INTERVAL_SECONDS)
     .option('--once', 'print one reading, and end')
     .action((options: TopOptions) => top(cli, options));
-}
-
-function listOf(text: string): readonly string[] {
-  return text.split(',').map((word) => word.trim());
 }
 
 /** All instances that auth lists. */
@@ -105,7 +102,7 @@ async function top(cli: Cli, { metrics, interval, once }: TopOptions): Promise<v
       writeReading(terminal, instances, ratesOf(before, scraped));
       before = scraped;
       if (once === true) return;
-      await sleep(Math.max(0.2, interval) * 1000, undefined, { signal: interrupt }).catch(() => undefined);
+      await sleep(interval * 1000, undefined, { signal: interrupt }).catch(() => undefined);
     }
   });
 }

@@ -5,8 +5,10 @@ import type { Command } from 'commander';
 import { EvidenceServiceClient } from '../../gen/auth/v1/evidence_service.js';
 import { EntryKind, RevocationServiceClient } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { Cli } from '../cli.js';
-import { userNames } from '../directory.js';
+import { rowsFrom, userNames } from '../directory.js';
 import { CommandError, EXIT } from '../failures.js';
+import { exportFinalReceipt, exportReceipt } from '../final-receipt.js';
+import { rowsOf } from '../options.js';
 import { describeReceipt, type Receipt, readReceipt, verifyReceipt } from '../receipt-file.js';
 import { tableOf, timeText } from '../tables.js';
 import { note, type Terminal, writeResult } from '../terminal.js';
@@ -15,7 +17,7 @@ export function addRevocationCommands(program: Command, cli: Cli): void {
   program
     .command('revocations')
     .description('list the revocations in the log, newest first')
-    .option('--limit <number>', 'at most so many', Number, 50)
+    .option('--limit <number>', 'at most so many', rowsOf, 50)
     .action((options: { readonly limit: number }) => listRevocations(cli, options.limit));
   const receipt = program
     .command('receipt')
@@ -23,13 +25,17 @@ export function addRevocationCommands(program: Command, cli: Cli): void {
   receipt
     .command('show <number>', { isDefault: true })
     .description('print a receipt, or write it to a signed file')
-    .option('--export <file>', 'write the signed receipt to a file, and the keys beside it to FILE.jwks')
+    .option(
+      '--export <file>',
+      'write the signed receipt to a file once it is final, and the keys beside it to FILE.jwks',
+    )
+    .option('--now', 'write it as it is, also when it is not final yet')
     .option('--epoch <epoch>', 'the epoch of the log, as receipts state it; default: the present one')
     .action((number: string, options: ShowOptions) => showReceipt(cli, number, options));
   receipt
     .command('list')
     .description('list the kept receipts, newest first, also those that have left the log')
-    .option('--limit <number>', 'at most so many', Number, 50)
+    .option('--limit <number>', 'at most so many', rowsOf, 50)
     .action((options: { readonly limit: number }) => listReceipts(cli, options.limit));
   receipt
     .command('keys')
@@ -57,12 +63,10 @@ async function listRevocations(cli: Cli, limit: number): Promise<void> {
   await cli.inSession(async (session, terminal) => {
     const client = session.client(RevocationServiceClient);
     const names = userNames(session);
-    const { revocations } = await session.call(client.listRevocations.bind(client), {
-      pageSize: Math.min(limit, 200),
-      pageToken: '',
-      target: '',
-      actor: '',
-      eventId: '',
+    const revocations = await rowsFrom(limit, async (pageSize, pageToken) => {
+      const request = { pageSize, pageToken, target: '', actor: '', eventId: '' };
+      const page = await session.call(client.listRevocations.bind(client), request);
+      return { rows: page.revocations, nextPageToken: page.nextPageToken };
     });
     const named = await Promise.all(
       revocations.map(async (one) => ({
@@ -101,9 +105,9 @@ async function listReceipts(cli: Cli, limit: number): Promise<void> {
   await cli.inSession(async (session, terminal) => {
     const client = session.client(EvidenceServiceClient);
     const names = userNames(session);
-    const { receipts } = await session.call(client.listReceipts.bind(client), {
-      pageSize: Math.min(limit, 200),
-      pageToken: '',
+    const receipts = await rowsFrom(limit, async (pageSize, pageToken) => {
+      const page = await session.call(client.listReceipts.bind(client), { pageSize, pageToken });
+      return { rows: page.receipts, nextPageToken: page.nextPageToken };
     });
     const rows = await Promise.all(
       receipts.map(async ({ sequence, revokeTime, kind, target, actor, reason }) => [
@@ -125,26 +129,29 @@ async function listReceipts(cli: Cli, limit: number): Promise<void> {
 
 interface ShowOptions {
   readonly export?: string;
+  readonly now?: true;
   readonly epoch?: string;
 }
 
-async function showReceipt(cli: Cli, text: string, { export: file, epoch = '' }: ShowOptions): Promise<void> {
+async function showReceipt(
+  cli: Cli,
+  text: string,
+  { export: file, now, epoch = '' }: ShowOptions,
+): Promise<void> {
   if (!/^[0-9]{1,19}$/.test(text)) {
     throw new CommandError(`Expected the number of a receipt, got ${JSON.stringify(text)}.`, {
       exitCode: EXIT.usage,
     });
   }
   await cli.inSession(async (session, terminal) => {
-    const client = session.client(EvidenceServiceClient);
-    const exported = await session.call(client.exportReceipt.bind(client), {
-      sequence: BigInt(text),
-      epoch: Buffer.from(epoch, 'base64url'),
-    });
-    const { jwks } = await session.call(client.getReceiptKeys.bind(client), {});
-    // What is shown is what a third party will verify.
-    const receipt = await verifyReceipt(exported.receipt, jwks);
+    const request = { sequence: BigInt(text), epoch: Buffer.from(epoch, 'base64url') };
+    const isAwaited = file !== undefined && now !== true;
+    const exported = isAwaited
+      ? await exportFinalReceipt(session, terminal, request)
+      : await exportReceipt(session, request);
+    const { receipt, jwks } = exported;
     if (file !== undefined) {
-      await writeFile(file, `${exported.receipt}\n`);
+      await writeFile(file, `${exported.text}\n`);
       await writeFile(`${file}.jwks`, `${jwks}\n`);
     }
     writeResult(terminal, receipt, () => describeReceipt(receipt, terminal));

@@ -143,3 +143,87 @@ describe(`races of a narrowed role, ${ROUNDS} rounds`, function () {
     expect(raced).to.be.greaterThan(2 * ROUNDS);
   });
 });
+
+describe(`races of a policy that names a client with UpdateClient, ${ROUNDS} rounds`, function () {
+  this.timeout(60_000 + ROUNDS * 3000);
+  const keyEncryptionKey = newKeyEncryptionKey();
+  let auth: FreshAuth;
+  let replica: AuthInstance;
+
+  before(async () => {
+    auth = await openFreshAuth({ keyEncryptionKey });
+    replica = await openAuth(auth.url, { keyEncryptionKey });
+  });
+  after(async () => {
+    await replica.close();
+    await auth.close();
+  });
+
+  const WIDE = {
+    audiences: ['auth'],
+    scopes: ['auth.exchange', 'auth.introspect', 'auth.sync'],
+    exchangeAudiences: ['payment'],
+  };
+
+  it('ends with the rights of one order, and with no earlier token', async () => {
+    const [updates, policies] = [[] as string[], [] as string[]];
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const clientId = `racer-${round}`;
+      const client = await addClient(auth, { clientId, ...WIDE });
+      const token = await serviceToken(auth, client);
+      const update = async () => {
+        await sleep(randomInt(5));
+        await replica.clients.update({
+          actor: 'olga',
+          clientId,
+          requestId: randomUUID(),
+          reason: '',
+          etag: '',
+          rights: {
+            ...WIDE,
+            exchangeScopes: [],
+            scopes: ['auth.exchange', 'auth.sync'],
+            certificateBound: false,
+            brokerKey: undefined,
+          },
+          updateMask: ['scopes'],
+        });
+        updates.push(clientId);
+      };
+      const apply = async () => {
+        await sleep(randomInt(5));
+        await auth.policy.apply({
+          actor: 'olga',
+          etag: '',
+          dryRun: false,
+          requestId: randomUUID(),
+          reason: '',
+          network: '',
+          document: DEMO_DOCUMENT,
+          clients: [
+            {
+              clientId,
+              ...WIDE,
+              scopes: ['auth.introspect', 'auth.sync'],
+              exchangeAudiences: [],
+              exchangeScopes: [],
+            },
+          ],
+          mayChangeClients: true,
+        });
+        policies.push(clientId);
+      };
+      await Promise.all([update(), apply()]);
+      const { clients } = await auth.policy.get();
+      const after = clients.find((one) => one.clientId === clientId);
+      // The update names its scopes only, so what the policy says of the rest stands in either order.
+      expect(after?.exchangeAudiences).to.deep.equal([]);
+      expect([
+        ['auth.exchange', 'auth.sync'],
+        ['auth.introspect', 'auth.sync'],
+      ]).to.deep.include(after?.scopes);
+      expect(await auth.exchange.introspect(token)).to.equal(undefined);
+    }
+    expect([updates.length, policies.length]).to.deep.equal([ROUNDS, ROUNDS]);
+  });
+});

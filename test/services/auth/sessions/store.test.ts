@@ -34,6 +34,7 @@ describe('the rows of sessions', () => {
       scopes: ['inventory.read', 'auth.self'],
       amr: ['pwd'],
       certificateThumbprint: undefined,
+      network: '192.0.2.7',
       createTime: new Date(Date.now() - 1000),
       lastUseTime: new Date(Date.now() - 500),
       expireTime: new Date(Date.now() + DAY_MS),

@@ -1,0 +1,31 @@
+/** Values of options, checked before a command begins. */
+
+import { InvalidArgumentError } from 'commander';
+
+/** Most rows that a list prints. More are for `--json` and a program that reads pages. */
+const ROWS_MAX = 10_000;
+
+/** Words between commas. */
+export function listOf(text: string): readonly string[] {
+  const words = text.split(',').map((word) => word.trim());
+  if (words.some((word) => word === ''))
+    throw new InvalidArgumentError('Expected names, separated by commas.');
+  return words;
+}
+
+/** A number of rows. */
+export function rowsOf(text: string): number {
+  const rows = /^[0-9]{1,6}$/.test(text) ? Number(text) : 0;
+  if (rows >= 1 && rows <= ROWS_MAX) return rows;
+  throw new InvalidArgumentError(`Expected a number from 1 to ${ROWS_MAX}.`);
+}
+
+/** A time in seconds, with a fraction if wanted. */
+export function secondsOf(text: string): number {
+  const seconds = /^[0-9]{1,4}(?:\.[0-9]{1,3})?$/.test(text) ? Number(text) : 0;
+  if (seconds >= SECONDS_MIN && seconds <= SECONDS_MAX) return seconds;
+  throw new InvalidArgumentError(`Expected seconds, from ${SECONDS_MIN} to ${SECONDS_MAX}.`);
+}
+
+const SECONDS_MIN = 0.2;
+const SECONDS_MAX = 3600;
