@@ -1,5 +1,6 @@
 /** Failures that end a command, and the exit codes. */
 
+import { status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 
 /** Exit codes, as the documentation lists them. */
@@ -68,8 +69,15 @@ export function printableJson(json: string): string {
 
 function failureOf(error: unknown): { readonly text: string; readonly exitCode: ExitCode } {
   if (error instanceof CommandError) return { text: error.message, exitCode: error.exitCode };
-  const { reason, message, violations } = errorOf(error);
+  const { code, reason, message, violations } = errorOf(error);
   if (reason === '' && message === '') return { text: String(error), exitCode: EXIT.failed };
+  if (reason === '' && error instanceof Error && 'details' in error) {
+    const advice = connectionAdvice(message);
+    return {
+      text: `${connectionFault(code, message)}${advice === undefined ? '' : `\n${advice}`}`,
+      exitCode: EXIT.failed,
+    };
+  }
   // The message has the first fault only.
   const faults = violations.map(({ field, description }) => `\n  ${field}: ${description}`).join('');
   const advice = ADVICE[reason] ?? connectionAdvice(message);
@@ -96,6 +104,24 @@ const ADVICE: Readonly<Record<string, string>> = {
   LOGIN_FAILED: 'The user name or the password is wrong, or the user may not log in.',
   ROLE_MISSING: 'Ask an administrator.',
 };
+
+/** What grpc-js says about a connection, in words for people; the name of the fault is for those who search for it. */
+function connectionFault(code: number, message: string): string {
+  const name = /\b(?:E[A-Z]{4,}|[A-Z]+(?:_[A-Z]+)+)\b/.exec(message)?.[0];
+  const named = name === undefined ? '' : ` (${name})`;
+  switch (code) {
+    case status.UNAVAILABLE:
+      return `The server cannot be reached, or has closed the connection${named}.`;
+    case status.DEADLINE_EXCEEDED:
+      return `The server has not answered in time${named}.`;
+    case status.UNIMPLEMENTED:
+      return 'The server does not have this method: is it of another version, or another program?';
+    default:
+      return /RST_STREAM/.test(message)
+        ? 'The call has failed: the server, or something on the way, has broken it off.'
+        : `${status[code] ?? code}: ${message}`;
+  }
+}
 
 /** What to do about a connection that cannot be made, by the text of the TLS library. */
 function connectionAdvice(message: string): string | undefined {

@@ -3,7 +3,7 @@
 import { InvalidArgumentError } from 'commander';
 
 /** Most rows that a list prints. More are for `--json` and a program that reads pages. */
-export const ROWS_MAX = 10_000;
+const ROWS_MAX = 10_000;
 
 /** Words between commas. */
 export function listOf(text: string): readonly string[] {

@@ -1,5 +1,6 @@
 /** The policy as YAML, to be kept in git: the same names as in the schema and in the bootstrap file. */
 
+import { type Described, shapeFaults, yamlFault } from '@portcullis/gate/faults';
 import { type Document, parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import type { ClientPolicy, Policy, PolicyChange } from '../gen/auth/v1/policy_service.js';
@@ -11,32 +12,36 @@ const POLICY_LENGTH_MAX = 4 * 1024 * 1024;
 
 const words = z.array(z.string()).default([]);
 
-const policySchema = z.strictObject({
-  services: z
-    .array(
-      z.strictObject({
-        audience: z.string(),
-        description: z.string().default(''),
-        client_ids: words,
-        scopes: words,
-      }),
-    )
-    .default([]),
-  roles: z
-    .array(z.strictObject({ role: z.string(), description: z.string().default(''), scopes: words }))
-    .default([]),
-  clients: z
-    .array(
-      z.strictObject({
-        client_id: z.string(),
-        audiences: words,
-        scopes: words,
-        exchange_audiences: words,
-        exchange_scopes: words,
-      }),
-    )
-    .default([]),
-});
+const SERVICE = {
+  audience: z.string(),
+  description: z.string().default(''),
+  client_ids: words,
+  scopes: words,
+};
+const ROLE = { role: z.string(), description: z.string().default(''), scopes: words };
+const CLIENT = {
+  client_id: z.string(),
+  audiences: words,
+  scopes: words,
+  exchange_audiences: words,
+  exchange_scopes: words,
+};
+const POLICY = {
+  services: z.array(z.strictObject(SERVICE)).default([]),
+  roles: z.array(z.strictObject(ROLE)).default([]),
+  clients: z.array(z.strictObject(CLIENT)).default([]),
+};
+const policySchema = z.strictObject(POLICY);
+
+/** The names in a policy, by the table that has them. */
+const NAMES: Readonly<Record<string, { readonly noun: string; readonly names: readonly string[] }>> = {
+  '': { noun: 'part of a policy', names: Object.keys(POLICY) },
+  services: { noun: 'member of a service', names: Object.keys(SERVICE) },
+  roles: { noun: 'member of a role', names: Object.keys(ROLE) },
+  clients: { noun: 'member of a client', names: Object.keys(CLIENT) },
+};
+
+const DESCRIBED: Described = { knownAt: (place) => NAMES[String(place[0] ?? '')] };
 
 const HEAD = `# The policy of Portcullis: services with their scopes, roles with the scopes that they grant, and what clients may ask for.
 # A client that is left out keeps what it has. exchange_scopes: [] is every scope that the user's token has.
@@ -82,13 +87,15 @@ export function parsePolicy(text: string, name: string): Pick<Policy, 'services'
     throw new CommandError(`${name} is too long.`, { exitCode: EXIT.usage });
   const document = parseDocument(text, { uniqueKeys: true });
   if (document.errors.length > 0) {
-    throw new CommandError(document.errors.map(({ message }) => `${name}: ${message}`).join('\n'), {
-      exitCode: EXIT.usage,
-    });
+    throw new CommandError(
+      document.errors.map((fault) => `${name} has a fault ${yamlFault(fault)}`).join('\n'),
+      { exitCode: EXIT.usage },
+    );
   }
-  const parsed = policySchema.safeParse(plainValueOf(document, name) ?? {});
+  const value = plainValueOf(document, name) ?? {};
+  const parsed = policySchema.safeParse(value);
   if (!parsed.success) {
-    const faults = parsed.error.issues.map(({ path, message }) => `${name}: ${path.join('.')}: ${message}`);
+    const faults = shapeFaults(parsed.error, value, DESCRIBED).map((fault) => `${name}: ${fault}`);
     throw new CommandError(faults.join('\n'), { exitCode: EXIT.usage });
   }
   const { services, roles, clients } = parsed.data;

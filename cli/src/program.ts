@@ -120,7 +120,11 @@ function createProgram(streams: Streams, store: ContextStore): Command {
   service
     .command('add <name>')
     .description('register a service: its scopes, its client, and its user at the broker')
-    .requiredOption('--proto <file>', 'descriptor set of the service, as buf build -o FILE.binpb writes it')
+    .option('--proto <file>', 'descriptor set of the service, as buf build -o FILE.binpb writes it')
+    .option(
+      '--rules <file>',
+      'access rules in YAML or JSON, for methods whose .proto has none, as for the gate',
+    )
     .option('--role <names>', 'roles that get its scopes, separated by commas', listOf, [])
     .option('--description <text>', 'what it is, for people')
     .option(

@@ -42,6 +42,27 @@ export function formatAddress(address: Address): string {
   return `${isIPv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`;
 }
 
+/** What keeps a port from being opened, by the name of the fault. */
+const PORT_FAULTS: Readonly<Record<string, string>> = {
+  EACCES: 'this user may not open it',
+  EADDRINUSE: 'another program listens there, or a socket was left behind',
+  EADDRNOTAVAIL: 'this machine does not have the address',
+  EAI_AGAIN: 'its name is not known',
+  ENOENT: 'the folder of the socket does not exist',
+  ENOTFOUND: 'its name is not known',
+};
+
+/** The error of a port that cannot be opened, by the name of its setting. */
+export function portError(setting: string, address: Address, cause: unknown): Error {
+  const code =
+    /\bE[A-Z]{2,}(?:_[A-Z]+)?\b/.exec(cause instanceof Error ? cause.message : '')?.[0] ?? 'unknown error';
+  const why = PORT_FAULTS[code];
+  return new Error(
+    `${setting} ${formatAddress(address)} cannot be opened${why === undefined ? '' : `: ${why}`} (${code})`,
+    { cause },
+  );
+}
+
 /** Whether only processes of this machine can reach the address. */
 export function isOnThisMachine(address: Address): boolean {
   if (address.kind === 'unix' || address.host === 'localhost' || address.host === '::1') return true;

@@ -4,7 +4,13 @@ import { formatAddress } from './addresses.js';
 import { startGate } from './gate.js';
 import { createGateLog, type GateLog } from './log.js';
 import { describeRule, type RuledMethod, RulesError, readRuleTable } from './rules.js';
-import { type GateSettings, type RawSettings, readSettings } from './settings.js';
+import {
+  type GateSettings,
+  type RawSettings,
+  type RulesSettings,
+  readSettings,
+  SettingsError,
+} from './settings.js';
 import { METHOD_PATH } from './settings-shape.js';
 import { startWorkers } from './workers.js';
 
@@ -20,24 +26,49 @@ interface Running {
  * @throws SettingsError, RulesError, or the Error of a port that cannot be opened
  */
 export async function runGate(flags: RawSettings, configFile: string | undefined): Promise<void> {
-  const settings = readSettings(flags, configFile);
-  // Faults of the rules are reported before anything opens, also with several workers.
-  readRuleTable(settings.rules);
+  const settings = readChecked(flags, configFile);
   const log = createGateLog(settings.logLevel);
   const stopped = stopSignal();
   let running: Running | undefined;
+  let isReloadDue = false;
   // From the beginning: without a listener, SIGHUP ends the process.
   const onHangUp = (): void => {
     log.info({ event: 'reload' }, 'reading rules and certificates again');
-    running?.reload();
+    // One that comes while workers are still starting must not be lost.
+    if (running === undefined) isReloadDue = true;
+    else running.reload();
   };
   process.on('SIGHUP', onHangUp);
   running = await start(settings, { flags, configFile, log });
+  if (isReloadDue) running.reload();
   const signal = await stopped;
   log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
   await running.close();
   process.off('SIGHUP', onHangUp);
   log.info({ event: 'stopped' }, 'the gate has stopped');
+}
+
+/** Reads settings and rules: the faults of both are reported together, before anything opens. */
+function readChecked(flags: RawSettings, configFile: string | undefined): GateSettings {
+  try {
+    const settings = readSettings(flags, configFile);
+    readRuleTable(settings.rules);
+    return settings;
+  } catch (error) {
+    if (!(error instanceof SettingsError) || error.rules === undefined) throw error;
+    throw new SettingsError([...error.faults, ...faultsOfRules(error.rules)], { cause: error });
+  }
+}
+
+function faultsOfRules(rules: RulesSettings): readonly string[] {
+  try {
+    // Without both, the settings have said that one is missing.
+    if (rules.descriptors !== undefined || rules.file !== undefined) readRuleTable(rules);
+    return [];
+  } catch (error) {
+    if (error instanceof RulesError) return error.faults;
+    throw error;
+  }
 }
 
 async function start(

@@ -9,7 +9,7 @@ export interface Flag {
   readonly help: string;
 }
 
-/** Every setting of `portcullis gate` but `--config`. */
+/** Every setting of `portcullis gate` but `--config`, `limits` and `trusted-issuers`, which only a file can have. */
 export const GATE_FLAGS = [
   flag('service', 'file', 'settings of the service, as portcullis service add --env writes them'),
   flag('issuer', 'name', 'the issuer (iss) whose tokens are accepted'),
@@ -30,6 +30,11 @@ export const GATE_FLAGS = [
   flag('client-ca', 'file', 'CA certificates of callers (PEM)'),
   flag('client-auth', 'mode', 'certificates of callers: off, request or require; default: off'),
   flag('plaintext', 'mode', 'where tokens may travel in plaintext: loopback or allow; default: loopback'),
+  flag(
+    'mode',
+    'mode',
+    'enforce, or observe: refuse nothing, and report what would be refused; default: enforce',
+  ),
   flag('upstream', 'address', 'the server behind the gate: HOST:PORT or unix:PATH'),
   flag('upstream-ca', 'file', 'CA certificates of the upstream (PEM); turns TLS on'),
   flag('upstream-cert', 'file', 'certificate of the gate for the upstream (PEM)'),

@@ -1,21 +1,23 @@
 /** One gate: the engine that decides, and the ports at which it is asked. */
 
-import { credentials } from '@grpc/grpc-js';
 import { createEngine, type Engine } from '@portcullis/guard/engine';
-import { type Address, formatAddress } from './addresses.js';
+import { type Address, formatAddress, portError } from './addresses.js';
+import { channelCredentials } from './channel-credentials.js';
 import { createAsked } from './decide.js';
-import { waysAround } from './exposure.js';
+import { type ExposureWatch, watchExposure } from './exposure-watch.js';
 import { type OpenPort, openExtAuthz } from './ext-authz.js';
-import { type HealthPort, type Missing, openHealth, upstreamCredentials, watchUpstream } from './health.js';
+import type { FlagName } from './flags.js';
+import { type HealthPort, type Missing, openHealth, type UpstreamHealth, watchUpstream } from './health.js';
 import { openHttpCheck } from './http-check.js';
 import { createIdentity, type Identity } from './identity.js';
 import type { GateLog } from './log.js';
 import { createGateMetrics, type GateMetrics } from './metrics.js';
 import { openOps } from './ops.js';
+import { OwnHealth } from './own-health.js';
 import { openRelay, type RelayPort } from './relay-port.js';
 import { type RuleTable, readRuleTable } from './rules.js';
 import type { GateSettings } from './settings.js';
-import { readTlsFiles } from './tls-files.js';
+import { type TlsFiles, type TlsWatch, watchTlsFiles } from './tls-files.js';
 
 /** A running gate. */
 export interface Gate {
@@ -50,9 +52,6 @@ export interface GateParts {
   readonly metrics?: GateMetrics | undefined;
 }
 
-/** Interval between two looks for ways around the gate, in milliseconds. */
-const EXPOSURE_INTERVAL_MS = 60_000;
-
 /**
  * Starts a gate. It refuses calls with REVOCATION_STATE_STALE until it has the revocation list.
  *
@@ -60,9 +59,7 @@ const EXPOSURE_INTERVAL_MS = 60_000;
  *   the gate and the settings forbid that
  */
 export async function startGate(settings: GateSettings, parts: GateParts): Promise<Gate> {
-  const table = readRuleTable(settings.rules);
-  await refuseExposed(settings, parts.log);
-  const gate = new RunningGate(settings, table, parts);
+  const gate = new RunningGate(settings, readRuleTable(settings.rules), parts);
   try {
     await gate.open();
     return gate;
@@ -70,18 +67,6 @@ export async function startGate(settings: GateSettings, parts: GateParts): Promi
     await gate.close();
     throw error;
   }
-}
-
-async function refuseExposed({ upstream }: GateSettings, log: GateLog): Promise<void> {
-  if (upstream === undefined) return;
-  const ways = await waysAround(upstream);
-  if (ways.length === 0) return;
-  if (upstream.exposed === 'refuse') {
-    throw new Error(
-      `the upstream can be called around the gate: ${ways.join('; ')}. Close that, or set upstream-exposed to warn`,
-    );
-  }
-  log.warn({ event: 'upstream_exposed', ways }, 'the upstream can be called around the gate');
 }
 
 class RunningGate implements Gate {
@@ -94,12 +79,19 @@ class RunningGate implements Gate {
   readonly #listeners = new Set<() => void>();
   readonly #ports: OpenPort[] = [];
   readonly #closers: (() => void)[] = [];
+  readonly #certificates: TlsWatch[] = [];
+  readonly #ownHealth = new OwnHealth({
+    isMissing: () => this.#upstreamHealth?.isMissing === true,
+    isServing: () => Object.keys(this.missing()).length === 0,
+    paths: () => this.#table.methods.keys(),
+  });
   #table: RuleTable;
   #engine: Engine | undefined;
   #relay: RelayPort | undefined;
   #named: Partial<Record<keyof Gate['addresses'], Address>> = {};
   #health: HealthPort | undefined;
-  #upstreamReason: () => string = () => '';
+  #upstreamHealth: UpstreamHealth | undefined;
+  #exposure: ExposureWatch | undefined;
   #isDraining = false;
   #resolveReady: () => void = () => {};
 
@@ -129,7 +121,11 @@ class RunningGate implements Gate {
 
   /** Opens everything: first what tells about the state, then what callers reach. */
   async open(): Promise<void> {
-    const { opsListen, healthListen, extAuthz, httpCheck } = this.#settings;
+    const { opsListen, healthListen, extAuthz, httpCheck, upstream } = this.#settings;
+    if (upstream !== undefined) {
+      this.#exposure = await watchExposure(upstream, this.#log, () => this.#changed());
+      this.#closers.push(() => this.#exposure?.close());
+    }
     const engine = this.#engineOption ?? (await this.#createEngine());
     this.#engine = engine;
     engine.replaceRules(this.#table.parts);
@@ -143,55 +139,68 @@ class RunningGate implements Gate {
         metrics: () => this.metrics(),
         keys: () => this.#identity.keys,
       };
-      this.#opened('ops', await openOps(opsListen, content, log));
+      await this.#opened('ops', 'ops-listen', opsListen, openOps(opsListen, content, log));
     }
     if (healthListen !== undefined) {
-      this.#health = await openHealth(healthListen, log);
-      this.#opened('health', this.#health);
+      const opening = openHealth(healthListen, log);
+      this.#health = await this.#opened('health', 'health-listen', healthListen, opening);
     }
-    this.#watchUpstream();
+    const upstreamTls = this.#watchUpstream();
     const identity = (): Identity => this.#identity;
     const asked = createAsked({ admit: this.#admit });
     if (extAuthz !== undefined) {
-      this.#opened('extAuthz', await openExtAuthz({ ...extAuthz, asked, identity, log }));
+      const opening = openExtAuthz({ ...extAuthz, asked, identity, log });
+      await this.#opened('extAuthz', 'ext-authz', extAuthz.address, opening);
     }
     if (httpCheck !== undefined) {
-      this.#opened('httpCheck', await openHttpCheck({ ...httpCheck, asked, identity, log }));
+      const opening = openHttpCheck({ ...httpCheck, asked, identity, log });
+      await this.#opened('httpCheck', 'http-check', httpCheck.address, opening);
     }
-    await this.#openRelay(engine);
+    await this.#openRelay(engine, upstreamTls);
     this.#changed();
     log.info({ event: 'open', ...this.addresses, methods: this.#table.methods.size }, 'the gate is open');
   }
 
-  async #openRelay(engine: Engine): Promise<void> {
+  async #openRelay(engine: Engine, upstreamTls: TlsWatch | undefined): Promise<void> {
     const { listen, upstream } = this.#settings;
     if (listen === undefined || upstream === undefined) return;
-    this.#relay = await openRelay({
+    const opening = openRelay({
       listen,
       upstream,
+      upstreamTls,
       admit: this.#admit,
       identity: this.#identity,
+      health: this.#ownHealth,
       engine,
       metrics: this.#metrics,
       log: this.#log,
     });
-    this.#opened('listen', this.#relay);
+    this.#relay = await this.#opened('listen', 'listen', listen.address, opening);
   }
 
-  #opened(name: keyof Gate['addresses'], port: OpenPort): void {
+  /** @throws Error that names the setting, when the port cannot be opened */
+  async #opened<Port extends OpenPort>(
+    name: keyof Gate['addresses'],
+    setting: FlagName,
+    address: Address,
+    opening: Promise<Port>,
+  ): Promise<Port> {
+    const port = await opening.catch((error: unknown) => {
+      throw error instanceof TypeError ? error : portError(setting, address, error);
+    });
     this.#named = { ...this.#named, [name]: port.address };
     this.#ports.push(port);
+    return port;
   }
 
   async #createEngine(): Promise<Engine> {
-    const { auth, plaintext, limits } = this.#settings;
-    const files = auth.tls === undefined ? undefined : readTlsFiles(auth.tls).options;
+    const { auth, plaintext, mode, limits, trustedIssuers } = this.#settings;
     return await createEngine({
       issuer: auth.issuer,
       audience: auth.audience,
       auth: {
         address: auth.address,
-        credentials: files === undefined ? credentials.createInsecure() : upstreamCredentials(files),
+        credentials: channelCredentials(this.#certificatesIn(auth.tls)),
         clientId: auth.clientId,
         clientKey: auth.clientKey,
         // That callers may come in plaintext says nothing about the way to auth.
@@ -199,44 +208,44 @@ class RunningGate implements Gate {
       },
       nats: auth.nats,
       plaintext,
+      mode,
       limits,
+      trustedIssuers,
       log: this.#log,
       observer: this.#metrics.observer,
     });
   }
 
+  /** Certificates that follow their files until the gate is closed. */
+  #certificatesIn(files: TlsFiles | undefined): TlsWatch | undefined {
+    if (files === undefined) return undefined;
+    const watch = watchTlsFiles(files, this.#log, () => {});
+    this.#certificates.push(watch);
+    this.#closers.push(() => watch.close());
+    return watch;
+  }
+
   readonly #admit: Engine['admit'] = (path, authorizations, caller) => {
     const engine = this.#engine;
     if (engine === undefined) throw new Error('the gate is not open');
+    const refusal = this.#exposure?.refusal;
+    // Its own health says why it is not ready.
+    if (refusal !== undefined && this.#ownHealth.methodAt(path) === undefined) {
+      this.#metrics.relayEvent('refused_exposed');
+      return { kind: 'refused', status: refusal };
+    }
     return engine.admit(path, authorizations, caller);
   };
 
-  #watchUpstream(): void {
+  #watchUpstream(): TlsWatch | undefined {
     const { upstream } = this.#settings;
-    if (upstream === undefined) return;
-    const files = upstream.tls && readTlsFiles(upstream.tls).options;
-    const health = watchUpstream(
-      {
-        ...upstream,
-        channel: files === undefined ? credentials.createInsecure() : upstreamCredentials(files),
-      },
-      () => this.#changed(),
-    );
-    this.#upstreamReason = () => health.reason;
+    if (upstream === undefined) return undefined;
+    const tls = this.#certificatesIn(upstream.tls);
+    const health = watchUpstream({ ...upstream, channel: channelCredentials(tls) }, () => this.#changed());
+    this.#upstreamHealth = health;
     this.#closers.push(() => health.close());
     this.#metrics.upstreamUp(() => health.reason === '');
-    let known = '';
-    const timer = setInterval(() => {
-      void waysAround(upstream).then((ways) => {
-        this.#metrics.exposed(ways.length > 0);
-        const now = ways.join('; ');
-        if (now !== '' && now !== known) {
-          this.#log.error({ event: 'upstream_exposed', ways }, 'the upstream can be called around the gate');
-        }
-        known = now;
-      });
-    }, EXPOSURE_INTERVAL_MS).unref();
-    this.#closers.push(() => clearInterval(timer));
+    return tls;
   }
 
   missing(): Missing {
@@ -249,7 +258,8 @@ class RunningGate implements Gate {
           : state.current
             ? ''
             : state.staleReason || 'the list is stale',
-      upstream: this.#upstreamReason(),
+      upstream: this.#upstreamHealth?.reason ?? '',
+      exposure: this.#exposure?.reason ?? '',
     };
     return Object.fromEntries(Object.entries(reasons).filter(([, reason]) => reason !== ''));
   }
@@ -266,17 +276,22 @@ class RunningGate implements Gate {
     const missing = this.missing();
     const isReady = Object.keys(missing).length === 0;
     this.#health?.setReady(isReady);
+    this.#metrics.exposed(this.#exposure?.isExposed === true);
+    this.#ownHealth.changed();
     for (const listener of this.#listeners) listener();
   }
 
   reload(): void {
+    for (const watch of this.#certificates) watch.reload();
     for (const port of this.#ports) port.reload();
+    void this.#exposure?.look();
     const engine = this.#engine;
     if (engine === undefined) return;
     try {
       const table = readRuleTable(this.#settings.rules);
       engine.replaceRules(table.parts);
       this.#table = table;
+      this.#ownHealth.changed();
       this.#log.info({ event: 'rules_read', methods: table.methods.size }, 'read the access rules again');
     } catch (error) {
       this.#log.error(
@@ -289,6 +304,7 @@ class RunningGate implements Gate {
   async close(): Promise<void> {
     this.#isDraining = true;
     this.#changed();
+    this.#ownHealth.close();
     await this.#relay?.drain(this.#settings.drainMs);
     for (const closer of this.#closers.splice(0)) closer();
     for (const port of this.#ports.splice(0).reverse()) await port.close();

@@ -1,11 +1,9 @@
 /** Health of the gate: its own list, and the upstream. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SecureContextOptions } from 'node:tls';
 import {
   type ChannelCredentials,
   type Client,
-  credentials,
   Metadata,
   makeGenericClientConstructor,
   Server,
@@ -34,6 +32,8 @@ export type Missing = Readonly<Record<string, string>>;
 export interface UpstreamHealth {
   /** Why it does not serve, in one phrase; empty when it does. */
   readonly reason: string;
+  /** Whether it has no health service of its own, as far as it has said; once it has said so, also while it is silent. */
+  readonly isMissing: boolean;
   close(): void;
 }
 
@@ -51,22 +51,24 @@ export function watchUpstream(
     'grpc.initial_reconnect_backoff_ms': 200,
     'grpc.max_reconnect_backoff_ms': CHECK_INTERVAL_MS,
   });
-  let reason = 'not asked yet';
+  let known: Asked = { reason: 'not asked yet', isMissing: false };
   let isClosed = false;
   const run = async (): Promise<void> => {
     while (!isClosed) {
-      const next = await ask(client);
-      if (next !== reason) {
-        reason = next;
-        onChange();
-      }
+      const { reason, isMissing = known.isMissing } = await ask(client);
+      const isSame = reason === known.reason && isMissing === known.isMissing;
+      known = { reason, isMissing };
+      if (!isSame) onChange();
       await sleep(CHECK_INTERVAL_MS, undefined, { ref: false });
     }
   };
   void run();
   return {
     get reason() {
-      return reason;
+      return known.reason;
+    },
+    get isMissing() {
+      return known.isMissing === true;
     },
     close: () => {
       isClosed = true;
@@ -75,7 +77,13 @@ export function watchUpstream(
   };
 }
 
-function ask(client: Client): Promise<string> {
+/** What one question has found out; `isMissing` is undefined when that stays open. */
+interface Asked {
+  readonly reason: string;
+  readonly isMissing?: boolean | undefined;
+}
+
+function ask(client: Client): Promise<Asked> {
   const method = Object.values(healthDefinition).find(({ path }) => path.endsWith('/Check'));
   if (method === undefined) throw new TypeError('expected the health service to have the method Check');
   return new Promise((resolve) => {
@@ -86,17 +94,20 @@ function ask(client: Client): Promise<string> {
       { service: '' },
       new Metadata(),
       { deadline: systemClock.wallMs() + CHECK_TIMEOUT_MS },
-      (error: ServiceError | null, response?: unknown) => resolve(reasonOf(error, response)),
+      (error: ServiceError | null, response?: unknown) => resolve(askedOf(error, response)),
     );
   });
 }
 
-function reasonOf(error: ServiceError | null, response: unknown): string {
-  // A server that demands a token, or has no health service, is there.
-  if (error !== null) return UNREACHABLE.has(error.code) ? `not reachable (${status[error.code]})` : '';
+function askedOf(error: ServiceError | null, response: unknown): Asked {
+  if (error !== null) {
+    if (UNREACHABLE.has(error.code)) return { reason: `not reachable (${status[error.code]})` };
+    // A server that demands a token, or has no health service, is there.
+    return { reason: '', isMissing: error.code === status.UNIMPLEMENTED };
+  }
   const said =
     typeof response === 'object' && response !== null && 'status' in response ? response.status : '';
-  return said === SERVING || said === 1 ? '' : `reports ${String(said)}`;
+  return { reason: said === SERVING || said === 1 ? '' : `reports ${String(said)}`, isMissing: false };
 }
 
 const UNREACHABLE: ReadonlySet<status> = new Set([
@@ -135,10 +146,4 @@ export async function openHealth(address: Address, log: GateLog): Promise<Health
     reload: () => {},
     close: async () => server.forceShutdown(),
   };
-}
-
-/** Credentials for a server with these certificates. */
-export function upstreamCredentials({ ca, cert, key }: SecureContextOptions): ChannelCredentials {
-  const part = (content: unknown): Buffer | null => (content instanceof Buffer ? content : null);
-  return credentials.createSsl(part(ca), part(key), part(cert));
 }

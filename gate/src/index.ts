@@ -19,5 +19,6 @@ export { type Rate, RELAY_LIMITS, type RelayClock, type RelayLimits } from './re
 export type { RelayEvent, RelayObserver } from './relay/observer.js';
 export { type Relay, type RelayOptions, startRelay } from './relay/relay.js';
 export type { RelayStatuses } from './relay/statuses.js';
+export { ruledDescriptorSet } from './ruled-set.js';
 export { RulesError } from './rules.js';
 export { type GateSettings, type RawSettings, readSettings, SettingsError } from './settings.js';

@@ -4,6 +4,7 @@ import type { GuardObserver } from '@portcullis/guard';
 import type { Engine } from '@portcullis/guard/engine';
 import { createGuardMetrics, registerStateMetrics } from '@portcullis/guard/metrics';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { RELAY_EVENTS } from './relay/observer.js';
 
 /** The metrics of one process of a gate. */
 export interface GateMetrics {
@@ -26,6 +27,9 @@ const AGGREGATORS: Readonly<Record<string, 'min' | 'max'>> = {
   portcullis_revocation_entries: 'max',
   portcullis_revocation_entries_max: 'min',
   portcullis_revocation_applied_sequence: 'min',
+  portcullis_broker_connected: 'min',
+  portcullis_broker_state: 'max',
+  portcullis_last_sync_succeeded: 'min',
   portcullis_gate_upstream_up: 'min',
   portcullis_gate_upstream_exposed: 'max',
 };
@@ -40,6 +44,8 @@ export function createGateMetrics(): GateMetrics {
     labelNames: ['event'],
     registers: [registry],
   });
+  // From 0 on: an increase from nothing to 1 would not be seen.
+  for (const event of RELAY_EVENTS) events.inc({ event }, 0);
   const exposed = new Gauge({
     name: 'portcullis_gate_upstream_exposed',
     help: 'Whether the upstream can be called around the gate.',

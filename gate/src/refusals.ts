@@ -15,6 +15,8 @@ export interface RequestForm {
 /** A response that is sent in place of the upstream's. */
 export interface HttpRefusal {
   readonly status: number;
+  /** The status to send where the body must be left out, because it says more than the status then. */
+  readonly bareStatus?: number;
   /** With lower-case names; `content-type` and `content-length` included. */
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly body: Buffer;
@@ -94,11 +96,15 @@ export function refusalOf(ended: StatusHeaders, request: RequestForm): HttpRefus
         Buffer.alloc(0),
       );
     case 'connect-stream':
-      return withBody(
-        200,
-        [['content-type', request.header('content-type') ?? '']],
-        enveloped({ error: connectError(status) }),
-      );
+      return {
+        ...withBody(
+          200,
+          [['content-type', request.header('content-type') ?? '']],
+          enveloped({ error: connectError(status) }),
+        ),
+        // Clients of Connect derive a code from the HTTP status when it is not 200.
+        bareStatus: httpStatusOf(status.code),
+      };
     case 'connect-unary':
       return jsonRefusal(status, connectError(status));
     case 'http':

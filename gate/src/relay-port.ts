@@ -9,15 +9,16 @@ import {
   type Server as TlsServer,
 } from 'node:tls';
 import { systemClock } from '@portcullis/guard/clock';
-import type { Engine, EngineCall, EngineCaller } from '@portcullis/guard/engine';
+import type { Decision, Engine, EngineCall, EngineCaller } from '@portcullis/guard/engine';
 import type { Address } from './addresses.js';
 import { isLoopbackAddress } from './decide.js';
 import type { OpenPort } from './ext-authz.js';
 import type { Identity } from './identity.js';
 import type { GateLog } from './log.js';
 import type { GateMetrics } from './metrics.js';
+import type { OwnHealth } from './own-health.js';
 import { refusalOf } from './refusals.js';
-import type { Judge } from './relay/judge.js';
+import type { Judge, OwnMethod, Verdict } from './relay/judge.js';
 import type { RelayEvent } from './relay/observer.js';
 import { type RelayOptions, startRelay } from './relay/relay.js';
 import type { ListenSettings, UpstreamSettings } from './settings.js';
@@ -37,8 +38,11 @@ export interface RelayPort extends OpenPort {
 export interface RelayPortOptions {
   readonly listen: ListenSettings;
   readonly upstream: UpstreamSettings;
+  /** The certificates for the upstream; undefined: plaintext. */
+  readonly upstreamTls: TlsWatch | undefined;
   readonly admit: Engine['admit'];
   readonly identity: Identity;
+  readonly health: Pick<OwnHealth, 'methodAt'>;
   readonly engine: Pick<Engine, 'connections' | 'limits' | 'recordConnection'>;
   readonly metrics: GateMetrics;
   readonly log: GateLog;
@@ -67,20 +71,19 @@ interface KnownConnection {
 
 /** Opens the port. */
 export async function openRelay(options: RelayPortOptions): Promise<RelayPort> {
-  const { listen, upstream, engine, metrics, log } = options;
+  const { listen, upstream, upstreamTls, engine, metrics, log } = options;
   let server: Server | TlsServer | undefined;
   const own =
     listen.tls &&
     watchTlsFiles(listen.tls, log, (next) => {
       if (server !== undefined && 'setSecureContext' in server) server.setSecureContext(next);
     });
-  const toUpstream = upstream.tls && watchTlsFiles(upstream.tls, log, () => {});
   server = own === undefined ? createTcpServer() : createTlsServer(serverOptions(own.current(), listen));
   // The engine counts connections before TLS.
   server.prependListener('connection', (socket: Socket) => engine.connections.accepted(socket));
   const relay = startRelay({
     server,
-    connectServer: () => connectUpstream(upstream, toUpstream),
+    connectServer: () => connectUpstream(upstream, upstreamTls),
     judge: createJudge(options),
     callerOf: (socket) => callerOf(socket, engine),
     forwardsToken: !options.identity.stripsToken,
@@ -104,14 +107,10 @@ export async function openRelay(options: RelayPortOptions): Promise<RelayPort> {
     get calls() {
       return relay.calls;
     },
-    reload: () => {
-      own?.reload();
-      toUpstream?.reload();
-    },
+    reload: () => own?.reload(),
     drain: (waitMs) => relay.drain(waitMs),
     close: async () => {
       own?.close();
-      toUpstream?.close();
       await relay.close();
     },
   };
@@ -180,12 +179,17 @@ function thumbprintOf(socket: TLSSocket): string | undefined {
   return fingerprint256 && Buffer.from(fingerprint256.replaceAll(':', ''), 'hex').toString('base64url');
 }
 
-function createJudge({ admit, identity, engine }: RelayPortOptions): Judge<EngineCall> {
+function createJudge({ admit, identity, health, engine }: RelayPortOptions): Judge<EngineCall> {
   return {
     judge: (path, authorizations, caller) => {
       if ('session' in caller)
         engine.connections.requested((caller as EngineCaller & KnownConnection).session);
-      return admit(path, authorizations, caller);
+      const decision = admit(path, authorizations, caller);
+      const own = health.methodAt(path);
+      if (own === undefined) return decision;
+      return decision instanceof Promise
+        ? decision.then((decided) => answeredBy(own, decided))
+        : answeredBy(own, decision);
     },
     identityHeaders: (call) => identity.headersOf(call.principal),
     foreignResponse: ({ method, path, fields }, status) =>
@@ -195,6 +199,11 @@ function createJudge({ admit, identity, engine }: RelayPortOptions): Judge<Engin
         header: (wanted) => fields.find(({ name }) => name === wanted)?.value,
       }),
   };
+}
+
+/** The gate answers what it admits here. */
+function answeredBy(own: OwnMethod, decision: Decision): Verdict<EngineCall> {
+  return decision.kind === 'refused' ? decision : { ...decision, own };
 }
 
 function createObserver(metrics: GateMetrics, log: GateLog): NonNullable<RelayOptions['observer']> {

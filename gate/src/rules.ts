@@ -1,13 +1,20 @@
 /** The methods of the upstream and their access rules: from a descriptor set, from a file, and from flags. */
 
-import { readFileSync } from 'node:fs';
 import { fromBinary } from '@bufbuild/protobuf';
 import { type FileDescriptorSet, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { type AccessRules, type CodeRule, codeRules, descriptorRules } from '@portcullis/guard';
+import { type AccessRules, type CodeRule, descriptorRules } from '@portcullis/guard';
 import { type MethodKind, serviceRules } from '@portcullis/guard/engine';
-import { parse as parseYaml } from 'yaml';
-import { z } from 'zod';
+import {
+  HEALTH_METHODS,
+  type Kinds,
+  REFLECTION_METHODS,
+  RULES_BYTES_MAX,
+  readRulesFile,
+  rulesOf,
+  unknownMethods,
+} from './rules-file.js';
 import type { RulesSettings } from './settings.js';
+import { readBytes, UnreadableError } from './yaml-file.js';
 
 /** A rule in the form in which it is checked. */
 export type CheckedRule = ReturnType<AccessRules['read']> extends Map<string, infer Rule> ? Rule : never;
@@ -41,36 +48,8 @@ export class RulesError extends Error {
   }
 }
 
-const FILE_BYTES_MAX = 16 * 1024 * 1024;
-
 /** Packages whose services a descriptor set may have beside those of the service. */
 const OTHER_PACKAGES = /^(google|grpc|portcullis)(\.|$)/;
-
-const HEALTH_METHODS = ['Check', 'Watch', 'List'].map((method) => `/grpc.health.v1.Health/${method}`);
-const REFLECTION_METHODS = ['v1', 'v1alpha'].map(
-  (version) => `/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`,
-);
-
-const words = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
-const ruleShape = z.union([
-  z.literal('public'),
-  z.strictObject({
-    scopes: words.optional(),
-    roles: words.optional(),
-    caller: z.enum(['USER', 'SERVICE']).optional(),
-    maxAuthAgeSeconds: z.number().min(0).optional(),
-    allowStale: z.boolean().optional(),
-    maxRequestBytes: z.number().int().min(0).optional(),
-  }),
-]);
-const SERVICE_NAME = /^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*$/;
-const METHOD_NAME = /^[A-Za-z_]\w*$/;
-const fileShape = z.strictObject({
-  services: z.record(
-    z.string().regex(SERVICE_NAME, 'must be the full name of a service'),
-    z.record(z.string().regex(METHOD_NAME, 'must be the name of a method'), ruleShape),
-  ),
-});
 
 /**
  * Reads the rules. A rule in the file replaces that of the descriptor set.
@@ -81,11 +60,13 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
   const faults: string[] = [];
   const described =
     settings.descriptors === undefined ? undefined : readDescriptors(settings.descriptors, faults);
-  const kinds: Kinds = described?.kinds ?? new Map();
+  const kinds = described?.kinds;
   const inFile = settings.file === undefined ? undefined : readRulesFile(settings.file, kinds, faults);
   const byFlags = flagRules(settings, kinds, faults);
+  faults.push(...unknownMethods(settings.publicMethods, kinds).map((fault) => `public: ${fault}`));
   faults.push(...openedByFlags(settings, described?.rules, inFile));
-  if (faults.length > 0) throw new RulesError(faults);
+  const isRead = (settings.descriptors === undefined) === (described === undefined);
+  if (!isRead || (settings.file === undefined) !== (inFile === undefined)) throw new RulesError(faults);
   const fromFile = new Set(inFile?.paths);
   const fromFlags = [...(byFlags?.paths ?? [])].filter((path) => !fromFile.has(path));
   const open = new Set([...fromFile, ...fromFlags]);
@@ -96,24 +77,21 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
     { source: 'flag', rules: byFlags, paths: fromFlags },
   ] as const;
   const methods = new Map<string, RuledMethod>();
+  const without: string[] = [];
   for (const { source, rules, paths } of parts) {
     for (const path of paths) {
       try {
         if (rules === undefined) throw new TypeError(`${path} declares no access rule`);
         const rule = rules.read([path]).get(path);
-        if (rule !== undefined) methods.set(path, { path, rule, kind: kinds.get(path), source });
+        if (rule !== undefined) methods.set(path, { path, rule, kind: kinds?.get(path), source });
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
-        faults.push(`${error.message.split('. ')[0]}`);
+        without.push(`${error.message.split('. ')[0]}`);
       }
     }
   }
-  if (faults.length > 0) {
-    throw new RulesError([
-      ...faults,
-      'Declare option (portcullis.access.v1.rule) in the .proto and compile the descriptor set again, or add the methods to a file of rules',
-    ]);
-  }
+  if (without.length > 0) faults.push(...without, ADVICE);
+  if (faults.length > 0) throw new RulesError(faults);
   return {
     methods,
     parts: [
@@ -123,8 +101,8 @@ export function readRuleTable(settings: RulesSettings): RuleTable {
   };
 }
 
-/** What the descriptor set says about the streams of methods, by path. */
-type Kinds = ReadonlyMap<string, MethodKind>;
+const ADVICE =
+  'Declare option (portcullis.access.v1.rule) in the .proto and compile the descriptor set again, or add the methods to a file of rules';
 
 /** A descriptor set. */
 interface Described {
@@ -136,18 +114,20 @@ interface Described {
 }
 
 function readDescriptors(file: string, faults: string[]): Described | undefined {
-  const bytes = readBounded(file, 'descriptors', faults);
-  if (bytes === undefined) return undefined;
+  let bytes: Buffer;
   let set: FileDescriptorSet;
   try {
+    bytes = readBytes(file, RULES_BYTES_MAX);
     set = fromBinary(FileDescriptorSetSchema, bytes);
-  } catch {
-    faults.push(`descriptors: expected a google.protobuf.FileDescriptorSet: ${file}`);
+  } catch (error) {
+    const problem =
+      error instanceof UnreadableError ? error.message : 'is no google.protobuf.FileDescriptorSet';
+    faults.push(`descriptors: ${file} ${problem}: buf build -o FILE.binpb writes one`);
     return undefined;
   }
   const kinds = kindsIn(set);
   if (kinds.size === 0) {
-    faults.push(`descriptors: the set has no service: ${file}`);
+    faults.push(`descriptors: ${file} has no service`);
     return undefined;
   }
   const rules = rulesIn(bytes);
@@ -178,62 +158,6 @@ function kindsIn(set: FileDescriptorSet): Kinds {
     }
   }
   return kinds;
-}
-
-function readRulesFile(file: string, kinds: Kinds, faults: string[]): AccessRules | undefined {
-  const bytes = readBounded(file, 'rules', faults);
-  if (bytes === undefined) return undefined;
-  let content: unknown;
-  try {
-    content = parseYaml(bytes.toString('utf8'));
-  } catch {
-    faults.push(`rules: not valid YAML or JSON: ${file}`);
-    return undefined;
-  }
-  const parsed = fileShape.safeParse(content);
-  if (!parsed.success) {
-    faults.push(
-      ...parsed.error.issues.map((issue) => `rules: ${issue.path.join('.') || file}: ${issue.message}`),
-    );
-    return undefined;
-  }
-  const rules = Object.entries(parsed.data.services).flatMap(([service, methods]) =>
-    Object.entries(methods).map(([method, rule]) => [`/${service}/${method}`, rule as CodeRule] as const),
-  );
-  return rulesOf(rules, kinds, faults);
-}
-
-function rulesOf(
-  rules: readonly (readonly [path: string, rule: CodeRule])[],
-  kinds: Kinds,
-  faults: string[],
-): AccessRules | undefined {
-  const definition = Object.fromEntries(
-    rules.map(([path]) => [path, methodAt(path, kinds.get(path) ?? UNKNOWN_KIND)]),
-  );
-  try {
-    return codeRules(definition, Object.fromEntries(rules));
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    faults.push(...error.message.split('; ').map((fault) => `rules: ${fault}`));
-    return undefined;
-  }
-}
-
-/** A method that no schema describes is treated as a stream in both directions. */
-const UNKNOWN_KIND: MethodKind = { requestStream: true, responseStream: true };
-
-/** The library asks a definition for the path and the streams alone. */
-function methodAt(path: string, kind: MethodKind) {
-  const same = (bytes: Buffer): Buffer => bytes;
-  return {
-    path,
-    ...kind,
-    requestSerialize: same,
-    requestDeserialize: same,
-    responseSerialize: same,
-    responseDeserialize: same,
-  };
 }
 
 /**
@@ -267,7 +191,7 @@ function isPublicIn(rules: AccessRules, path: string): boolean {
 
 function flagRules(
   { publicMethods, health, reflection }: RulesSettings,
-  kinds: Kinds,
+  kinds: Kinds | undefined,
   faults: string[],
 ): AccessRules | undefined {
   const rules: (readonly [string, CodeRule])[] = publicMethods.map((path) => [path, 'public']);
@@ -277,18 +201,6 @@ function flagRules(
     rules.push(...REFLECTION_METHODS.map((path) => [path, rule] as const));
   }
   return rulesOf(rules, kinds, faults);
-}
-
-function readBounded(file: string, setting: string, faults: string[]): Buffer | undefined {
-  try {
-    const bytes = readFileSync(file);
-    if (bytes.length <= FILE_BYTES_MAX) return bytes;
-    faults.push(`${setting}: more than ${FILE_BYTES_MAX} bytes: ${file}`);
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
-    faults.push(`${setting}: cannot be read: ${file} (${code})`);
-  }
-  return undefined;
 }
 
 /** A rule in one line, as `portcullis gate rules` prints it. */

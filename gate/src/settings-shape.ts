@@ -1,8 +1,11 @@
 /** What each setting may be, and what settings require of each other. */
 
+import { DEFAULT_LIMITS } from '@portcullis/guard';
 import { z } from 'zod';
 import { type Address, isOnThisMachine, parseAddress } from './addresses.js';
-import type { FlagName } from './flags.js';
+import { type FlagName, GATE_FLAGS } from './flags.js';
+import { ISSUER_NAMES, issuersShape } from './issuers-shape.js';
+import type { Described } from './shape-faults.js';
 
 const WORKERS_MAX = 256;
 const DRAIN_SECONDS_DEFAULT = 10;
@@ -21,13 +24,34 @@ const address = z.string().transform((text, context): Address => {
 const path = z.string().min(1, 'must not be empty');
 const name = z.string().regex(/^[\x21-\x7e]{1,256}$/, 'must be 1 to 256 printable characters without spaces');
 const paths = z
-  .union([z.string().transform((text) => text.split(',').map((part) => part.trim())), z.array(z.string())])
+  .union([z.string().transform((text) => text.split(',').map((part) => part.trim())), z.array(z.string())], {
+    error: 'must be a list of paths',
+  })
   .refine(
     (list) => list.every((item) => METHOD_PATH.test(item)),
     'must be paths such as /package.Service/Method',
   );
 const headerName = z.string().toLowerCase().regex(HEADER_NAME, 'must be the name of a header');
-const number = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+const number = (min: number, max: number) =>
+  z
+    .union(
+      [
+        z.number(),
+        z
+          .string()
+          .regex(/^\d{1,15}$/, 'must be a whole number')
+          .transform(Number),
+      ],
+      {
+        error: 'must be a whole number',
+      },
+    )
+    .refine(
+      (value) => Number.isInteger(value) && value >= min && value <= max,
+      `must be a whole number from ${min} to ${max}`,
+    );
+/** A limit of the guard: Infinity, in YAML .inf, switches it off. */
+const limit = z.custom<number>((value) => typeof value === 'number' && value > 0, 'must be a number above 0');
 
 const SHAPE = {
   service: path.optional(),
@@ -49,6 +73,7 @@ const SHAPE = {
   'client-ca': path.optional(),
   'client-auth': z.enum(['off', 'request', 'require']).default('off'),
   plaintext: z.enum(['loopback', 'allow']).default('loopback'),
+  mode: z.enum(['enforce', 'observe']).default('enforce'),
   upstream: address.optional(),
   'upstream-ca': path.optional(),
   'upstream-cert': path.optional(),
@@ -80,11 +105,28 @@ const SHAPE = {
   'log-level': z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 } satisfies Record<FlagName, z.ZodType>;
 
-export const SETTINGS_SHAPE = z.strictObject({
-  ...SHAPE,
-  /** Limits of the guard, by their names in the library. */
-  limits: z.record(z.string(), z.number().positive()).default({}),
-});
+/** The names of the limits of the guard. */
+const LIMIT_NAMES: readonly string[] = Object.keys(DEFAULT_LIMITS);
+
+/** What only the configuration file can have: tables, by the names of the library's options. */
+const TABLES = {
+  limits: z.strictObject(Object.fromEntries(LIMIT_NAMES.map((one) => [one, limit.optional()]))).default({}),
+  'trusted-issuers': issuersShape.default([]),
+};
+
+export const SETTINGS_SHAPE = z.strictObject({ ...SHAPE, ...TABLES });
+
+/** The names of the settings, for those who misspell one. */
+export const DESCRIBED_SETTINGS: Described = {
+  knownAt: (place) => {
+    if (place.length === 0) {
+      return { noun: 'setting', names: [...GATE_FLAGS.map((one) => one.name), ...Object.keys(TABLES)] };
+    }
+    if (place[0] === 'limits') return { noun: 'limit', names: LIMIT_NAMES };
+    if (place[0] !== 'trusted-issuers') return undefined;
+    return { noun: 'option of a trusted issuer', names: ISSUER_NAMES[String(place[2] ?? '')] ?? [] };
+  },
+};
 
 /** The values of the settings. */
 export type Values = z.infer<typeof SETTINGS_SHAPE>;
@@ -92,7 +134,9 @@ export type Values = z.infer<typeof SETTINGS_SHAPE>;
 /** The values of the settings that are good by themselves. */
 export function goodOf(merged: Record<string, unknown>): Values {
   const good = Object.entries(merged).filter(([key, value]) => {
-    const shape: z.ZodType | undefined = Object.hasOwn(SHAPE, key) ? SHAPE[key as FlagName] : undefined;
+    const shape: z.ZodType | undefined = Object.hasOwn(SETTINGS_SHAPE.shape, key)
+      ? SETTINGS_SHAPE.shape[key as keyof typeof SETTINGS_SHAPE.shape]
+      : undefined;
     return shape?.safeParse(value).success === true;
   });
   return SETTINGS_SHAPE.parse(Object.fromEntries(good));

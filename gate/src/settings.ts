@@ -3,13 +3,21 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
-import type { GuardLimits } from '@portcullis/guard';
-import { parse as parseYaml } from 'yaml';
-import type { z } from 'zod';
+import type { GuardLimits, TrustedIssuer } from '@portcullis/guard';
 import type { Address } from './addresses.js';
 import type { FlagName } from './flags.js';
-import { exposureIn, goodOf, missingIn, SETTINGS_SHAPE, type Values } from './settings-shape.js';
+import { trustedIssuersOf } from './issuers-shape.js';
+import {
+  DESCRIBED_SETTINGS,
+  exposureIn,
+  goodOf,
+  missingIn,
+  SETTINGS_SHAPE,
+  type Values,
+} from './settings-shape.js';
+import { shapeFaults } from './shape-faults.js';
 import { readTlsFiles, type TlsFiles } from './tls-files.js';
+import { codeOf, readBytes, readYaml, UnreadableError } from './yaml-file.js';
 
 /** Texts of settings, by name, as flags have them. */
 export type RawSettings = { readonly [Name in FlagName]?: string | undefined };
@@ -73,7 +81,11 @@ export interface GateSettings {
   readonly rules: RulesSettings;
   readonly identity: IdentitySettings;
   readonly plaintext: 'loopback' | 'allow';
+  /** `observe` refuses nothing because of tokens and rules, and reports what `enforce` would refuse. */
+  readonly mode: 'enforce' | 'observe';
   readonly limits: Partial<GuardLimits>;
+  /** Other issuers whose tokens are accepted. */
+  readonly trustedIssuers: readonly TrustedIssuer[];
   readonly extAuthz: { readonly address: Address; readonly tls: TlsFiles | undefined } | undefined;
   readonly httpCheck:
     | {
@@ -93,11 +105,17 @@ export interface GateSettings {
 /** Everything that is wrong with the settings, one line each, for the person at the terminal. */
 export class SettingsError extends Error {
   readonly faults: readonly string[];
+  /** Where the rules would be read, as far as that is known: their faults can be reported as well. */
+  readonly rules: RulesSettings | undefined;
 
-  constructor(faults: readonly string[]) {
-    super(['The settings are not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'));
+  constructor(
+    faults: readonly string[],
+    { rules, cause }: { readonly rules?: RulesSettings; readonly cause?: unknown } = {},
+  ) {
+    super(['The settings are not valid:', ...faults.map((fault) => `  ${fault}`)].join('\n'), { cause });
     this.name = 'SettingsError';
     this.faults = faults;
+    this.rules = rules;
   }
 }
 
@@ -127,25 +145,27 @@ export function readSettings(flags: RawSettings, configFile?: string): GateSetti
   const given = Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
   const merged: Record<string, unknown> = { ...file, ...given };
   const service = serviceSettings(merged['service'], faults);
-  const parsed = SETTINGS_SHAPE.safeParse({ ...service, ...merged });
-  if (!parsed.success) faults.push(...parsed.error.issues.map(describeIssue));
+  const all = { ...service, ...merged };
+  const parsed = SETTINGS_SHAPE.safeParse(all);
+  if (!parsed.success) faults.push(...shapeFaults(parsed.error, all, DESCRIBED_SETTINGS));
   // Faults between settings are looked for in those that are good by themselves.
-  const values = parsed.success ? parsed.data : goodOf({ ...service, ...merged });
+  const values = parsed.success ? parsed.data : goodOf(all);
   faults.push(...missingIn(values, merged), ...exposureIn(values));
   const settings = settingsOf(values, faults);
-  if (faults.length > 0 || settings === undefined) throw new SettingsError([...new Set(faults)]);
+  if (faults.length > 0 || settings === undefined)
+    throw new SettingsError([...new Set(faults)], { rules: rulesIn(values) });
   return settings;
 }
 
 function readConfigFile(file: string, faults: string[]): Record<string, unknown> {
   try {
-    const text = readText(file);
-    const read: unknown = parseYaml(text);
+    const read = readYaml(file, CONFIG_BYTES_MAX);
     if (read === null) return {};
     if (typeof read === 'object' && !Array.isArray(read)) return { ...read };
-    faults.push(`config must be a table of settings: ${file}`);
+    faults.push(`config ${file} must be a table of settings`);
   } catch (error) {
-    faults.push(`config cannot be read: ${file} (${reasonOf(error)})`);
+    if (!(error instanceof UnreadableError)) throw error;
+    faults.push(`config ${file} ${error.message}`);
   }
   return {};
 }
@@ -153,7 +173,7 @@ function readConfigFile(file: string, faults: string[]): Record<string, unknown>
 function serviceSettings(file: unknown, faults: string[]): Record<string, string> {
   if (typeof file !== 'string') return {};
   try {
-    const variables = Object.entries(parseEnv(readText(file)));
+    const variables = Object.entries(parseEnv(readBytes(file, CONFIG_BYTES_MAX).toString('utf8')));
     return Object.fromEntries(
       variables.flatMap(([variable, value]) => {
         const known = Object.hasOwn(SERVICE_VARIABLES, variable) ? SERVICE_VARIABLES[variable] : undefined;
@@ -161,34 +181,24 @@ function serviceSettings(file: unknown, faults: string[]): Record<string, string
       }),
     );
   } catch (error) {
-    faults.push(`service cannot be read: ${file} (${reasonOf(error)})`);
+    faults.push(`service ${file} ${error instanceof UnreadableError ? error.message : codeOf(error)}`);
     return {};
   }
 }
 
-function readText(file: string): string {
-  const bytes = readFileSync(file);
-  if (bytes.length > CONFIG_BYTES_MAX) throw new Error(`more than ${CONFIG_BYTES_MAX} bytes`);
-  return bytes.toString('utf8');
-}
+/** The settings that name the files of one TLS connection. */
+type TlsNames = Readonly<
+  Record<'cert', 'auth-cert' | 'tls-cert' | 'upstream-cert' | 'ext-authz-cert'> &
+    Record<'key', 'auth-key' | 'tls-key' | 'upstream-key' | 'ext-authz-key'> &
+    Record<'ca', 'auth-ca' | 'client-ca' | 'upstream-ca' | 'ext-authz-client-ca'>
+>;
 
-/** The reason without anything of the content, which may have secrets. */
-function reasonOf(error: unknown): string {
-  if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code;
-  return error instanceof Error && error.message.startsWith('more than') ? error.message : 'not valid YAML';
-}
-
-function describeIssue(issue: z.core.$ZodIssue): string {
-  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => `${key} is no setting`).join('\n  ');
-  const message = issue.message.replace(/^Invalid option: expected one of /, 'must be one of ');
-  return `${issue.path.join('.')} ${message.replace(/^Invalid input: expected /, 'must be ')}`;
-}
-
-/** @returns undefined when a key is missing; its fault is told then */
+/** @returns undefined when a key is missing; its fault is reported then */
 function settingsOf(values: Values, faults: string[]): GateSettings | undefined {
-  const tls = (what: string, files: TlsFiles): TlsFiles | undefined => {
+  const tls = (names: TlsNames): TlsFiles | undefined => {
+    const files: TlsFiles = { cert: values[names.cert], key: values[names.key], ca: values[names.ca] };
     if (files.cert === undefined && files.key === undefined && files.ca === undefined) return undefined;
-    faults.push(...readTlsFiles(files).faults.map(({ file, problem }) => `${what}-${file} ${problem}`));
+    faults.push(...readTlsFiles(files).faults.map(({ file, problem }) => `${names[file]} ${problem}`));
     return files;
   };
   const clientId = values['client-id'] ?? '';
@@ -200,40 +210,28 @@ function settingsOf(values: Values, faults: string[]): GateSettings | undefined 
   if (identityKey !== undefined && identityKey.asymmetricKeyType !== 'ed25519') {
     faults.push('identity-key must be an Ed25519 key');
   }
-  if (clientKey === undefined) return undefined;
-  return {
-    auth: {
-      issuer: values.issuer ?? '',
-      audience,
-      address: values.auth ?? '',
-      tls: tls('auth', { cert: values['auth-cert'], key: values['auth-key'], ca: values['auth-ca'] }),
-      clientId,
-      clientKey,
-      nats: natsOf(values),
-    },
+  const auth = {
+    issuer: values.issuer ?? '',
+    audience,
+    address: values.auth ?? '',
+    tls: tls({ cert: 'auth-cert', key: 'auth-key', ca: 'auth-ca' }),
+    clientId,
+    nats: natsOf(values),
+  };
+  const others = {
     listen: values.listen && {
       address: values.listen,
-      tls: tls('tls', { cert: values['tls-cert'], key: values['tls-key'], ca: values['client-ca'] }),
+      tls: tls({ cert: 'tls-cert', key: 'tls-key', ca: 'client-ca' }),
       clientAuth: values['client-auth'],
     },
     upstream: values.upstream && {
       address: values.upstream,
-      tls: tls('upstream', {
-        cert: values['upstream-cert'],
-        key: values['upstream-key'],
-        ca: values['upstream-ca'],
-      }),
+      tls: tls({ cert: 'upstream-cert', key: 'upstream-key', ca: 'upstream-ca' }),
       serverName:
         values['upstream-name'] ?? (values.upstream.kind === 'tcp' ? values.upstream.host : 'localhost'),
       exposed: values['upstream-exposed'],
     },
-    rules: {
-      descriptors: values.descriptors,
-      file: values.rules,
-      publicMethods: values.public,
-      health: values.health,
-      reflection: values.reflection,
-    },
+    rules: rulesIn(values),
     identity: {
       mode: values.identity,
       token: values.token,
@@ -242,14 +240,16 @@ function settingsOf(values: Values, faults: string[]): GateSettings | undefined 
       audience: values['identity-audience'] ?? audience,
     },
     plaintext: values.plaintext,
-    limits: values.limits,
+    mode: values.mode,
+    limits: limitsIn(values),
+    trustedIssuers: trustedIssuersOf(
+      values['trusted-issuers'],
+      { ownIssuer: values.issuer, plaintext: values.plaintext },
+      faults,
+    ),
     extAuthz: values['ext-authz'] && {
       address: values['ext-authz'],
-      tls: tls('ext-authz', {
-        cert: values['ext-authz-cert'],
-        key: values['ext-authz-key'],
-        ca: values['ext-authz-client-ca'],
-      }),
+      tls: tls({ cert: 'ext-authz-cert', key: 'ext-authz-key', ca: 'ext-authz-client-ca' }),
     },
     httpCheck: values['http-check'] && {
       address: values['http-check'],
@@ -263,6 +263,22 @@ function settingsOf(values: Values, faults: string[]): GateSettings | undefined 
     drainMs: values['drain-seconds'] * 1000,
     logLevel: values['log-level'],
   };
+  // Only now: every fault is to be found.
+  return clientKey === undefined ? undefined : { auth: { ...auth, clientKey }, ...others };
+}
+
+function rulesIn(values: Values): RulesSettings {
+  return {
+    descriptors: values.descriptors,
+    file: values.rules,
+    publicMethods: values.public,
+    health: values.health,
+    reflection: values.reflection,
+  };
+}
+
+function limitsIn({ limits }: Values): Partial<GuardLimits> {
+  return Object.fromEntries(Object.entries(limits).filter(([, value]) => value !== undefined));
 }
 
 function natsOf(values: Values): NatsSettings | undefined {

@@ -7,7 +7,7 @@ import cluster, { type Worker } from 'node:cluster';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { AggregatorRegistry } from 'prom-client';
-import type { Address } from './addresses.js';
+import { type Address, portError } from './addresses.js';
 import type { OpenPort } from './ext-authz.js';
 import { type HealthPort, type Missing, openHealth } from './health.js';
 import { createIdentity } from './identity.js';
@@ -100,12 +100,18 @@ class WorkerSet implements Workers {
         metrics: () => aggregator.clusterMetrics(),
         keys: () => identity.keys,
       };
-      const port = await openOps(settings.opsListen, content, log);
+      const { opsListen } = settings;
+      const port = await openOps(opsListen, content, log).catch((error: unknown) => {
+        throw portError('ops-listen', opsListen, error);
+      });
       this.#ports.push(port);
       this.#ops = port.address;
     }
     if (settings.healthListen !== undefined) {
-      this.#health = await openHealth(settings.healthListen, log);
+      const { healthListen } = settings;
+      this.#health = await openHealth(healthListen, log).catch((error: unknown) => {
+        throw portError('health-listen', healthListen, error);
+      });
       this.#ports.push(this.#health);
     }
     cluster.setupPrimary({ exec: fileURLToPath(import.meta.resolve('./worker-process.js')), args: [] });

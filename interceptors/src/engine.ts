@@ -14,4 +14,4 @@ export type { EngineState } from './server/engine-core.js';
 export type { EngineOptions } from './server/options.js';
 export type { PlaintextUse } from './wire/connection.js';
 export type { AcceptedSocket, ConnectionListener } from './wire/grpc-js-internals.js';
-export type { Header, ReadyStatus } from './wire/ready-status.js';
+export { type Header, type ReadyStatus, readyStatusOf } from './wire/ready-status.js';

@@ -1,6 +1,6 @@
 /**
- * `npm run interop`: the gate with programs of others. Servers in other languages behind it, proxies that ask it, and the
- * commands of the README. Each program is fetched if this machine lacks it; what cannot be had is named.
+ * `npm run interop`: programs of others. Servers in other languages behind the gate, proxies that ask it, the commands of the
+ * README, and Prometheus with the rules and dashboards of the documentation. Each program is fetched if this machine lacks it; what cannot be had is named.
  */
 
 import { readFile } from 'node:fs/promises';
@@ -9,14 +9,26 @@ import { Command } from 'commander';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { Board } from '../shared/board.js';
 import { stopSignal } from '../shared/command-line.js';
+import type { Peer } from '../shared/programs.js';
 import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
 import { checkBehindGate, type ServerProgram } from './behind-gate.js';
-import { Board } from './board.js';
 import { checkPythonClient } from './clients.js';
 import { Environment } from './environment.js';
-import { envoy, goServer, grpcurl, haproxy, nginx, type Peer, pythonWithGrpc } from './peers.js';
+import { checkFirstSteps } from './first-steps.js';
+import {
+  envoy,
+  goServer,
+  grpcurl,
+  haproxy,
+  nginx,
+  prometheus,
+  pythonWithGrpc,
+  pythonWithTools,
+} from './peers.js';
 import { startProgram } from './programs.js';
+import { checkPrometheus } from './prometheus.js';
 import { checkEnvoy, checkHaproxy, checkNginx } from './proxies.js';
 
 const UPSTREAMS = join(PROJECT_FOLDER, 'proofs', 'interop', 'upstreams');
@@ -26,7 +38,7 @@ const FAULTS_SHOWN_MAX = 20;
 const DETAILS =
   '080a120f726566757365642062792068616e641a3e0a28747970652e676f6f676c65617069732e636f6d2f676f6f676c652e7270632e4572726f72496e666f12120a0742595f48414e441207696e7465726f70';
 
-const PARTS = ['python', 'go', 'envoy', 'nginx', 'haproxy', 'grpcurl'] as const;
+const PARTS = ['python', 'go', 'envoy', 'nginx', 'haproxy', 'grpcurl', 'first-steps', 'prometheus'] as const;
 type Part = (typeof PARTS)[number];
 
 interface Options {
@@ -44,7 +56,7 @@ const partsIn = (text: string): Part[] =>
 
 const options = new Command('npm run interop --')
   .description(
-    'Runs the gate with real programs of others: servers in Python and Go, Envoy, nginx, haproxy, grpcurl.',
+    'Runs real programs of others: servers in Python and Go, Envoy, nginx, haproxy and grpcurl with the gate, and Prometheus.',
   )
   .option('--only <names>', `parts to run, separated by commas: ${PARTS.join(', ')}; default: all`, partsIn, [
     ...PARTS,
@@ -63,6 +75,26 @@ const peers: Peer<unknown>[] = [];
 process.exitCode = (await run()) ? 0 : 1;
 
 async function run(): Promise<boolean> {
+  try {
+    if (options.only.some((name) => name !== 'prometheus')) await runWithGate();
+    if (options.only.includes('prometheus')) await runPrometheus();
+  } finally {
+    progress.end();
+  }
+  report();
+  await writeFigures(options.json, { peers, checks: board.checks });
+  const isComplete = options.allowMissing === true || peers.every(({ had }) => had);
+  return isComplete && board.faults.length === 0 && board.checks.length > 0;
+}
+
+/** It breaks its system, so it has one of its own. */
+async function runPrometheus(): Promise<void> {
+  const had = await peer('fetching Prometheus', prometheus);
+  if (!had.had) return;
+  await part(had.name, () => checkPrometheus(had.value.prometheus, board, stopping));
+}
+
+async function runWithGate(): Promise<void> {
   const folder = await makeTemporaryFolder();
   let system: System | undefined;
   try {
@@ -80,14 +112,9 @@ async function run(): Promise<boolean> {
       environment.close();
     }
   } finally {
-    progress.end();
     await system?.stop();
     await folder.remove();
   }
-  report();
-  await writeFigures(options.json, { peers, checks: board.checks });
-  const isComplete = options.allowMissing === true || peers.every(({ had }) => had);
-  return isComplete && board.faults.length === 0 && board.checks.length > 0;
 }
 
 async function runParts(environment: Environment): Promise<void> {
@@ -135,9 +162,15 @@ async function runParts(environment: Environment): Promise<void> {
       await part(had.name, () => checkHaproxy(had.value, pythonServer, environment, board));
     }
   }
-  if (wants('grpcurl')) {
-    const had = await peer('building grpcurl', grpcurl);
-    if (had.had) await part(had.name, () => checkReadme(had.value, environment));
+  const client =
+    wants('grpcurl') || wants('first-steps') ? await peer('building grpcurl', grpcurl) : undefined;
+  if (wants('grpcurl') && client?.had) await part(client.name, () => checkReadme(client.value, environment));
+  if (wants('first-steps') && client?.had) {
+    const tools = await peer('fetching grpcio-tools', pythonWithTools);
+    if (tools.had) {
+      const programs = { grpcurl: client.value, python: tools.value };
+      await part('first steps', () => checkFirstSteps(programs, environment, board));
+    }
   }
 }
 

@@ -4,8 +4,8 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { findFreePort } from '../../scripts/system/ports.js';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type { Board } from '../shared/board.js';
 import { type ServerProgram, withServer } from './behind-gate.js';
-import type { Board } from './board.js';
 import { openStream, Target, unary } from './calls.js';
 import type { Environment } from './environment.js';
 import { LIBRARIES } from './peers.js';
@@ -111,7 +111,7 @@ export async function checkHaproxy(
   await withServer(server, `unix:${socket}`, async () => {
     const gate = await environment.startGate({ upstream: `unix:${socket}` });
     const port = await findFreePort();
-    const places = { '127.0.0.1:8443': `127.0.0.1:${port}`, '127.0.0.1:50051': `127.0.0.1:${gate.port}` };
+    const places = { '127.0.0.1:8443': `127.0.0.1:${port}`, '127.0.0.1:50061': `127.0.0.1:${gate.port}` };
     const file = await settingsFrom('haproxy.cfg', places, environment.folder);
     const proxy = startProgram(haproxy, ['-db', '-f', file], { environment: LIBRARIES });
     try {

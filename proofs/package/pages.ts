@@ -1,25 +1,15 @@
 /** Pages with commands, carried out word by word against a system of their own: the tutorial, and examples. */
 
-import { spawn } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { join } from 'node:path';
 import { type System, startSystem } from '../../scripts/system/system.js';
-
-/** Maximum time for one block of commands, in milliseconds. */
-const BLOCK_MS_MAX = 300_000;
+import { PageRun, type Step, stepsOf } from '../shared/page-steps.js';
 
 /** What a program in the background prints when it can be called. */
 const READY = /^listening on port/;
 
 /** The first block that needs a running system. */
 const NEEDS_SYSTEM = /portcullis login/;
-
-/** A step of a page. */
-type Step =
-  | { readonly kind: 'file'; readonly name: string; readonly content: string }
-  | { readonly kind: 'commands'; readonly text: string; readonly mode: '' | 'background' | 'fails' }
-  | { readonly kind: 'expect'; readonly text: string };
 
 /** What a page took. */
 export interface PageFigures {
@@ -83,7 +73,7 @@ async function carryOut(options: PageOptions, steps: readonly Step[]): Promise<n
     for (const step of steps) {
       if (step.kind === 'commands' && NEEDS_SYSTEM.test(step.text)) await run.startSystem();
       const beganMs = performance.now();
-      await run.carryOut(step);
+      await run.page.carryOut(step);
       ms += performance.now() - beganMs;
     }
     return ms;
@@ -107,29 +97,21 @@ function guardLinesOf(steps: readonly Step[]): number {
   return last - first + 1;
 }
 
-/** The blocks of the page: a file is named by the line before it. */
-function stepsOf(page: string): Step[] {
-  const steps: Step[] = [];
-  for (const [, name, language = '', mode = '', content = ''] of page.matchAll(
-    /(?:^`([^`\n]+)`:\n\n)?^```(\w+) ?(\w*)\n(.*?)^```$/gms,
-  )) {
-    if (name !== undefined) steps.push({ kind: 'file', name, content });
-    else if (language === 'text') steps.push({ kind: 'expect', text: content.trim() });
-    else if (language === 'sh' && (mode === '' || mode === 'background' || mode === 'fails')) {
-      steps.push({ kind: 'commands', text: content, mode });
-    } else throw new Error(`the page has a block that is neither file nor command: ${language} ${mode}`);
-  }
-  return steps;
-}
-
 class Run {
+  readonly page: PageRun;
   readonly #options: PageOptions;
-  readonly #background: (() => void)[] = [];
   #system: System | undefined;
-  #printed = '';
 
   constructor(options: PageOptions) {
     this.#options = options;
+    this.page = new PageRun({
+      project: options.project,
+      stateFile: join(options.folder, 'state'),
+      ready: READY,
+      rewrite: (text) => this.#withTarballs(text),
+      environmentFor: (text) => this.#environmentFor(text),
+      onStep: options.onStep,
+    });
   }
 
   async startSystem(): Promise<void> {
@@ -139,74 +121,10 @@ class Run {
     this.#system = await startSystem({ dataDir, ports: 'free', ephemeral: true });
   }
 
-  async carryOut(step: Step): Promise<void> {
-    if (step.kind === 'file') {
-      const path = join(this.#options.project, step.name);
-      await mkdir(dirname(path), { recursive: true });
-      await writeFile(path, step.content);
-    } else if (step.kind === 'expect') {
-      if (!this.#printed.includes(step.text)) {
-        throw new Error(`expected ${JSON.stringify(step.text)}, and the command printed:\n${this.#printed}`);
-      }
-    } else {
-      this.#options.onStep(step.text.split('\n', 1)[0] ?? '');
-      await this.#runCommands(step.text, step.mode);
-    }
-  }
-
   /** Stops what runs in the background, and the system. */
   async stop(): Promise<void> {
-    for (const end of this.#background) end();
+    this.page.stop();
     await this.#system?.stop();
-  }
-
-  async #runCommands(text: string, mode: '' | 'background' | 'fails'): Promise<void> {
-    const state = join(this.#options.folder, 'state');
-    // Variables of one block are there in the next, as in a terminal.
-    const script = `set -eua; touch ${state}; . ${state}\n${this.#withTarballs(text)}\nexport -p > ${state}`;
-    const child = spawn('bash', ['-c', script], {
-      cwd: this.#options.project,
-      env: await this.#environmentFor(text),
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
-    });
-    const kill = (): void => {
-      try {
-        if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
-      } catch {
-        // It has ended by itself.
-      }
-    };
-    let printed = '';
-    const isReady = new Promise<void>((resolve) => {
-      for (const stream of [child.stdout, child.stderr]) {
-        createInterface({ input: stream }).on('line', (line) => {
-          printed += `${line}\n`;
-          if (READY.test(line)) resolve();
-        });
-      }
-    });
-    const ended = new Promise<number | null>((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', resolve);
-    });
-    const timer = setTimeout(kill, BLOCK_MS_MAX);
-    try {
-      if (mode === 'background') {
-        this.#background.push(kill);
-        const first = await Promise.race([isReady.then(() => 'ready' as const), ended]);
-        if (first !== 'ready') throw new Error(`${text.trim()} ended:\n${printed}`);
-        return;
-      }
-      const code = await ended;
-      this.#printed = printed;
-      if ((code === 0) === (mode === 'fails')) {
-        throw new Error(`${text.trim()}\n${mode === 'fails' ? 'should have failed' : 'failed'}:\n${printed}`);
-      }
-    } finally {
-      if (mode !== 'background') clearTimeout(timer);
-      else timer.unref();
-    }
   }
 
   #withTarballs(text: string): string {

@@ -13,6 +13,7 @@ import { untilAvailable } from '../common/host/start-step.js';
 import { applyBootstrap, UnknownRoleError } from './accounts/bootstrap.js';
 import { OWN_AUDIENCE } from './accounts/roles.js';
 import { type Broadcaster, createBroadcaster } from './adapters/broadcaster.js';
+import { registerCanaryMetrics } from './adapters/canary-metrics.js';
 import { reportOf } from './adapters/report-messages.js';
 import { type ReportReceiver, receiveReports } from './adapters/report-receiver.js';
 import { createRevocationSource } from './adapters/revocation-source.js';
@@ -23,6 +24,8 @@ import { UnusableKeyError } from './keys/sealed-keys.js';
 import { authMetrics, createStoredFacts, type StoredFacts } from './metrics.js';
 import { createParts, type Parts } from './parts.js';
 import type { LogBatch } from './records/revocations.js';
+import { type CanaryObserver, measureRevocation } from './revocation/canary.js';
+import { createCanaryStore } from './revocation/canary-store.js';
 import { PROCESSING_INTERVAL_MS } from './security/anomaly-watch.js';
 import { createServices } from './services.js';
 import { deleteExpired } from './store.js';
@@ -48,7 +51,11 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
   const parts = createParts(config, { ...resources, onRevoked: relay.publish });
   const broker = openBroker(config, resources, parts, relay);
   const stored = createStoredFacts(parts);
-  registerMetrics(resources, parts, broker, stored);
+  registerMetrics(config, resources, parts, { broker, stored });
+  const canary = registerCanaryMetrics(resources.registry, {
+    intervalSeconds: config.canarySeconds,
+    clock: parts.clock,
+  });
   const source = createRevocationSource(parts.revocations, relay.subscribe);
   const preparation = createPreparation();
   return {
@@ -74,6 +81,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       preparation.done();
       running.readinessChanged();
       running.guard.syncNow();
+      startCanary(config, resources, parts, { observer: canary, running });
     },
   };
 }
@@ -141,10 +149,10 @@ function openBroker(
 }
 
 function registerMetrics(
+  { keyRotationDays }: Config,
   { registry }: ServiceResources,
   { counts, clock, events, instances, queues, reEncryption }: Parts,
-  broker: Broker | undefined,
-  stored: StoredFacts,
+  { broker, stored }: { readonly broker: Broker | undefined; readonly stored: StoredFacts },
 ): void {
   registerStateMetrics(
     registry,
@@ -157,6 +165,7 @@ function registerMetrics(
       queues,
       stored,
       keysLeft: reEncryption.left,
+      keyRotationDays,
     }),
   );
 }
@@ -215,6 +224,30 @@ function startBackgroundWork(
     chores: { anomalies: () => anomalies.process() },
   });
   closer.add('anomaly watch', processing.stop);
+}
+
+/** How often a replica looks whether it is its turn, within the time between two measurements. */
+const CANARY_LOOKS = 5;
+
+/** Measures revocations in regular intervals, if that is configured. */
+function startCanary(
+  { canarySeconds: intervalSeconds }: Config,
+  { database, log, closer }: ServiceResources,
+  { promiseStore: store, tokens, instances, fences, clock }: Parts,
+  { observer, running }: { readonly observer: CanaryObserver; readonly running: RunningService },
+): void {
+  if (intervalSeconds === 0) return;
+  const { signal, guard } = running;
+  const turns = createCanaryStore(database.lane('promise'));
+  const accept = async (token: string): Promise<string> =>
+    (await guard.authenticateToken(token, OWN_AUDIENCE)).tokenId;
+  const deps = { intervalSeconds, turns, store, tokens, instances, fences, accept, observer, clock, log };
+  const canary = startHousekeeping({
+    log,
+    intervalMs: (intervalSeconds * 1000) / CANARY_LOOKS,
+    chores: { canary: () => measureRevocation(deps, signal) },
+  });
+  closer.add('canary', canary.stop);
 }
 
 /** Makes keys, lease, lifetime of tokens and first accounts; repeated for as long as the database cannot be reached. */

@@ -39,6 +39,7 @@ import type { SigningAlgorithm } from './keys/new-keys.js';
 import { KEY_ENCRYPTION_KEY_BYTES, type KeyEncryptionKeys } from './keys/sealed-keys.js';
 import { faultsOf, OWN_ROLES, withBuiltIns } from './policy/document.js';
 import type { AnomalyRule } from './records/security-events.js';
+import { CANARY_SECONDS_DEFAULT, CANARY_SECONDS_MAX } from './revocation/canary.js';
 import { INSTANCES_MAX, INSTANCES_PER_CLIENT_DEFAULT } from './revocation/instance-places.js';
 import { REVOKING_RULES } from './security/anomaly-watch.js';
 import { EVENT_DAYS_MAX, EVENT_DAYS_MIN, EVENT_KEPT_DAYS } from './security/events.js';
@@ -110,6 +111,8 @@ export interface Config extends ServiceConfig {
   readonly refreshesPerToken: number;
   /** Maximum number of instances of one client at this replica. */
   readonly instancesPerClient: number;
+  /** Time between two measurements with canary tokens, in seconds; 0 for none. */
+  readonly canarySeconds: number;
   readonly loginLimits: ThrottleLimits;
   /** A port of its own for the public keys, apart from probes and metrics. */
   readonly keysListen: string | undefined;
@@ -170,6 +173,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       waitMaxMs: values.PORTCULLIS_QUEUE_WAIT_MS,
     },
     instancesPerClient: values.PORTCULLIS_INSTANCES_PER_CLIENT,
+    canarySeconds: values.PORTCULLIS_CANARY_SECONDS,
     loginLimits: {
       failuresPerName: values.PORTCULLIS_LOGIN_FAILURES_PER_NAME,
       failuresPerPeer: values.PORTCULLIS_LOGIN_FAILURES_PER_PEER,
@@ -260,6 +264,10 @@ export const VARIABLES = {
   PORTCULLIS_INSTANCES_PER_CLIENT: withDefault(
     wholeNumber({ min: 1, max: INSTANCES_MAX, unit: 'instances' }),
     INSTANCES_PER_CLIENT_DEFAULT,
+  ),
+  PORTCULLIS_CANARY_SECONDS: withDefault(
+    seconds({ min: 0, max: CANARY_SECONDS_MAX }),
+    CANARY_SECONDS_DEFAULT,
   ),
   PORTCULLIS_LOGIN_FAILURES_PER_NAME: withDefault(
     wholeNumber({ min: 1, max: LOGIN_FAILURES_MAX }),

@@ -39,6 +39,8 @@ interface AuthMetricsSources {
   readonly stored: Pick<StoredFacts, 'signingSince' | 'tokenLifetime' | 'pendingNarrowings'>;
   /** Private keys and secrets that are not encrypted under the current key-encryption key. */
   readonly keysLeft: () => number;
+  /** For how many days a key signs. */
+  readonly keyRotationDays: number;
 }
 
 /** The queues for work that costs much. */
@@ -174,6 +176,12 @@ export function authMetrics(
     ...counts.metrics(),
     queueMetric(sources),
     signingAgeMetric(sources),
+    {
+      name: 'key_rotation_seconds',
+      help: 'How long a signing key signs before the next one takes its place, as configured.',
+      kind: 'gauge',
+      read: () => [[sources.keyRotationDays * DAY_SECONDS]],
+    },
     narrowingMetric(sources),
     {
       name: 'keys_under_other_key_encryption_key',
@@ -342,6 +350,8 @@ function headOf(instances: readonly InstanceRecord[]): bigint {
   for (const { answeredHead } of instances) if (answeredHead > head) head = answeredHead;
   return head;
 }
+
+const DAY_SECONDS = 86_400;
 
 /** Maximum number of services with a label value of their own; the names come from registered clients. */
 const SERVICES_MAX = 50;

@@ -83,16 +83,22 @@ describe('an incident on the command line', () => {
     auth.close();
 
     // The receipt is final some seconds after the bound.
-    const file = path('alice.receipt');
-    await until(
-      async () => {
-        const exported = await run(['--json', 'receipt', number, '--export', file]);
-        expect(exported.code, exported.err).to.equal(0);
-        return JSON.parse(exported.out).final === true;
+    const early = await run(['--json', 'receipt', number, '--export', path('early.receipt'), '--now']);
+    expect([early.code, JSON.parse(early.out).final], early.err).to.deep.equal([0, false]);
+    const interrupt = new AbortController();
+    const interrupted = await run(['receipt', number, '--export', path('none.receipt')], {
+      interrupt: interrupt.signal,
+      onOutput: (text) => {
+        if (text.includes('Waiting until')) interrupt.abort();
       },
-      { withinMs: 20_000, pollMs: 200 },
-    );
-    transcript.receipt = (await run(['receipt', number])).out;
+    });
+    expect([interrupted.code, interrupted.out]).to.deep.equal([4, '']);
+    expect(await readFile(path('none.receipt'), 'utf8').catch(() => 'missing')).to.equal('missing');
+    const file = path('alice.receipt');
+    const exported = await run(['receipt', number, '--export', file]);
+    expect(exported.code, exported.err).to.equal(0);
+    expect(exported.err).to.include('Waiting until the evidence is final');
+    transcript.receipt = exported.out;
     const verified = await run(['--json', 'receipt', 'verify', file, '--jwks', `${file}.jwks`]);
     expect(verified.code, verified.err).to.equal(0);
     const receipt = JSON.parse(verified.out);

@@ -1,9 +1,11 @@
 /** Services of one's own, at an auth that sends what the real one would not. */
 
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { parseEnv } from 'node:util';
 import { type handleUnaryCall, Server, ServerCredentials } from '@grpc/grpc-js';
+import { methodsOfDescriptorSet } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import { brokerUserConfig } from '../../cli/src/broker-config.js';
 import { createContextStore } from '../../cli/src/contexts.js';
@@ -14,7 +16,11 @@ import {
   ListClientsResponse,
   type RegisteredClient,
 } from '../../proto/gen/auth/v1/client_service.js';
-import { PolicyServiceService, RegisterServiceResponse } from '../../proto/gen/auth/v1/policy_service.js';
+import {
+  PolicyServiceService,
+  type RegisterServiceRequest,
+  RegisterServiceResponse,
+} from '../../proto/gen/auth/v1/policy_service.js';
 import { type Nats, startNats } from '../../scripts/system/nats.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
@@ -39,10 +45,13 @@ describe('services at the command line', () => {
   let server: Server;
   let address: string;
   let clients: Partial<RegisteredClient>[];
+  /** The requests to register a service. */
+  let registered: RegisterServiceRequest[];
 
   beforeEach(async () => {
     folder = await makeTemporaryFolder();
     clients = [];
+    registered = [];
     server = new Server();
     const answering =
       (answer: () => object): handleUnaryCall<unknown, unknown> =>
@@ -56,7 +65,10 @@ describe('services at the command line', () => {
     });
     server.addService(PolicyServiceService, {
       ...all(PolicyServiceService),
-      registerService: answering(() => RegisterServiceResponse.fromPartial({})),
+      registerService: (({ request }, respond) => {
+        registered.push(request);
+        respond(null, RegisterServiceResponse.fromPartial({}));
+      }) satisfies handleUnaryCall<RegisterServiceRequest, RegisterServiceResponse>,
     });
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
@@ -102,6 +114,49 @@ describe('services at the command line', () => {
       const { code, env } = await add('https://auth.example/a b#c');
       expect(code).to.equal(0);
       expect(await readFile(env, 'utf8')).to.include('ISSUER="https://auth.example/a b#c"\n');
+    });
+
+    it('have settings whose paths hold in any folder', async () => {
+      const before = process.cwd();
+      process.chdir(folder.path);
+      try {
+        await writeFile('shop.binpb', '');
+        const { code } = await run(['service', 'add', 'shop', '--proto', 'shop.binpb', '--env', 'shop.env']);
+        expect(code).to.equal(0);
+        const { CLIENT_KEY_FILE, NATS_NKEY_FILE } = parseEnv(await readFile('shop.env', 'utf8'));
+        for (const file of [CLIENT_KEY_FILE, NATS_NKEY_FILE]) {
+          expect(isAbsolute(file ?? ''), file).to.equal(true);
+          expect((await stat(file ?? '')).isFile()).to.equal(true);
+        }
+      } finally {
+        process.chdir(before);
+      }
+    });
+
+    it('have the rules of a file where the schema has none, or there is no schema', async () => {
+      const rules = join(folder.path, 'rules.yaml');
+      await writeFile(rules, 'services: {shop.v1.ShopService: {Buy: {scopes: shop.buy}, List: public}}');
+      const { code, err } = await run(['service', 'add', 'shop', '--rules', rules, '--out', folder.path]);
+      expect(code, err).to.equal(0);
+      const [planned, done] = registered;
+      expect([planned?.dryRun, done?.dryRun]).to.deep.equal([true, false]);
+      const methods = methodsOfDescriptorSet(done?.descriptorSet ?? Buffer.alloc(0));
+      expect(methods.map(({ path, rule }) => [path, rule?.scopes, rule?.isPublic])).to.deep.equal([
+        ['/shop.v1.ShopService/Buy', ['shop.buy'], false],
+        ['/shop.v1.ShopService/List', [], true],
+      ]);
+    });
+
+    it('are not registered with rules that cannot be used, or without any', async () => {
+      const rules = join(folder.path, 'rules.yaml');
+      await writeFile(rules, 'services: {shop.v1.ShopService: {Buy: {scope: shop.buy}}}');
+      const faulty = await run(['service', 'add', 'shop', '--rules', rules, '--out', folder.path]);
+      expect(faulty.code).to.equal(2);
+      expect(faulty.err).to.include('shop.v1.ShopService/Buy: scope is no condition: did you mean scopes?');
+      const none = await run(['service', 'add', 'shop', '--out', folder.path]);
+      expect([none.code, none.err.includes('--rules')]).to.deep.equal([2, true]);
+      expect(registered).to.be.empty;
+      expect(await stat(join(folder.path, 'shop.key.pem')).catch(() => 'missing')).to.equal('missing');
     });
 
     it('have no settings with a character that would begin another one', async () => {

@@ -67,11 +67,15 @@ describe('the documentation', () => {
   });
 
   it('describes every variable and every exit code of the command line, and no other', async () => {
-    const rows = (await read('cli/README.md')).split('\n').map((line) => line.split('|')[1]?.trim() ?? '');
+    const cellsOf = async (page: string): Promise<string[]> =>
+      (await read(page)).split('\n').map((line) => line.split('|')[1]?.trim() ?? '');
+    const rows = await cellsOf('cli/README.md');
     const variables = rows.flatMap((cell) => /^`(PORTCULLIS_\w+)`$/.exec(cell)?.[1] ?? []);
     expect(unique(variables)).to.deep.equal(unique(await commandLineVariables()));
-    const codes = rows.filter((cell) => /^\d+$/.test(cell)).map(Number);
+    const isCode = (cell: string): boolean => /^\d+$/.test(cell);
+    const codes = (await cellsOf('docs/reference/cli.md')).filter(isCode).map(Number);
     expect(codes).to.deep.equal(Object.values(EXIT));
+    expect(rows.filter(isCode), 'the reference alone has them').to.be.empty;
   });
 
   it('describes every command of the command line, and no other', async () => {
@@ -119,6 +123,21 @@ describe('the documentation', () => {
         : [];
     });
     expect(Object.fromEntries(documented)).to.deep.equal(THRESHOLDS);
+  });
+
+  it('lists every finding of the security review, and no other', async () => {
+    const folder = join('services', 'auth', 'security');
+    const files = (await readdir(join(ROOT, folder))).filter((name) => /^review-.*\.ts$/.test(name));
+    const texts = await Promise.all(files.map((name) => read(join(folder, name))));
+    const found = texts.flatMap((text) =>
+      [...text.matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)].map(([, name = '']) => name),
+    );
+    const findings = found.filter((name) => !name.startsWith('PORTCULLIS_') && !name.endsWith('_URL'));
+    const rows = (await read('docs/operating/harden.md'))
+      .split('\n')
+      .filter((line) => line.startsWith('| `'));
+    const documented = rows.flatMap((row) => row.split('|')[1]?.match(/[A-Z]+(?:_[A-Z]+)+/g) ?? []);
+    expect(unique(documented)).to.deep.equal(unique(findings));
   });
 
   it('names every type of security event, with its profile and its retention', async () => {
@@ -169,7 +188,8 @@ describe('the documentation', () => {
     });
     const declared = new Map<string, string[]>();
     for (const file of await filesThatDeclareErrors()) {
-      const [, service = ''] = /^services\/(auth|inventory|payment)\//.exec(file) ?? [];
+      const [, owner = ''] = /^services\/(auth|inventory|payment)\//.exec(file) ?? [];
+      const service = file.startsWith('gate/') ? 'the gate' : owner;
       for (const [, reason, status] of (await read(file)).matchAll(/^ {2}([A-Z_]+): '([A-Z_]+)',$/gm)) {
         const key = `${reason} ${status}`;
         declared.set(key, [...(declared.get(key) ?? []), service || 'every service']);
@@ -265,7 +285,7 @@ function variablesOf(service: keyof typeof CONFIGURED): string[] {
 
 /** The files with the reasons of errors. */
 async function filesThatDeclareErrors(): Promise<string[]> {
-  const folders = ['interceptors/src', 'services'];
+  const folders = ['interceptors/src', 'services', 'gate/src'];
   const files = await Promise.all(
     folders.map(async (folder) =>
       (await readdir(join(ROOT, folder), { recursive: true })).map((file) => join(folder, file)),

@@ -2,8 +2,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { decodeJwt } from 'jose';
 import { GATE_FLAGS } from '../../gate/src/flags.js';
-import { IDENTITY_HEADERS } from '../../gate/src/identity.js';
+import { createIdentity, IDENTITY_HEADERS, SIGNED_HEADER } from '../../gate/src/identity.js';
 import { readRuleTable } from '../../gate/src/rules.js';
 import { readSettings, SettingsError } from '../../gate/src/settings.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';
@@ -36,6 +37,32 @@ describe('docs/gate', () => {
   it('lets nginx replace every header of an identity', async () => {
     const settings = await read(example('nginx.conf'));
     for (const name of IDENTITY_HEADERS) expect(settings, name).to.include(`grpc_set_header ${name} `);
+  });
+
+  it('has every header of an identity beside its member of the signed one', async () => {
+    const page = await read(join(PROJECT_FOLDER, 'docs', 'gate.md'));
+    const rows = [...page.matchAll(/^\| (?:`(x-portcullis-[a-z-]+)`)? *\| (?:((?:`\w+`(?:, )?)+))? *\|/gm)];
+    const headers = rows.flatMap(([, header]) => (header === undefined ? [] : [header]));
+    expect([...headers, SIGNED_HEADER].sort()).to.deep.equal([...IDENTITY_HEADERS].sort());
+    const caller = {
+      issuer: 'https://issuer.test',
+      id: 'alice',
+      subject: 'alice',
+      clientId: 'direct',
+      tokenId: 'token',
+      sessionId: 'session',
+      kind: 'USER' as const,
+      scopes: new Set(['a']),
+      roles: new Set(['b']),
+      audiences: ['greeter'],
+      actors: ['shop'],
+      authTimeSeconds: 0,
+      expiresAtSeconds: 4_000_000_000,
+    };
+    const identity = createIdentity({ mode: 'signed', token: 'strip', issuer: 'gate', audience: 'greeter' });
+    const [, token = ''] = identity.headersOf(caller)[0] ?? [];
+    const members = rows.flatMap(([, , named = '']) => named.match(/\w+/g) ?? []);
+    expect(members.sort()).to.deep.equal(Object.keys(decodeJwt(token)).sort());
   });
 
   it('names only options that exist', async () => {

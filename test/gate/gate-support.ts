@@ -3,6 +3,13 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { create, toBinary } from '@bufbuild/protobuf';
+import {
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+  MethodDescriptorProtoSchema,
+  ServiceDescriptorProtoSchema,
+} from '@bufbuild/protobuf/wkt';
 import {
   Client,
   credentials,
@@ -12,6 +19,7 @@ import {
   type ServerUnaryCall,
   type sendUnaryData,
 } from '@grpc/grpc-js';
+import type { GuardLimits } from '@portcullis/guard';
 import type { Engine } from '@portcullis/guard/engine';
 import { createTestKit, type TestKit } from '@portcullis/guard/testing';
 import { type Gate, startGate } from '../../gate/src/gate.js';
@@ -55,6 +63,10 @@ export interface Upstream {
 export async function startUpstream(
   folder: TemporaryFolder,
   bind = `unix:${join(folder.path, 'up.sock')}`,
+  {
+    credentials: own = ServerCredentials.createInsecure(),
+    add = () => {},
+  }: { readonly credentials?: ServerCredentials; readonly add?: (server: Server) => void } = {},
 ): Promise<Upstream> {
   const received: Metadata[] = [];
   const server = new Server();
@@ -87,12 +99,29 @@ export async function startUpstream(
       },
     },
   );
+  add(server);
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(bind, ServerCredentials.createInsecure(), (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    );
+    server.bindAsync(bind, own, (error, bound) => (error === null ? resolve(bound) : reject(error)));
   });
   return { address: bind.replace(/:0$/, `:${port}`), received, stop: () => server.forceShutdown() };
+}
+
+/** The schema of the echo service, without rules: it says which methods are streams. */
+export function echoDescriptors(): Uint8Array {
+  const method = Object.values(ECHO).map(({ path, requestStream, responseStream }) =>
+    create(MethodDescriptorProtoSchema, {
+      name: path.slice(path.lastIndexOf('/') + 1),
+      clientStreaming: requestStream,
+      serverStreaming: responseStream,
+    }),
+  );
+  const service = create(ServiceDescriptorProtoSchema, { name: 'EchoService', method });
+  const file = create(FileDescriptorProtoSchema, {
+    name: 'echo.proto',
+    package: 'test.v1',
+    service: [service],
+  });
+  return toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [file] }));
 }
 
 /** A gate in a test. */
@@ -111,13 +140,14 @@ export interface GateUnderTest {
 export async function startGateUnderTest(
   differences: Partial<GateSettings> | ((folder: string) => Partial<GateSettings>) = {},
   log: GateLog = SILENT,
+  limits: Partial<GuardLimits> = {},
 ): Promise<GateUnderTest> {
   const folder = await makeTemporaryFolder();
   const file = join(folder.path, 'rules.yaml');
   await writeFile(file, RULES);
   const kit = await createTestKit({ audience: AUDIENCE });
   const metrics = createGateMetrics();
-  const engine = await kit.createEngine({ audience: AUDIENCE, observer: metrics.observer });
+  const engine = await kit.createEngine({ audience: AUDIENCE, observer: metrics.observer, limits });
   const upstream = await startUpstream(folder);
   const given = typeof differences === 'function' ? differences(folder.path) : differences;
   const settings = { ...settingsFor(kit, file, upstream.address), ...given };
@@ -174,7 +204,9 @@ function settingsFor(kit: TestKit, rulesFile: string, upstream: string): GateSet
       audience: AUDIENCE,
     },
     plaintext: 'loopback',
+    mode: 'enforce',
     limits: {},
+    trustedIssuers: [],
     extAuthz: undefined,
     httpCheck: undefined,
     healthListen: undefined,

@@ -1,10 +1,12 @@
 /** `portcullis gate` as a process that follows a running auth. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Client, credentials } from '@grpc/grpc-js';
+import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
+import { SignJWT } from 'jose';
 import { RevokeRequest } from '../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { ask } from '../../scripts/system/calls.js';
 import { findFreePort } from '../../scripts/system/ports.js';
@@ -112,6 +114,65 @@ describe('portcullis gate', function () {
     expect(said.output + said.errors).to.not.include(accessToken);
   });
 
+  it('accepts tokens of an issuer that its settings trust, and refuses nothing while it observes', async () => {
+    const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+    const jwks = { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA', use: 'sig' }] };
+    await writeFile(join(folder.path, 'jwks.json'), JSON.stringify(jwks));
+    await writeFile(
+      join(folder.path, 'issuers.yaml'),
+      [
+        'trusted-issuers:',
+        '  - issuer: https://other.test',
+        `    keys: {jwksFile: ${join(folder.path, 'jwks.json')}, algorithms: [EdDSA]}`,
+        '    scopes: {read: inventory.read}',
+      ].join('\n'),
+    );
+    const foreign = await new SignJWT({ scope: 'read', client_id: 'other' })
+      .setProtectedHeader({ alg: 'EdDSA', kid: 'k1', typ: 'at+jwt' })
+      .setIssuer('https://other.test')
+      .setSubject('ada')
+      .setAudience('inventory')
+      .setJti('one')
+      .setIssuedAt()
+      .setExpirationTime('5m')
+      .sign(privateKey);
+    for (const [mode, outcomes] of [
+      ['enforce', ['ADMITTED', 'TOKEN_MISSING']],
+      ['observe', ['ADMITTED', 'ADMITTED']],
+    ] as const) {
+      const { port, ops, words } = await settings();
+      const config = `--config=${join(folder.path, 'issuers.yaml')}`;
+      const { child, said, exit } = start([...words, config, `--mode=${mode}`, '--drain-seconds=0']);
+      const isReady = async (): Promise<boolean> =>
+        (await fetch(`http://127.0.0.1:${ops}/readyz`).catch(() => undefined))?.status === 200;
+      await until(async () => child.exitCode !== null || (await isReady()));
+      expect(child.exitCode, said.errors).to.equal(null);
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+      const outcome = (metadata = new Metadata()): Promise<string> =>
+        callEcho(client, metadata).then(
+          () => 'ADMITTED',
+          (error: unknown) => errorOf(error).reason,
+        );
+      expect([await outcome(bearer(foreign)), await outcome()], mode).to.deep.equal(outcomes);
+      const metrics = await (await fetch(`http://127.0.0.1:${ops}/metrics`)).text();
+      const observed = /portcullis_observed_refusals_total\{[^}]*TOKEN_MISSING[^}]*\} 1/.test(metrics);
+      expect(observed, mode).to.equal(mode === 'observe');
+      client.close();
+      child.kill('SIGTERM');
+      expect(await exit).to.equal(0);
+    }
+  });
+
+  it('names the faults of settings and rules together', async () => {
+    const rules = join(folder.path, 'faulty.yaml');
+    await writeFile(rules, 'services: {test.v1.EchoService: {Unary: {scope: x}}}');
+    const { said, exit } = start(['--listen=127.0.0.1:0', `--rules=${rules}`, '--token=keep']);
+    expect(await exit).to.equal(2);
+    expect(said.errors)
+      .to.include('  token must be strip or forward')
+      .and.include('  rules: test.v1.EchoService/Unary: scope is no condition: did you mean scopes?');
+  });
+
   it('names every fault and opens nothing when the settings cannot be used', async () => {
     const { said, exit } = start(['--listen=0.0.0.0:1', '--token=keep']);
     expect(await exit).to.equal(2);
@@ -142,7 +203,9 @@ describe('portcullis gate', function () {
       `--listen=${system.auth.address}`,
     ]);
     expect(await taken.exit).to.equal(1);
-    expect(taken.said.errors).to.include('EADDRINUSE');
+    expect(taken.said.errors).to.equal(
+      `listen ${system.auth.address} cannot be opened: another program listens there, or a socket was left behind (EADDRINUSE)\n`,
+    );
     expect(ops).to.be.above(0);
   });
 });

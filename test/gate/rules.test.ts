@@ -11,6 +11,7 @@ import {
 import { createTestKit } from '@portcullis/guard/testing';
 import { expect } from 'chai';
 import { describeMethod, gateRules } from '../../gate/src/command.js';
+import { ruledDescriptorSet } from '../../gate/src/ruled-set.js';
 import { RulesError, type RuleTable, readRuleTable } from '../../gate/src/rules.js';
 import type { RulesSettings } from '../../gate/src/settings.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
@@ -72,16 +73,12 @@ describe('readRuleTable', () => {
   it('gives an engine the kinds of methods whose rule is in a file or a flag', async () => {
     const descriptors = await file('bare.binpb', bareSet(['SayHello', 'SayBye']));
     const rules = await file('public.yaml', 'services: {bare.v1.BareService: {SayHello: public}}');
-    const publicMethods = ['/bare.v1.BareService/SayBye', '/other.v1.OtherService/Unknown'];
+    const publicMethods = ['/bare.v1.BareService/SayBye'];
     const kit = await createTestKit({ audience: 'bare' });
     try {
       const engine = await kit.createEngine({ audience: 'bare' });
       engine.replaceRules(readRuleTable({ ...CLOSED, descriptors, file: rules, publicMethods }).parts);
-      for (const [path, isStream] of [
-        ['/bare.v1.BareService/SayHello', false],
-        ['/bare.v1.BareService/SayBye', false],
-        ['/other.v1.OtherService/Unknown', true],
-      ] as const) {
+      for (const path of ['/bare.v1.BareService/SayHello', '/bare.v1.BareService/SayBye']) {
         const decision = await engine.admit(path, [], {
           peer: '127.0.0.1:4711',
           address: '127.0.0.1',
@@ -90,7 +87,7 @@ describe('readRuleTable', () => {
           retireConnection: () => {},
         });
         if (decision.kind === 'refused') throw new Error(`${path} was refused: ${decision.status.reason}`);
-        const kind = { requestStream: isStream, responseStream: isStream };
+        const kind = { requestStream: false, responseStream: false };
         expect(decision.call.method, path).to.deep.equal(kind);
         decision.call.unlink();
       }
@@ -138,11 +135,65 @@ describe('readRuleTable', () => {
     expect(faultsOf({ ...CLOSED, file: join(folder.path, 'missing.yaml') })[0]).to.include('ENOENT');
   });
 
+  it('names the method and the condition that were probably meant', async () => {
+    const descriptors = await file('bare.binpb', bareSet(['SayHello', 'SayBye']));
+    const rules = await file(
+      'misspelt.yaml',
+      [
+        'services:',
+        '  bare.v1.BareService:',
+        '    SayHelo: {scope: x, role: y}',
+        '    SayBye: {caller: USERS, maxAuthAge: 1}',
+        '  bare.v1.BearService: {SayBye: public}',
+        '  grpc.health.v1.Health: {Chek: public}',
+      ].join('\n'),
+    );
+    expect(faultsOf({ ...CLOSED, descriptors, file: rules })).to.have.members([
+      'rules: bare.v1.BareService/SayHelo is no method of the service: did you mean SayHello?',
+      'rules: bare.v1.BareService/SayHelo: scope is no condition: did you mean scopes?',
+      'rules: bare.v1.BareService/SayHelo: role is no condition: did you mean roles?',
+      'rules: bare.v1.BareService/SayBye: caller must be USER or SERVICE: did you mean USER?',
+      'rules: bare.v1.BareService/SayBye: maxAuthAge is no condition: did you mean maxAuthAgeSeconds?',
+      'rules: bare.v1.BearService is no service of the descriptor set: did you mean bare.v1.BareService?',
+      'rules: grpc.health.v1.Health/Chek is no method of the service: did you mean Check?',
+    ]);
+    const others = await file(
+      'others.yaml',
+      'services: {bare.v1.BareService: {SayHello: {}}, grpc.channelz.v1.Channelz: {GetServers: {}}}',
+    );
+    expect(
+      faultsOf({ ...CLOSED, descriptors, file: others, publicMethods: ['/bare.v1.BareService/SayBey'] }),
+    ).to.deep.equal([
+      'public: bare.v1.BareService/SayBey is no method of the service: did you mean SayBye?',
+      '/bare.v1.BareService/SayBye declares no access rule',
+      'Declare option (portcullis.access.v1.rule) in the .proto and compile the descriptor set again, or add the methods to a file of rules',
+    ]);
+  });
+
+  it('says in plain words what a file of rules must be', async () => {
+    for (const [content, fault] of [
+      ['services: {a.v1.A: {B: {scopes: []}}}', 'rules: a.v1.A/B: scopes must not be empty'],
+      ['services: {a.v1.A: {B: {scopes: 5}}}', 'rules: a.v1.A/B: scopes must be a word, or a list of words'],
+      ['services: {a.v1.A: {B: }}', 'rules: a.v1.A/B must be public, or a table of conditions'],
+      ['services: {a.v1.A: {B: pubic}}', 'rules: a.v1.A/B must be public, or a table of conditions'],
+      ['services: {a.v1.A: {"*": public}}', 'rules: a.v1.A/* must be the name of a method'],
+      ['services: {a/v1: {B: public}}', 'rules: a/v1 must be the full name of a service'],
+      ['service: {}', 'is no part of a file of rules: did you mean services?'],
+      ['hello', 'rules: the file must be a table, got text'],
+      ['services: {', 'a bracket before it is open'],
+    ] as const) {
+      const rules = await file('faulty.yaml', content);
+      const faults = faultsOf({ ...CLOSED, file: rules }).join('\n');
+      expect(faults, content).to.include(fault);
+      expect(faults, content).to.not.match(/Invalid|Unrecognized|expected (?:string|record)|pattern/);
+    }
+  });
+
   it('rejects bytes that are no descriptor set, and one without services', async () => {
     const noise = await file('noise.binpb', 'not a descriptor set');
     expect(faultsOf({ ...CLOSED, descriptors: noise })[0]).to.include('FileDescriptorSet');
     const empty = await file('empty.binpb', new Uint8Array());
-    expect(faultsOf({ ...CLOSED, descriptors: empty })[0]).to.include('no service');
+    expect(faultsOf({ ...CLOSED, descriptors: empty })[0]).to.include('has no service');
   });
 
   it('opens health and reflection as the settings say', () => {
@@ -155,6 +206,54 @@ describe('readRuleTable', () => {
     expect(paths({ reflection: 'authenticated' })).to.include(
       '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo any authenticated caller',
     );
+  });
+});
+
+describe('ruledDescriptorSet', () => {
+  it('has every method with the rule of the file, or of the descriptor set', async () => {
+    const folder = await makeTemporaryFolder();
+    try {
+      const rules = join(folder.path, 'rules.yaml');
+      await writeFile(
+        rules,
+        [
+          'services:',
+          '  auth.v1.AuthService: {Login: {scopes: [x.y, x.z], roles: r, caller: USER, maxAuthAgeSeconds: 1.5}}',
+          '  inventory.v1.InventoryService: {WatchStock: {caller: SERVICE, allowStale: true, maxRequestBytes: 9}}',
+        ].join('\n'),
+      );
+      const merged = join(folder.path, 'merged.binpb');
+      await writeFile(merged, ruledDescriptorSet({ rules, descriptors: IMAGE }));
+      const wanted = readRuleTable({ ...CLOSED, descriptors: IMAGE, file: rules });
+      const found = readRuleTable({ ...CLOSED, descriptors: merged });
+      const plain = ({ methods }: RuleTable) =>
+        Object.fromEntries([...methods].map(([path, { rule, kind }]) => [path, { rule, kind }]));
+      expect(plain(found)).to.deep.equal(plain(wanted));
+      expect(found.methods.size).to.be.greaterThan(20);
+    } finally {
+      await folder.remove();
+    }
+  });
+
+  it('is made of a file of rules alone, too, and of no file that lacks a method', async () => {
+    const folder = await makeTemporaryFolder();
+    try {
+      const [rules, bare] = [join(folder.path, 'rules.yaml'), join(folder.path, 'bare.binpb')];
+      await writeFile(
+        rules,
+        'services: {bare.v1.BareService: {SayHello: {scopes: bare.hello}}, Plain: {Do: public}}',
+      );
+      await writeFile(bare, ruledDescriptorSet({ rules }));
+      const { methods } = readRuleTable({ ...CLOSED, descriptors: bare });
+      expect([...methods.keys()]).to.have.members(['/bare.v1.BareService/SayHello', '/Plain/Do']);
+      await writeFile(bare, bareSet(['SayHello', 'SayBye']));
+      expect(() => ruledDescriptorSet({ rules, descriptors: bare })).to.throw(
+        RulesError,
+        '/bare.v1.BareService/SayBye declares no access rule',
+      );
+    } finally {
+      await folder.remove();
+    }
   });
 });
 

@@ -31,7 +31,8 @@ describe('readSettings', () => {
   after(() => folder.remove());
 
   it('has the same names as flags and in the file', () => {
-    const names = Object.keys(SETTINGS_SHAPE.shape).filter((name) => name !== 'limits');
+    const onlyInFile = ['limits', 'trusted-issuers'];
+    const names = Object.keys(SETTINGS_SHAPE.shape).filter((name) => !onlyInFile.includes(name));
     expect(names.sort()).to.deep.equal(GATE_FLAGS.map(({ name }) => name).sort());
   });
 
@@ -97,6 +98,135 @@ describe('readSettings', () => {
       'client-key',
       'descriptors',
       'tls-cert',
+    ]);
+  });
+
+  it('names what was probably meant by a name that does not exist', async () => {
+    await writeFile(
+      path('misspelt.yaml'),
+      [
+        'lisen: 127.0.0.1:1',
+        'indentity: off',
+        'tls_cert: x',
+        'nonsense: 1',
+        'limits: {calsPerUser: 5, callsperservice: 6, publicCalls: -1, streams: 7}',
+        'trusted-issuers:',
+        '  - issuer: https://other.test',
+        '    keys: {jwks: https://other.test/jwks, algorithms: [HS256]}',
+        '    claims: {scope: scp}',
+        '    lifeTimeMax: 1',
+      ].join('\n'),
+    );
+    const faults = faultsOf({ ...good, identity: 'singed' }, path('misspelt.yaml'));
+    expect(faults).to.include.members([
+      'lisen is no setting: did you mean listen?',
+      'indentity is no setting: did you mean identity?',
+      'tls_cert is no setting: did you mean tls-cert?',
+      'nonsense is no setting',
+      'limits.calsPerUser is no limit: did you mean callsPerUser?',
+      'limits.callsperservice is no limit: did you mean callsPerService?',
+      'limits.publicCalls must be a number above 0',
+      'limits.streams is no limit: did you mean streamsPerUser?',
+      'identity must be headers, signed or off: did you mean signed?',
+      'trusted-issuers.0.keys.jwks is no option of a trusted issuer: did you mean jwksUrl?',
+      'trusted-issuers.0.keys.algorithms.0 must be EdDSA, ES256, RS256 or PS256: did you mean ES256?',
+      'trusted-issuers.0.claims.scope is no option of a trusted issuer: did you mean scopes?',
+      'trusted-issuers.0.lifeTimeMax is no option of a trusted issuer: did you mean lifetimeMaxSeconds?',
+    ]);
+  });
+
+  it('says in plain words what a value must be, and nothing of what it is', async () => {
+    await writeFile(
+      path('kinds.yaml'),
+      [
+        'nats: [1]',
+        'workers: many',
+        'drain-seconds: 1.5',
+        'tls-key: 7',
+        'public: {a: b}',
+        'limits: none',
+        'trusted-issuers: {issuer: hunter2}',
+      ].join('\n'),
+    );
+    const faults = faultsOf({ ...good, upstream: 'hunter2:' }, path('kinds.yaml'));
+    expect(faults).to.include.members([
+      'nats must be text, got a list',
+      'workers must be a whole number',
+      'drain-seconds must be a whole number from 0 to 600',
+      'tls-key must be text, got a number',
+      'public must be a list of paths',
+      'limits must be a table, got text',
+      'trusted-issuers must be a list, got a table',
+    ]);
+    expect(faults.join('\n')).to.not.match(
+      /Invalid|Unrecognized|expected (?:string|number|array|object)|pattern/,
+    );
+  });
+
+  it('says in which line of a file the fault is', async () => {
+    for (const [name, content, fault] of [
+      ['twice.yaml', 'auth: a\nlisten: b\nauth: c\n', 'in line 3: a name stands there twice'],
+      ['open.yaml', 'auth: a\nlimits: {\n', 'a bracket before it is open'],
+      ['tabs.yaml', 'limits:\n\tcallsPerUser: 1\n', 'in line 2: '],
+      ['list.yaml', '- auth\n', 'must be a table of settings'],
+    ] as const) {
+      await writeFile(path(name), content);
+      expect(faultsOf(good, path(name)).join('\n'), name)
+        .to.include(`config ${path(name)} `)
+        .and.include(fault);
+    }
+  });
+
+  it('reads other issuers by the names of the library, and a limit that is switched off', async () => {
+    await writeFile(path('legacy.txt'), `${'s'.repeat(40)}\n`);
+    await writeFile(
+      path('issuers.yaml'),
+      [
+        'limits: {callsPerUser: .inf}',
+        'trusted-issuers:',
+        '  - issuer: https://other.test',
+        '    keys: {jwksUrl: https://other.test/jwks, algorithms: [RS256]}',
+        '    scopes: {read: greeter.read}',
+        '  - issuer: https://legacy.test',
+        `    keys: {legacySecretFile: ${path('legacy.txt')}}`,
+      ].join('\n'),
+    );
+    const { trustedIssuers, limits, mode } = readSettings({ ...good, mode: 'observe' }, path('issuers.yaml'));
+    expect(trustedIssuers.map(({ issuer }) => issuer)).to.deep.equal([
+      'https://other.test',
+      'https://legacy.test',
+    ]);
+    expect(trustedIssuers[1]?.keys).to.deep.equal({ legacySecret: Buffer.from('s'.repeat(40)) });
+    expect([limits, mode]).to.deep.equal([{ callsPerUser: Number.POSITIVE_INFINITY }, 'observe']);
+    await writeFile(
+      path('issuers.yaml'),
+      [
+        'trusted-issuers:',
+        '  - {issuer: https://issuer.test, keys: {jwksUrl: http://192.0.2.1/jwks, algorithms: [RS256]}}',
+        '  - {issuer: https://a.test, keys: {algorithms: [RS256]}}',
+        '  - {issuer: https://b.test, keys: {legacySecretFile: /none}}',
+      ].join('\n'),
+    );
+    expect(faultsOf(good, path('issuers.yaml'))).to.deep.equal([
+      'trusted-issuers.1.keys must have one of jwksUrl, jwksFile and legacySecretFile',
+      'trusted-issuers.2.keys legacySecretFile cannot be read (ENOENT): /none',
+    ]);
+  });
+
+  it('names the settings of files that cannot be used, also when another key is wrong', async () => {
+    const faults = faultsOf({
+      ...good,
+      'client-key': path('none.pem'),
+      'client-auth': 'request',
+      'client-ca': path('none-ca.pem'),
+      'tls-cert': path('none.pem'),
+      'tls-key': path('none.pem'),
+    });
+    expect(faults.map((fault) => fault.split(' ')[0])).to.have.members([
+      'client-key',
+      'tls-cert',
+      'tls-key',
+      'client-ca',
     ]);
   });
 

@@ -7,6 +7,7 @@ import { EntryKind, RevocationServiceClient } from '../../gen/portcullis/revocat
 import type { Cli } from '../cli.js';
 import { rowsFrom, userNames } from '../directory.js';
 import { CommandError, EXIT } from '../failures.js';
+import { exportFinalReceipt, exportReceipt } from '../final-receipt.js';
 import { rowsOf } from '../options.js';
 import { describeReceipt, type Receipt, readReceipt, verifyReceipt } from '../receipt-file.js';
 import { tableOf, timeText } from '../tables.js';
@@ -24,7 +25,11 @@ export function addRevocationCommands(program: Command, cli: Cli): void {
   receipt
     .command('show <number>', { isDefault: true })
     .description('print a receipt, or write it to a signed file')
-    .option('--export <file>', 'write the signed receipt to a file, and the keys beside it to FILE.jwks')
+    .option(
+      '--export <file>',
+      'write the signed receipt to a file once it is final, and the keys beside it to FILE.jwks',
+    )
+    .option('--now', 'write it as it is, also when it is not final yet')
     .option('--epoch <epoch>', 'the epoch of the log, as receipts state it; default: the present one')
     .action((number: string, options: ShowOptions) => showReceipt(cli, number, options));
   receipt
@@ -124,26 +129,29 @@ async function listReceipts(cli: Cli, limit: number): Promise<void> {
 
 interface ShowOptions {
   readonly export?: string;
+  readonly now?: true;
   readonly epoch?: string;
 }
 
-async function showReceipt(cli: Cli, text: string, { export: file, epoch = '' }: ShowOptions): Promise<void> {
+async function showReceipt(
+  cli: Cli,
+  text: string,
+  { export: file, now, epoch = '' }: ShowOptions,
+): Promise<void> {
   if (!/^[0-9]{1,19}$/.test(text)) {
     throw new CommandError(`Expected the number of a receipt, got ${JSON.stringify(text)}.`, {
       exitCode: EXIT.usage,
     });
   }
   await cli.inSession(async (session, terminal) => {
-    const client = session.client(EvidenceServiceClient);
-    const exported = await session.call(client.exportReceipt.bind(client), {
-      sequence: BigInt(text),
-      epoch: Buffer.from(epoch, 'base64url'),
-    });
-    const { jwks } = await session.call(client.getReceiptKeys.bind(client), {});
-    // What is shown is what a third party will verify.
-    const receipt = await verifyReceipt(exported.receipt, jwks);
+    const request = { sequence: BigInt(text), epoch: Buffer.from(epoch, 'base64url') };
+    const isAwaited = file !== undefined && now !== true;
+    const exported = isAwaited
+      ? await exportFinalReceipt(session, terminal, request)
+      : await exportReceipt(session, request);
+    const { receipt, jwks } = exported;
     if (file !== undefined) {
-      await writeFile(file, `${exported.receipt}\n`);
+      await writeFile(file, `${exported.text}\n`);
       await writeFile(`${file}.jwks`, `${jwks}\n`);
     }
     writeResult(terminal, receipt, () => describeReceipt(receipt, terminal));

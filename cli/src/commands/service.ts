@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { errorOf } from '@portcullis/guard/client';
 import {
   ClientServiceClient,
@@ -36,7 +36,8 @@ const PAGE_SIZE = 200;
 /** Options of `service add`. */
 export interface AddOptions {
   readonly context?: string;
-  readonly proto: string;
+  readonly proto?: string;
+  readonly rules?: string;
   readonly role: readonly string[];
   readonly description?: string;
   readonly exchange: readonly string[];
@@ -47,7 +48,7 @@ export interface AddOptions {
 }
 
 /**
- * Registers a service: its scopes from the descriptor set, a client with a key that is made here, and its user at the
+ * Registers a service: its scopes from the descriptor set or from a file of rules, a client with a key that is made here, and its user at the
  * broker. Repeating the command after a failure goes on where it stopped.
  */
 export async function addService(
@@ -56,12 +57,7 @@ export async function addService(
   name: string,
   options: AddOptions,
 ): Promise<void> {
-  const descriptorSet = await readFile(options.proto).catch((cause: NodeJS.ErrnoException) => {
-    throw new CommandError(
-      `${options.proto} cannot be read: ${cause.message}. buf build -o ${name}.binpb writes a descriptor set.`,
-      { exitCode: EXIT.usage, cause },
-    );
-  });
+  const descriptorSet = await descriptorSetOf(name, options);
   await inSession(store, options.context, async (session) => {
     // Nothing is made, here or at auth, before auth has accepted the service.
     const planned = await register(session, name, { ...options, descriptorSet, dryRun: true });
@@ -102,6 +98,34 @@ export async function addService(
         'elsewhere, add what portcullis service broker-config prints to the users of nats-server.',
     );
   });
+}
+
+/** The descriptor set that auth receives: every method in it declares its rule. */
+async function descriptorSetOf(name: string, { proto, rules }: AddOptions): Promise<Buffer> {
+  if (rules === undefined) {
+    if (proto === undefined) {
+      throw new CommandError(
+        'Name the descriptor set of the service with --proto, or its rules with --rules.',
+        {
+          exitCode: EXIT.usage,
+        },
+      );
+    }
+    return await readFile(proto).catch((cause: NodeJS.ErrnoException) => {
+      throw new CommandError(
+        `${proto} cannot be read (${cause.code}): buf build -o ${name}.binpb writes a descriptor set.`,
+        { exitCode: EXIT.usage, cause },
+      );
+    });
+  }
+  // Loaded when it is used: other commands need nothing of the gate.
+  const { RulesError, ruledDescriptorSet } = await import('@portcullis/gate');
+  try {
+    return ruledDescriptorSet({ rules, ...(proto !== undefined && { descriptors: proto }) });
+  } catch (error) {
+    if (!(error instanceof RulesError)) throw error;
+    throw new CommandError(error.message, { exitCode: EXIT.usage, cause: error });
+  }
 }
 
 async function register(
@@ -171,14 +195,15 @@ function settingsOf(
   { context }: Session,
   { key, nkey, natsUrl }: { readonly key: KeyFile; readonly nkey: KeyFile; readonly natsUrl: string },
 ): string {
+  // The service may be started in any folder.
   const values = {
     ISSUER: issuerOf(context.accessToken),
     AUTH_ADDRESS: context.address,
-    ...(context.caFile !== undefined && { AUTH_CA_FILE: context.caFile }),
+    ...(context.caFile !== undefined && { AUTH_CA_FILE: resolve(context.caFile) }),
     CLIENT_ID: name,
-    CLIENT_KEY_FILE: key.file,
+    CLIENT_KEY_FILE: resolve(key.file),
     NATS_URL: natsUrl,
-    NATS_NKEY_FILE: nkey.file,
+    NATS_NKEY_FILE: resolve(nkey.file),
   };
   return Object.entries(values)
     .map(([variable, value]) => `${variable}=${quoted(variable, value)}\n`)

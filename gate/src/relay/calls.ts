@@ -12,18 +12,23 @@ import {
   writeWindowUpdate,
 } from '../http2/frames.js';
 import type { RequestHead } from '../http2/request-head.js';
-import type { ResponseBlock } from '../http2/response-blocks.js';
-import type { RelayCall, RelayStatus, Verdict } from './judge.js';
+import type { OwnMethod, RelayCall, RelayStatus, Verdict } from './judge.js';
 import { isEnveloped } from './message-meter.js';
+import { OwnCall, type OwnCallHost } from './own-call.js';
 import type { ConnectionPort } from './port.js';
-import { emptyTable, encodedIdentity, foreignTo, sendForeign, sendStatus } from './replies.js';
+import { emptyTable, encodedIdentity, foreignTo, isGrpc, sendForeign, sendStatus } from './replies.js';
 import { RelayStream, type StreamOwner, type StreamTable } from './stream.js';
 
-export class Calls implements StreamOwner {
+/** The decision on a call that may begin. */
+type Admitted = Exclude<Verdict<RelayCall>, { readonly kind: 'refused' }>;
+
+export class Calls implements StreamOwner, OwnCallHost {
   readonly #port: ConnectionPort;
   readonly #streams: StreamTable;
   /** The server's first block must say that no dynamic table is used. */
   #isTableAnnounced = false;
+  /** Calls that the gate answers itself, and whose clients have no room for the answer. */
+  readonly #waiting = new Set<RelayStream>();
   /** Bytes of all requests that wait for their decisions. */
   #undecidedBytes = 0;
   /** The server accepts no further streams. */
@@ -87,7 +92,7 @@ export class Calls implements StreamOwner {
       verdict.call.unlink();
       return;
     }
-    this.#admit(stream, verdict.call, verdict.requestBytesMax);
+    this.#admit(stream, verdict);
   }
 
   #refuse(stream: RelayStream, status: RelayStatus): void {
@@ -101,7 +106,7 @@ export class Calls implements StreamOwner {
     this.#close(stream);
   }
 
-  #admit(stream: RelayStream, call: RelayCall, requestBytesMax: number): void {
+  #admit(stream: RelayStream, { call, requestBytesMax, own }: Admitted): void {
     const port = this.#port;
     const head = stream.head as RequestHead;
     const { extras } = stream;
@@ -109,6 +114,10 @@ export class Calls implements StreamOwner {
     // Nothing has reached the server yet: a call that is cut here never begins there.
     call.link(stream);
     if (stream.isClosed) return;
+    if (own !== undefined && isGrpc(head.contentType)) {
+      this.#answer(stream, own);
+      return;
+    }
     if (port.toServer === undefined) {
       this.finish(stream, port.statuses.serverUnavailable);
       return;
@@ -134,6 +143,34 @@ export class Calls implements StreamOwner {
     if (hasHeld) this.#release(stream);
     else if (stream.isRequestEnded) call.requestEnded();
     port.scheduleFlush();
+  }
+
+  /** The gate answers the call itself. */
+  #answer(stream: RelayStream, method: OwnMethod): void {
+    stream.own = new OwnCall(this.#port, stream, method, this);
+    stream.head = undefined;
+    stream.extras = undefined;
+    if (stream.held !== undefined) this.#release(stream);
+    else if (stream.isRequestEnded) this.#ownRequestEnded(stream);
+    this.#port.scheduleFlush();
+  }
+
+  #ownRequestEnded(stream: RelayStream): void {
+    if (stream.isClosed) return;
+    stream.call?.requestEnded();
+    stream.own?.requestEnded();
+  }
+
+  waits(stream: RelayStream): void {
+    this.#waiting.add(stream);
+  }
+
+  /** Sends answers of the gate itself for which there is room by now. */
+  flushOwn(): void {
+    if (this.#waiting.size === 0) return;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const { own } of waiting) own?.flush();
   }
 
   /** Passes on what has waited for the decision. */
@@ -190,6 +227,13 @@ export class Calls implements StreamOwner {
     const call = stream.call as RelayCall;
     const length = end - start - FRAME_HEADER_BYTES;
     let denial = call.denial();
+    const { own } = stream;
+    if (own !== undefined && denial === undefined) {
+      writeWindowUpdate(toClient, 0, length);
+      own.requestData(flags, bytes, start, end);
+      if ((flags & FLAG_END_STREAM) !== 0) this.#ownRequestEnded(stream);
+      return;
+    }
     if (denial === undefined && !stream.admitsRequest(flags, bytes, start, end)) {
       this.#port.event('limit_request_bytes');
       denial = call.exceeded('request_bytes');
@@ -204,7 +248,7 @@ export class Calls implements StreamOwner {
     if (isEnd) call.requestEnded();
     writeUint32(bytes, start + 5, stream.serverId);
     toServer.append(bytes, start, end);
-    if (isEnd) this.#closeIfEnded(stream);
+    if (isEnd) this.closeIfEnded(stream);
   }
 
   /** The trailers of a request. */
@@ -226,11 +270,15 @@ export class Calls implements StreamOwner {
       this.cut(stream, denial);
       return;
     }
+    if (stream.own !== undefined) {
+      this.#ownRequestEnded(stream);
+      return;
+    }
     if (toServer === undefined) return;
     call.requestEnded();
     // A block without fields would be an empty HEADERS frame; it is one all the same.
     writeHeaders(toServer, stream.serverId, [block], true);
-    this.#closeIfEnded(stream);
+    this.closeIfEnded(stream);
   }
 
   /** The client has reset a stream. */
@@ -268,69 +316,8 @@ export class Calls implements StreamOwner {
     this.#close(stream);
   }
 
-  /**
-   * A header block of a response.
-   *
-   * @returns whether it passes; the stream has ended when it does not
-   */
-  responseHeaders(stream: RelayStream, block: ResponseBlock, isEnd: boolean): boolean {
-    const isPlaced = block === 'trailers' ? stream.isResponseBegun && isEnd : !stream.isResponseBegun;
-    if (
-      block === 'malformed' ||
-      !isPlaced ||
-      stream.isResponseEnded ||
-      (block === 'informational' && isEnd)
-    ) {
-      this.#port.event('malformed_response');
-      this.finish(stream, this.#port.statuses.malformedResponse);
-      return false;
-    }
-    const denial = stream.call?.denial();
-    if (denial !== undefined) {
-      this.cut(stream, denial);
-      return false;
-    }
-    if (block === 'final') stream.isResponseBegun = true;
-    return true;
-  }
-
-  /** A DATA frame of a response, `bytes[start, end)`. */
-  responseData(stream: RelayStream, flags: number, bytes: Buffer, start: number, end: number): void {
-    const port = this.#port;
-    const length = end - start - FRAME_HEADER_BYTES;
-    if (!stream.isResponseBegun || stream.isResponseEnded) {
-      this.dropResponseData(length);
-      port.event('malformed_response');
-      this.finish(stream, port.statuses.malformedResponse);
-      return;
-    }
-    const denial = stream.call?.denial();
-    if (denial !== undefined) {
-      this.dropResponseData(length);
-      this.cut(stream, denial);
-      return;
-    }
-    if (stream.completesResponse(flags, bytes, start, end)) stream.call?.answered();
-    writeUint32(bytes, start + 5, stream.id);
-    port.toClient.append(bytes, start, end);
-    port.clientWindow -= length;
-    stream.windowChange -= length;
-    if ((flags & FLAG_END_STREAM) !== 0) this.responseEnded(stream);
-  }
-
-  /** Credits the server for DATA that no client receives. */
-  dropResponseData(length: number): void {
-    const { toServer } = this.#port;
-    if (toServer !== undefined) writeWindowUpdate(toServer, 0, length);
-  }
-
-  /** The server has ended its side. */
-  responseEnded(stream: RelayStream): void {
-    stream.isResponseEnded = true;
-    this.#closeIfEnded(stream);
-  }
-
-  #closeIfEnded(stream: RelayStream): void {
+  /** Closes a call whose request and response have both ended. */
+  closeIfEnded(stream: RelayStream): void {
     if (stream.isRequestEnded && stream.isResponseEnded && !stream.isClosed) this.#close(stream);
   }
 
@@ -359,11 +346,17 @@ export class Calls implements StreamOwner {
     for (const stream of this.#streams.all()) if (stream.serverId > 0) this.finish(stream, status);
   }
 
+  /** Ends the calls that the gate answers itself. */
+  finishOwn(status: RelayStatus): void {
+    for (const stream of this.#streams.all()) if (stream.own !== undefined) this.finish(stream, status);
+  }
+
   /** Drops all calls of a client that was lost. */
   abandonAll(): void {
     for (const stream of this.#streams.all()) {
       this.#streams.remove(stream, false);
       stream.call?.unlink();
+      stream.own?.close();
     }
   }
 
@@ -384,6 +377,8 @@ export class Calls implements StreamOwner {
     const port = this.#port;
     this.#streams.remove(stream, !stream.isRequestEnded);
     stream.call?.unlink();
+    stream.own?.close();
+    this.#waiting.delete(stream);
     if (stream.held !== undefined) {
       writeWindowUpdate(port.toClient, 0, stream.heldDataBytes);
       stream.held = undefined;

@@ -62,22 +62,18 @@ export class ClientControl {
     }
     port.spend(port.budgets.settings, 'settings');
     const settings = readSettings(bytes, at, end);
-    this.#streamWindowChanged(settingOf(settings, h2.SETTING_INITIAL_WINDOW_SIZE));
+    port.windows.announced(settingOf(settings, h2.SETTING_INITIAL_WINDOW_SIZE));
     const table = settingOf(settings, h2.SETTING_HEADER_TABLE_SIZE);
     if (table !== undefined && table < TABLE_BYTES_DEFAULT) port.owesTableUpdate = true;
     const { toServer } = port;
     if (toServer === undefined) {
       h2.writeSettingsAck(port.toClient);
+      port.windows.acknowledged();
       return;
     }
     const passed = settingsForServer(settings, port.limits);
     h2.writeSettings(toServer, this.#hasSettings ? passed : [...OWN_SETTINGS_FOR_SERVER, ...passed]);
     this.#hasSettings = true;
-    port.clientSettingsUnacknowledged += 1;
-  }
-
-  #streamWindowChanged(size: number | undefined): void {
-    if (size !== undefined) this.#port.clientStreamWindow = size;
   }
 
   #settingsAck(): void {
@@ -126,17 +122,12 @@ export class ClientControl {
   #connectionWindow(increment: number, bytes: Buffer, start: number, end: number): void {
     const port = this.#port;
     if (increment === 0) throw new ConnectionFault(PROTOCOL_ERROR, 'WINDOW_UPDATE of 0');
-    port.clientWindow += increment;
-    if (port.clientWindow > h2.WINDOW_LIMIT)
+    const passed = port.windows.credited(increment);
+    if (port.windows.connection > h2.WINDOW_LIMIT)
       throw new ConnectionFault(FLOW_CONTROL_ERROR, 'window too large');
-    const own = Math.min(increment, port.ownDataUncredited);
     const { toServer } = port;
-    if (own === 0) {
-      toServer?.append(bytes, start, end);
-    } else {
-      port.ownDataUncredited -= own;
-      if (toServer !== undefined) h2.writeWindowUpdate(toServer, 0, increment - own);
-    }
+    if (passed === increment) toServer?.append(bytes, start, end);
+    else if (toServer !== undefined) h2.writeWindowUpdate(toServer, 0, passed);
   }
 
   #ping(flags: number, id: number, bytes: Buffer, start: number, end: number): void {

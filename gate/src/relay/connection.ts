@@ -2,21 +2,16 @@
 
 import type { Socket } from 'node:net';
 import { ConnectionFault, ExcessFault, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR } from '../http2/errors.js';
-import {
-  PREFACE,
-  STREAM_ID_MAX,
-  WINDOW_DEFAULT,
-  writeGoaway,
-  writePing,
-  writeSettings,
-} from '../http2/frames.js';
+import { PREFACE, STREAM_ID_MAX, writeGoaway, writePing, writeSettings } from '../http2/frames.js';
 import type { Output } from '../http2/output.js';
 import { Calls } from './calls.js';
 import { ClientFrames } from './client-frames.js';
+import { ClientWindows } from './client-windows.js';
+import type { CallerFacts, ConnectionContext } from './connection-context.js';
 import type { Judge, RelayCaller } from './judge.js';
-import type { Budget, RelayClock, RelayLimits } from './limits.js';
+import type { Budget, RelayLimits } from './limits.js';
 import { Link, type LinkOwner } from './link.js';
-import type { LimitedBy, RelayEvent, RelayObserver } from './observer.js';
+import type { LimitedBy, RelayEvent } from './observer.js';
 import { OWN_PING } from './own-ping.js';
 import { type Budgets, type ConnectionPort, createBudgets } from './port.js';
 import { type ServerFollower, ServerFrames } from './server-frames.js';
@@ -25,24 +20,10 @@ import { type PeerFault, SocketWatch } from './socket-watch.js';
 import type { RelayStatuses } from './statuses.js';
 import { StreamTable } from './stream.js';
 
-/** What all connections of a relay share. */
-export interface ConnectionContext {
-  readonly judge: Judge;
-  readonly limits: RelayLimits;
-  readonly statuses: RelayStatuses;
-  readonly forwardsToken: boolean;
-  readonly observer: RelayObserver;
-  /** Opens a connection to the server. */
-  connectServer(): Socket;
-  readonly clock: RelayClock;
-  /** The connection holds nothing any more. */
-  closed(connection: Connection): void;
-}
-
-/** What is known about a client from its socket. */
-export type CallerFacts = Omit<RelayCaller, 'retireConnection'>;
-
-/** How long a client may take to answer the PING after which no more of its streams are accepted, in milliseconds. */
+/**
+ * How long a client may take to answer the PING after which no more of its streams are accepted, and how long one stays whose
+ * server could not be reached, in milliseconds.
+ */
 const RETIRING_MS = 1000;
 
 export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
@@ -54,16 +35,15 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   readonly budgets: Budgets;
   ownSettingsUnacknowledged = 0;
   serverSettingsUnacknowledged = 0;
-  clientSettingsUnacknowledged = 0;
   heldSettingsAcks = 0;
   clientPings = 0;
   serverPings = 0;
-  clientWindow = WINDOW_DEFAULT;
-  clientStreamWindow = WINDOW_DEFAULT;
-  ownDataUncredited = 0;
+  readonly windows = new ClientWindows();
   owesTableUpdate = false;
   lastAcceptedId = STREAM_ID_MAX;
   readonly #context: ConnectionContext;
+  readonly #onClosed: () => void;
+  readonly #linkContext: { readonly limits: RelayLimits; readonly nowMs: () => number };
   readonly #streams: StreamTable;
   readonly #calls: Calls;
   readonly #clientFrames: ClientFrames;
@@ -77,6 +57,8 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #prefaceLeft = PREFACE.length;
   readonly #openedMs: number;
   #connectingMs = 0;
+  /** When the server could not be reached. */
+  #unreachableMs = 0;
   #busyMs: number;
   #lastIdSeen = 0;
   #retiringMs = 0;
@@ -85,14 +67,17 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #isInTurn = false;
   #isClosed = false;
 
-  constructor(socket: Socket, facts: CallerFacts, context: ConnectionContext) {
+  /** @param onClosed called when the connection holds nothing any more */
+  constructor(socket: Socket, facts: CallerFacts, context: ConnectionContext, onClosed: () => void) {
     const { limits } = context;
     this.#context = context;
+    this.#onClosed = onClosed;
     this.judge = context.judge;
     this.limits = limits;
     this.statuses = context.statuses;
     this.forwardsToken = context.forwardsToken;
     this.caller = { ...facts, retireConnection: () => this.retire() };
+    this.#linkContext = { limits, nowMs: () => context.clock.monotonicMs() };
     const nowMs = context.clock.monotonicMs();
     this.#openedMs = nowMs;
     this.#busyMs = nowMs;
@@ -101,7 +86,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
     this.#calls = new Calls(this, this.#streams);
     this.#clientFrames = new ClientFrames(this, this.#calls, this.#streams);
     this.#serverFrames = new ServerFrames(this, this.#calls, this.#streams, this);
-    this.#client = new Link(socket, this.#clientFrames, limits.frameBytes, this);
+    this.#client = new Link(socket, this.#clientFrames, this, this.#linkContext);
     this.#client.opening = (chunk) => this.#readPreface(chunk);
     this.#clientWatch = new SocketWatch(this.#client, limits, limits.clientPingMs, nowMs);
   }
@@ -198,6 +183,8 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #settle(): void {
     try {
       do {
+        this.#serverFrames.release();
+        this.#calls.flushOwn();
         this.toServer?.flush();
         this.toClient.flush();
       } while (
@@ -208,7 +195,9 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
       this.event('internal_error', error);
       this.#end();
     }
-    if (this.#closingMs === 0 && this.lastAcceptedId < STREAM_ID_MAX && this.#streams.size === 0) this.#end();
+    if (this.#closingMs > 0 || this.#streams.size > 0) return;
+    if (this.lastAcceptedId < STREAM_ID_MAX) this.#end();
+    else if (this.#unreachableMs > 0 && this.#streams.lastId > 0) this.retire();
   }
 
   #settleLink(link: Link): boolean {
@@ -230,13 +219,13 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   closed(): void {
     if (this.#isClosed || !this.#client.isClosed || this.#server?.isClosed === false) return;
     this.#isClosed = true;
-    this.#context.closed(this);
+    this.#onClosed();
   }
 
   #connect(): void {
     this.#connectingMs = this.#context.clock.monotonicMs();
     const socket = this.#context.connectServer();
-    const server = new Link(socket, this.#serverFrames, this.limits.frameBytes, this);
+    const server = new Link(socket, this.#serverFrames, this, this.#linkContext);
     this.#server = server;
     const isTls = 'encrypted' in socket;
     socket.once(isTls ? 'secureConnect' : 'connect', () => this.#connected(server));
@@ -260,10 +249,11 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   #unreachable(): void {
     this.event('server_unreachable');
     this.#connectingMs = 0;
+    this.#unreachableMs = this.#context.clock.monotonicMs();
     this.#server = undefined;
     this.#clientFrames.isStopped = false;
+    // Not at once: the client's first call may be on its way, and would be refused without a status.
     this.#settle();
-    this.retire();
   }
 
   /** The connection to the server is lost. Its calls end; the client can open a new connection. */
@@ -315,6 +305,7 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
   shutDown(): void {
     if (this.#closingMs > 0) return;
     this.#calls.finishAll(this.statuses.serverUnavailable);
+    this.#calls.finishOwn(this.statuses.serverUnavailable);
     this.#finishRetiring();
     this.#end();
   }
@@ -338,9 +329,11 @@ export class Connection implements ConnectionPort, LinkOwner, ServerFollower {
       this.#server?.socket.destroy();
       return;
     }
+    if (this.#unreachableMs > 0 && nowMs - this.#unreachableMs > RETIRING_MS) this.retire();
     if (this.#retiringMs > 0 && nowMs - this.#retiringMs > RETIRING_MS) this.#finishRetiring();
     const hasCalls = this.#streams.size > 0;
-    this.#streams.reportRoom(this.#serverFrames.isBlocked ? -1 : this.clientWindow, this.clientStreamWindow);
+    const { connection, stream } = this.windows;
+    this.#streams.reportRoom(this.#serverFrames.isBlocked ? -1 : connection, stream);
     this.#checkUse(nowMs, hasCalls);
     const clientFault = this.#clientWatch.look(nowMs, hasCalls);
     if (clientFault !== undefined) {

@@ -42,6 +42,24 @@ export interface CutHandler {
   cut(status: RelayStatus): void;
 }
 
+/** A method that the gate answers in the server's place. */
+export interface OwnMethod {
+  /**
+   * Receives the request, a message without its prefix.
+   *
+   * @returns what is to be called when the call has ended, in any way
+   */
+  open(request: Buffer, responder: OwnResponder): () => void;
+}
+
+/** Answers a call. Both do nothing once the call has ended. */
+export interface OwnResponder {
+  /** Sends a message. It replaces one for which the client had no room: only the latest counts. */
+  send(message: Buffer): void;
+  /** Ends the call after what was sent. */
+  end(status: RelayStatus): void;
+}
+
 /** The decision on a call. */
 export type Verdict<Call> =
   | {
@@ -49,6 +67,8 @@ export type Verdict<Call> =
       readonly call: Call;
       /** Maximum size of a request message, in bytes. */
       readonly requestBytesMax: number;
+      /** The gate answers the call itself, if it is one of gRPC: the server receives nothing of it. */
+      readonly own?: OwnMethod | undefined;
     }
   | { readonly kind: 'refused'; readonly status: RelayStatus };
 
@@ -70,6 +90,8 @@ export interface RelayCaller {
 export interface ForeignResponse {
   /** The HTTP status. */
   readonly status: number;
+  /** The HTTP status without the body, where that is another one. */
+  readonly bareStatus?: number;
   readonly headers: readonly Header[];
   /** Left out, with `content-length`, when the caller's flow control has no room for it. */
   readonly body: Buffer;

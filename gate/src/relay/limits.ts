@@ -45,6 +45,11 @@ export interface RelayLimits {
   readonly windowUpdates: Rate;
   /** Frames on streams that are closed: at once, and for each second. Default: 20,000, 2,000. */
   readonly lateFrames: Rate;
+  /**
+   * How long the frames of one peer may take, in milliseconds, before others are served. What it has sent beyond that is read
+   * when the event loop has been round. Default: 5.
+   */
+  readonly turnMs: number;
   /** How long a client may take for TLS and its first frames, in milliseconds. Default: 10 seconds. */
   readonly setupMs: number;
   /** How long a client may take to make its first request before it is asked to leave, in milliseconds. Default: 60 seconds. */
@@ -97,6 +102,7 @@ export const RELAY_LIMITS: RelayLimits = {
   emptyData: { burst: 1000, perSecond: 100 },
   windowUpdates: { burst: 20_000, perSecond: 2000 },
   lateFrames: { burst: 20_000, perSecond: 2000 },
+  turnMs: 5,
   setupMs: 10 * SECOND_MS,
   firstRequestMs: 60 * SECOND_MS,
   connectMs: 5 * SECOND_MS,

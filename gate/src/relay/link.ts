@@ -3,6 +3,8 @@
 import type { Socket } from 'node:net';
 import { FrameReader, type FrameSink } from '../http2/frame-reader.js';
 import { Output } from '../http2/output.js';
+import type { RelayLimits } from './limits.js';
+import { Turn } from './turn.js';
 
 /** Receives frames, of which some make up header blocks. */
 export interface LinkSink extends FrameSink {
@@ -14,7 +16,10 @@ export interface LinkSink extends FrameSink {
 export interface LinkOwner {
   /** Bytes have arrived; `turnEnded` follows. */
   turnBegins(): void;
-  /** Bytes were read and their frames received, or something was thrown; or the socket takes more output again. */
+  /**
+   * Bytes were read and their frames received, or something was thrown; or the socket takes more output again, or others
+   * were served.
+   */
   turnEnded(link: Link, error: unknown): void;
   /** The peer has closed, or the socket is broken. Called once. */
   lost(link: Link): void;
@@ -22,12 +27,13 @@ export interface LinkOwner {
   closed(link: Link): void;
 }
 
-export class Link {
+export class Link implements FrameSink {
   readonly socket: Socket;
   readonly output: Output;
   readonly reader: FrameReader;
   readonly #sink: LinkSink;
   readonly #owner: LinkOwner;
+  readonly #turn: Turn;
   #isPaused = false;
   #isEnded = false;
   #isLost = false;
@@ -38,12 +44,18 @@ export class Link {
   /** The socket is closed. */
   isClosed = false;
 
-  constructor(socket: Socket, sink: LinkSink, payloadBytesMax: number, owner: LinkOwner) {
+  constructor(
+    socket: Socket,
+    sink: LinkSink,
+    owner: LinkOwner,
+    { limits, nowMs }: { readonly limits: RelayLimits; readonly nowMs: () => number },
+  ) {
     this.socket = socket;
     this.#sink = sink;
     this.#owner = owner;
+    this.#turn = new Turn(limits.turnMs, nowMs, () => owner.turnEnded(this, undefined));
     this.output = new Output(socket);
-    this.reader = new FrameReader(sink, payloadBytesMax);
+    this.reader = new FrameReader(this, limits.frameBytes);
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('drain', () => this.#owner.turnEnded(this, undefined));
     socket.on('end', () => this.#lose());
@@ -66,6 +78,16 @@ export class Link {
     return this.reader.isWithinFrame || this.#sink.isWithinBlock;
   }
 
+  /** Whether no frame is taken: the sink takes none, or others have to be served first. */
+  get isBlocked(): boolean {
+    return this.#turn.isOver || this.#sink.isBlocked;
+  }
+
+  frame(type: number, flags: number, streamId: number, bytes: Buffer, start: number, end: number): void {
+    this.#turn.count();
+    this.#sink.frame(type, flags, streamId, bytes, start, end);
+  }
+
   #read(chunk: Buffer): void {
     if (this.#isEnded) return;
     this.isActive = true;
@@ -80,14 +102,14 @@ export class Link {
   }
 
   /**
-   * Stops or resumes reading, as the sink needs.
+   * Stops or resumes reading, as the sink and others need.
    *
    * @returns whether frames were received
    * @throws what the sink throws
    */
   settle(): boolean {
     if (this.#isEnded) return false;
-    if (this.#sink.isBlocked) {
+    if (this.isBlocked) {
       if (!this.#isPaused) {
         this.#isPaused = true;
         this.socket.pause();
@@ -98,7 +120,7 @@ export class Link {
     if (!this.#isPaused && !this.reader.isWaiting) return false;
     const before = this.reader.frames;
     this.reader.resume();
-    if (!this.#sink.isBlocked) {
+    if (!this.isBlocked) {
       this.#isPaused = false;
       this.socket.resume();
     }

@@ -1,6 +1,7 @@
 /** What the parts of one connection share: both outputs, and what was said in both directions. */
 
 import type { Output } from '../http2/output.js';
+import type { ClientWindows } from './client-windows.js';
 import type { Judge, RelayCaller } from './judge.js';
 import { Budget, type RelayLimits } from './limits.js';
 import type { LimitedBy, RelayEvent } from './observer.js';
@@ -31,19 +32,15 @@ export interface ConnectionPort {
   readonly forwardsToken: boolean;
   /** SETTINGS of the gate itself that the client has not acknowledged yet. */
   ownSettingsUnacknowledged: number;
-  /** SETTINGS of the server that were passed on, and are not acknowledged yet; and of the client. */
+  /** SETTINGS of the server that were passed on, and are not acknowledged yet. */
   serverSettingsUnacknowledged: number;
-  clientSettingsUnacknowledged: number;
   /** Acknowledgements of the client that wait until what it sent before has been decided. */
   heldSettingsAcks: number;
   /** PING frames that were passed on, and are not answered yet. */
   clientPings: number;
   serverPings: number;
-  /** The client's window for the connection, and for new streams, in bytes. */
-  clientWindow: number;
-  clientStreamWindow: number;
-  /** DATA of the gate itself, whose credit must not reach the server, in bytes. */
-  ownDataUncredited: number;
+  /** What the client has room for. */
+  readonly windows: ClientWindows;
   /** The client has reduced its header table: the next block must begin with a size update (RFC 7541 §4.2). */
   owesTableUpdate: boolean;
   /** Streams above this id are ignored: the client was told so with GOAWAY. */

@@ -1,7 +1,8 @@
 /** Relays HTTP/2 between clients and one server, and asks a judge about every call. */
 
 import type { Server, Socket } from 'node:net';
-import { type CallerFacts, Connection, type ConnectionContext } from './connection.js';
+import { Connection } from './connection.js';
+import type { CallerFacts, ConnectionContext } from './connection-context.js';
 import type { Judge, RelayCall } from './judge.js';
 import { RELAY_LIMITS, type RelayClock, type RelayLimits } from './limits.js';
 import type { RelayObserver } from './observer.js';
@@ -75,7 +76,6 @@ class RunningRelay implements Relay {
         return socket;
       },
       clock: options.clock,
-      closed: (connection) => this.#closed(connection),
     };
     // A TLS server emits `connection` as well, for the socket below.
     const isTls = 'setSecureContext' in options.server;
@@ -107,7 +107,8 @@ class RunningRelay implements Relay {
     }
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEPALIVE_MS);
-    this.#connections.add(new Connection(socket, facts, this.#context));
+    const connection = new Connection(socket, facts, this.#context, () => this.#closed(connection));
+    this.#connections.add(connection);
   };
 
   #closed(connection: Connection): void {

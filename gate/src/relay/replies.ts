@@ -32,26 +32,28 @@ export function foreignTo(
   return head === undefined || isGrpc(head.contentType) ? undefined : judge.foreignResponse?.(head, status);
 }
 
-function isGrpc(contentType: string): boolean {
+/** Whether a request with this content type expects the statuses of gRPC. */
+export function isGrpc(contentType: string): boolean {
   return contentType.startsWith('application/grpc') && !contentType.startsWith('application/grpc-web');
 }
 
-/** Sends such a response. */
+/** Sends such a response at once: its body is left out where the client has no room for all of it. */
 export function sendForeign(port: ConnectionPort, stream: RelayStream, response: ForeignResponse): void {
   const { body } = response;
-  const room = Math.min(port.clientWindow, port.clientStreamWindow, FRAME_BYTES_DEFAULT);
-  const hasBody = body.length > 0 && body.length <= room;
+  const { windows } = port;
+  const room = Math.min(windows.connection, windows.sureStream + stream.windowChange, FRAME_BYTES_DEFAULT);
   const isCut = body.length > room;
+  const hasBody = body.length > 0 && !isCut;
   const headers = isCut ? response.headers.filter(([name]) => name !== 'content-length') : response.headers;
+  const status = isCut ? (response.bareStatus ?? response.status) : response.status;
   const block = Buffer.concat([
-    encodeField(':status', String(response.status), false),
+    encodeField(':status', String(status), false),
     encodeFields(headers),
     dateField(port.wallMs()),
   ]);
   writeBlock(port, stream.id, block, !hasBody);
   if (!hasBody) return;
-  port.clientWindow -= body.length;
-  port.ownDataUncredited += body.length;
+  windows.used(body.length);
   writeData(port.toClient, stream.id, body, FLAG_END_STREAM);
 }
 
@@ -72,7 +74,8 @@ function encoded(list: readonly Header[]): Buffer {
   return block;
 }
 
-function writeBlock(port: ConnectionPort, streamId: number, block: Buffer, isEnd: boolean): void {
+/** Sends a header block of the gate itself. */
+export function writeBlock(port: ConnectionPort, streamId: number, block: Buffer, isEnd: boolean): void {
   writeHeaders(port.toClient, streamId, port.owesTableUpdate ? [emptyTable, block] : [block], isEnd);
   port.owesTableUpdate = false;
 }

@@ -1,6 +1,12 @@
 /** Receives the frames of the server. */
 
-import { ConnectionFault, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR, PROTOCOL_ERROR } from '../http2/errors.js';
+import {
+  ConnectionFault,
+  ENHANCE_YOUR_CALM,
+  FLOW_CONTROL_ERROR,
+  FRAME_SIZE_ERROR,
+  PROTOCOL_ERROR,
+} from '../http2/errors.js';
 import * as h2 from '../http2/frames.js';
 import { emptiesTable, ResponseBlocks } from '../http2/response-blocks.js';
 import type { Calls } from './calls.js';
@@ -9,6 +15,7 @@ import type { LinkSink } from './link.js';
 import { isOwnPing } from './own-ping.js';
 import type { ConnectionPort } from './port.js';
 import { emptyTable } from './replies.js';
+import { Responses } from './responses.js';
 import { readSettings, settingsForClient } from './settings.js';
 import type { StreamTable } from './stream.js';
 
@@ -26,26 +33,39 @@ export interface ServerFollower {
   serverLeaves(lastId: number, code: number, debug: string): void;
 }
 
+/** A DATA frame that waits: `bytes[start, end)`. */
+interface HeldData {
+  readonly flags: number;
+  readonly id: number;
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+}
+
 /** The server's side of one connection. */
 export class ServerFrames implements LinkSink {
   readonly #port: ConnectionPort;
   readonly #calls: Calls;
+  readonly #responses: Responses;
   readonly #streams: StreamTable;
   readonly #follower: ServerFollower;
   readonly #blocks = new ResponseBlocks(LIST_BYTES_MAX, FIELDS_MAX);
   #partial: PartialBlock | undefined;
+  /** DATA for which a response of the gate has left no room in the client's connection; nothing is read meanwhile. */
+  #held: HeldData | undefined;
   #hasSettings = false;
   isStopped = false;
 
   constructor(port: ConnectionPort, calls: Calls, streams: StreamTable, follower: ServerFollower) {
     this.#port = port;
     this.#calls = calls;
+    this.#responses = new Responses(port, calls);
     this.#streams = streams;
     this.#follower = follower;
   }
 
   get isBlocked(): boolean {
-    return this.isStopped || this.#port.toClient.isBlocked;
+    return this.isStopped || this.#held !== undefined || this.#port.toClient.isBlocked;
   }
 
   get isWithinBlock(): boolean {
@@ -96,18 +116,33 @@ export class ServerFrames implements LinkSink {
     this.#hasSettings = true;
   }
 
+  /** Passes on the DATA that has waited, once the client has room for it. */
+  release(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    this.#data(held.flags, held.id, held.bytes, held.start, held.end);
+  }
+
   #data(flags: number, id: number, bytes: Buffer, start: number, end: number): void {
     checkDataPadding(flags, bytes, start, end);
-    const { budgets } = this.#port;
-    budgets.windowUpdates.refund(WINDOW_UPDATES_PER_DATA);
-    budgets.pings.refund(1);
+    const length = end - start - h2.FRAME_HEADER_BYTES;
+    const { budgets, windows } = this.#port;
     const stream = this.#streams.getByServerId(id);
     if (stream === undefined) {
       this.#checkKnown(id);
-      this.#calls.dropResponseData(end - start - h2.FRAME_HEADER_BYTES);
+      this.#responses.drop(length);
       return;
     }
-    this.#calls.responseData(stream, flags, bytes, start, end);
+    if (length > windows.connection) {
+      if (length > windows.connection + windows.own)
+        throw new ConnectionFault(FLOW_CONTROL_ERROR, 'DATA beyond the window of the connection');
+      this.#held = { flags, id, bytes, start, end };
+      return;
+    }
+    budgets.windowUpdates.refund(WINDOW_UPDATES_PER_DATA);
+    budgets.pings.refund(1);
+    this.#responses.data(stream, flags, bytes, start, end);
   }
 
   #checkKnown(id: number): void {
@@ -126,7 +161,7 @@ export class ServerFrames implements LinkSink {
     const kind = this.#blocks.read(bytes, blockStart, blockEnd);
     const stream = this.#streams.getByServerId(id);
     const isEnd = (flags & h2.FLAG_END_STREAM) !== 0;
-    if (stream === undefined || !this.#calls.responseHeaders(stream, kind, isEnd)) return;
+    if (stream === undefined || !this.#responses.headers(stream, kind, isEnd)) return;
     if (this.#port.owesTableUpdate && !emptiesTable(bytes, blockStart)) {
       h2.writeHeaders(
         this.#port.toClient,
@@ -139,7 +174,7 @@ export class ServerFrames implements LinkSink {
       this.#port.toClient.append(bytes, start, end);
     }
     this.#port.owesTableUpdate = false;
-    if (isEnd) this.#calls.responseEnded(stream);
+    if (isEnd) this.#responses.ended(stream);
   }
 
   #continuation(flags: number, bytes: Buffer, start: number, end: number): void {
@@ -155,11 +190,11 @@ export class ServerFrames implements LinkSink {
     const kind = this.#blocks.read(block, 0, block.length);
     const stream = this.#streams.getByServerId(partial.streamId);
     const isEnd = (partial.flags & h2.FLAG_END_STREAM) !== 0;
-    if (stream === undefined || !this.#calls.responseHeaders(stream, kind, isEnd)) return;
+    if (stream === undefined || !this.#responses.headers(stream, kind, isEnd)) return;
     const needsUpdate = this.#port.owesTableUpdate && !emptiesTable(block, 0);
     h2.writeHeaders(this.#port.toClient, stream.id, needsUpdate ? [emptyTable, block] : [block], isEnd);
     this.#port.owesTableUpdate = false;
-    if (isEnd) this.#calls.responseEnded(stream);
+    if (isEnd) this.#responses.ended(stream);
   }
 
   #windowUpdate(id: number, bytes: Buffer, start: number, end: number): void {
@@ -193,10 +228,10 @@ export class ServerFrames implements LinkSink {
       port.serverSettingsUnacknowledged += 1;
       return;
     }
-    if (port.clientSettingsUnacknowledged === 0) {
+    if (!port.windows.isUnacknowledged) {
       throw new ConnectionFault(PROTOCOL_ERROR, 'unexpected acknowledgement of SETTINGS');
     }
-    port.clientSettingsUnacknowledged -= 1;
+    port.windows.acknowledged();
     h2.writeSettingsAck(port.toClient);
   }
 

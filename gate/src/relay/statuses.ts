@@ -26,7 +26,8 @@ export const RELAY_STATUSES: RelayStatuses = {
   noDecision: plainStatus(INTERNAL, 'internal error'),
 };
 
-function plainStatus(code: number, message: string): RelayStatus {
+/** A status without details. @param message plain ASCII, but for spaces */
+export function plainStatus(code: number, message: string): RelayStatus {
   const headers: readonly Header[] = [
     ['grpc-status', String(code)],
     ['grpc-message', encodeURI(message)],

@@ -11,6 +11,18 @@ export interface StreamOwner {
   cut(stream: RelayStream, status: RelayStatus): void;
 }
 
+/** The answer of the gate itself to a call. */
+export interface OwnAnswer {
+  /** A DATA frame of the request, `bytes[start, end)`. */
+  requestData(flags: number, bytes: Buffer, start: number, end: number): void;
+  /** The request is complete. */
+  requestEnded(): void;
+  /** Sends what the client has room for. */
+  flush(): void;
+  /** The call has ended, in any way. */
+  close(): void;
+}
+
 /** A part of a request that waits for the decision: a DATA frame, or the block of the trailers. */
 type HeldPart = { readonly frame: Buffer } | { readonly trailers: Buffer };
 
@@ -23,6 +35,8 @@ export class RelayStream implements CutHandler {
   serverId = 0;
   /** Set once the call is admitted. */
   call: RelayCall | undefined;
+  /** Set when the gate answers the call itself. */
+  own: OwnAnswer | undefined;
   /** What the decision is about; dropped with it. */
   head: RequestHead | undefined;
   /** Padding and priority of the request's HEADERS frame; dropped with the decision. */
@@ -233,11 +247,12 @@ export class StreamTable {
    */
   lastProcessed(serverLastId: number): { readonly lastId: number; readonly unprocessed: RelayStream[] } {
     if (serverLastId >= STREAM_ID_MAX - 1) return { lastId: STREAM_ID_MAX, unprocessed: [] };
-    let lastId = this.#lastClosedId;
-    for (const stream of this.#byServerId.values()) {
-      if (stream.serverId <= serverLastId) lastId = Math.max(lastId, stream.id);
-    }
-    const unprocessed = this.all().filter(({ serverId }) => serverId === 0 || serverId > serverLastId);
+    const all = this.all();
+    const isProcessed = ({ serverId, own }: RelayStream): boolean =>
+      own !== undefined || (serverId > 0 && serverId <= serverLastId);
+    const processed = all.filter(isProcessed).map(({ id }) => id);
+    const lastId = Math.max(this.#lastClosedId, ...processed);
+    const unprocessed = all.filter((stream) => !isProcessed(stream));
     return { lastId, unprocessed };
   }
 }

@@ -1,8 +1,10 @@
 /** Metrics of a guard's decisions and state. Labels are bounded, and none names a caller. */
 
 import { Counter, Histogram, Registry } from 'prom-client';
+import type { BrokerState, BrokerUse } from '../revocation/broker-link.js';
 import type { EngineState } from '../server/engine-core.js';
 import type { GuardState } from '../server/guard.js';
+import { LIMIT_NAMES } from '../server/guard-limits.js';
 import { type GuardObserver, VERIFY_SECONDS_BUCKETS } from '../server/options.js';
 import { registerStateMetrics, type StateMetric } from './state-metrics.js';
 
@@ -17,8 +19,12 @@ export interface GuardMetrics {
   readonly observer: GuardObserver;
   /** Where they are registered, with the other metrics of the process. */
   readonly registry: Registry;
-  /** Reads the state of a guard, or of an engine, at every scrape. */
-  attach(guarded: Guarded): void;
+  /**
+   * Reads the state of a guard, or of an engine, at every scrape.
+   *
+   * @param more.brokerUses - the process's own connections to the broker, beside those of the guard
+   */
+  attach(guarded: Guarded, more?: { readonly brokerUses?: (() => readonly BrokerUse[]) | undefined }): void;
 }
 
 /**
@@ -31,7 +37,11 @@ export function createGuardMetrics(registry: Registry = new Registry()): GuardMe
   return {
     registry,
     observer: createObserver(registry),
-    attach: (guard) => registerStateMetrics(registry, stateMetricsOf(guard)),
+    attach: (guard, { brokerUses = () => [] } = {}) =>
+      registerStateMetrics(registry, [
+        ...stateMetricsOf(guard),
+        ...connectionMetrics(guard, () => [...guard.state().broker, ...brokerUses()]),
+      ]),
   };
 }
 
@@ -59,6 +69,8 @@ function createObserver(registry: Registry): GuardObserver {
     labelNames: ['limit'],
     registers: [registry],
   });
+  // From 0 on: an increase from nothing to 1 would not be seen.
+  for (const limit of LIMIT_NAMES) limited.inc({ limit }, 0);
   const verifying = new Histogram({
     name: 'portcullis_verify_seconds',
     help: 'How long a new token waited for the verdict on its signature.',
@@ -196,6 +208,44 @@ function stateMetricsOf(guard: Guarded): StateMetric[] {
       'Reports that could not be kept until the issuer acknowledged them.',
       () => guard.state().reports.lost,
     ),
+  ];
+}
+
+const BROKER_STATES = [
+  'connecting',
+  'connected',
+  'unreachable',
+  'refused',
+  'tls',
+  'credentials',
+] as const satisfies readonly BrokerState[];
+
+/** What the guard is connected to: the broker, and the issuer. */
+function connectionMetrics(guarded: Guarded, broker: () => readonly BrokerUse[]): StateMetric[] {
+  return [
+    {
+      kind: 'gauge',
+      name: 'broker_connected',
+      help: 'Whether a connection to the broker is open.',
+      labels: ['use'],
+      read: () => broker().map(({ use, state }) => [Number(state === 'connected'), use]),
+    },
+    {
+      kind: 'gauge',
+      name: 'broker_state',
+      help: '1 for the state of a connection to the broker, 0 for the others.',
+      labels: ['use', 'reason'],
+      read: () =>
+        broker().flatMap(({ use, state }) =>
+          BROKER_STATES.map((one) => [Number(one === state), use, one] as const),
+        ),
+    },
+    {
+      kind: 'gauge',
+      name: 'last_sync_succeeded',
+      help: 'Whether the latest sync of revocations with the issuer succeeded.',
+      read: () => [[Number(guarded.state().lastSyncSucceeded)]],
+    },
   ];
 }
 

@@ -61,25 +61,29 @@ export interface GuardLimits {
   readonly headerBytes: number;
 }
 
+/** The names of the limits, as errors and metrics have them. */
+export const LIMIT_NAMES = [
+  'request_bytes',
+  'request_seconds',
+  'public_idle_seconds',
+  'response_seconds',
+  'bytes_in_flight',
+  'public_calls',
+  'public_calls_per_address',
+  'calls_per_user',
+  'streams_per_user',
+  'calls_per_service',
+  'streams_per_service',
+  'connections',
+  'connections_per_address',
+  'connection_setup_seconds',
+  'first_request_seconds',
+  'new_streams_per_address',
+  'verifications',
+] as const;
+
 /** The name of a limit, as errors and metrics have it. */
-export type LimitName =
-  | 'request_bytes'
-  | 'request_seconds'
-  | 'public_idle_seconds'
-  | 'response_seconds'
-  | 'bytes_in_flight'
-  | 'public_calls'
-  | 'public_calls_per_address'
-  | 'calls_per_user'
-  | 'streams_per_user'
-  | 'calls_per_service'
-  | 'streams_per_service'
-  | 'connections'
-  | 'connections_per_address'
-  | 'connection_setup_seconds'
-  | 'first_request_seconds'
-  | 'new_streams_per_address'
-  | 'verifications';
+export type LimitName = (typeof LIMIT_NAMES)[number];
 
 /** The defaults of {@link GuardLimits}. */
 export const DEFAULT_LIMITS: GuardLimits = {

@@ -8,6 +8,9 @@ import { AuthError } from '../errors.js';
 /** The client of every login, because Login names no client. */
 export const DIRECT_CLIENT = 'direct';
 
+/** The client in the tokens with which auth measures revocations; no client may have this id. */
+export const CANARY_CLIENT = 'portcullis-canary';
+
 /** What is wrong with a client id; undefined when it is valid. */
 export function clientIdFault(clientId: string): string | undefined {
   if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(clientId)) {
@@ -15,6 +18,7 @@ export function clientIdFault(clientId: string): string | undefined {
   }
   // Instances appear under their client's id, and auth's own appear under this one.
   if (clientId === OWN_AUDIENCE) return `must not be ${OWN_AUDIENCE}`;
+  if (clientId === CANARY_CLIENT) return `must not be ${CANARY_CLIENT}`;
   // The id becomes the subject of the client's tokens, and the subjects of users are UUIDs.
   return parseUuid(clientId) === undefined ? undefined : 'must not be a UUID';
 }

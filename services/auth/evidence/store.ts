@@ -146,7 +146,8 @@ async function closeRound(sql: Sql, keptDays: number): Promise<number> {
 
 async function hasOpen(sql: Sql, { epoch, closed }: Bound): Promise<boolean> {
   const { rowCount } = await sql.query(
-    'SELECT FROM revocation_entries WHERE epoch = $1 AND seq > $2 AND keep_until > clock_timestamp() LIMIT 1',
+    `SELECT FROM revocation_entries
+     WHERE epoch = $1 AND seq > $2 AND NOT canary AND keep_until > clock_timestamp() LIMIT 1`,
     [epoch, closed],
   );
   return rowCount > 0;
@@ -174,7 +175,7 @@ interface EntryRow {
   readonly event_id: string | null;
 }
 
-/** The revocations of an epoch that meet a condition, with the names of users, in log order. */
+/** The revocations of an epoch that meet a condition, with the names of users, in log order; those of canary tokens are none. */
 async function readRevocations(
   sql: Sql,
   {
@@ -188,7 +189,7 @@ async function readRevocations(
     `WITH entry AS MATERIALIZED (
        SELECT *, CASE WHEN issuer = '' AND kind IN ('TOKEN', 'SESSION') THEN encode(key, 'hex')::uuid::text
                       ELSE convert_from(key, 'UTF8') END AS target
-       FROM revocation_entries AS entry WHERE epoch = $1 AND ${where} ORDER BY seq LIMIT ${ROUND_MAX}
+       FROM revocation_entries AS entry WHERE epoch = $1 AND NOT canary AND ${where} ORDER BY seq LIMIT ${ROUND_MAX}
      )
      SELECT entry.seq, kind, issuer, claim, target, concerned.user_id, concerned.username, revoke_time, keep_until,
             reason, actor, actors.username AS actor_name, entry.network, request_id, event_id

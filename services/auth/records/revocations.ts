@@ -40,6 +40,8 @@ export interface NewEntry extends TimedRevocation {
   readonly network?: string | undefined;
   /** The `request_id` of the call; empty when it had none. */
   readonly requestId?: string | undefined;
+  /** It revokes a canary token: nobody held it, so lists and receipts leave it out. */
+  readonly canary?: boolean;
 }
 
 /** An entry as it stands in the log. */

@@ -18,7 +18,7 @@ export function createRevocationRecords(database: DatabaseLane): RevocationRecor
       const { limit, after } = pageOf(request, [cursorPatterns.integer]);
       const { rows } = await database.query<EntryRow>(
         `SELECT ${COLUMNS} FROM revocation_entries AS entry JOIN log_state USING (epoch)
-         WHERE ($1::bigint IS NULL OR entry.seq < $1) AND ($2::bytea[] IS NULL OR key = ANY($2))
+         WHERE NOT canary AND ($1::bigint IS NULL OR entry.seq < $1) AND ($2::bytea[] IS NULL OR key = ANY($2))
            AND ($3::text IS NULL OR actor = $3) AND ($5::uuid IS NULL OR event_id = $5)
          ORDER BY entry.seq DESC LIMIT $4`,
         [

@@ -111,7 +111,7 @@ export function checkRequest(
 
 /** Waits as the request asks for. @param written - the entry, the last of the log that the request is about */
 export async function waitUntilEnforced(
-  deps: Pick<RevokeDeps, 'instances' | 'fences'>,
+  deps: { readonly instances: Pick<Instances, 'wait'>; readonly fences: Pick<Fences, 'wait'> },
   { appended, entry, committedAtMs, elapsedMs }: WaitedFor,
   {
     wait = 'NONE',

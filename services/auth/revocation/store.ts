@@ -177,18 +177,18 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
      ), written AS (
        INSERT INTO revocation_entries
          (epoch, seq, entry_id, kind, issuer, claim, key, min_generation, cut_off_time, keep_until, reason, actor, event_id,
-          network, request_id)
+          network, request_id, canary)
        SELECT epoch, before + ordinal, entry_id, kind, issuer, claim, key, min_generation,
               CASE WHEN issuer <> '' AND kind IN ('USER', 'CLAIM') THEN cut_off_time END,
               CASE WHEN revokes_any THEN keep_any
                    ELSE coalesce(token_end + make_interval(secs => $2), keep_own) END, reason, actor, event_id,
-              network, request_id
+              network, request_id, canary
        FROM kept, unnest($1::bytea[], $3::text[], $9::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
                          $11::boolean[], $12::timestamptz[], $14::uuid[], $16::text[],
-                         $17::text[], $18::text[])
+                         $17::text[], $18::text[], $19::boolean[])
          WITH ORDINALITY
          AS entry (entry_id, kind, issuer, key, min_generation, reason, actor, revokes_any, token_end, event_id, claim,
-                   network, request_id, ordinal)
+                   network, request_id, canary, ordinal)
      )
      SELECT epoch, epoch_number, before, lease_ms, older_leases_end_by, locked_time, keep_own, keep_any, cut_off_time
      FROM kept`,
@@ -211,6 +211,7 @@ async function append(sql: Sql, entries: readonly NewEntry[]): Promise<Appended>
       entries.map(({ claim = '' }) => claim),
       entries.map(({ network = '' }) => network),
       entries.map(({ requestId = '' }) => requestId),
+      entries.map(({ canary = false }) => canary),
     ],
   );
   const row = theOnly(rows);

@@ -15,7 +15,6 @@ import { createGuardMetrics, registerStateMetrics, type StateMetric } from '@por
 import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
-import { registerConnectionMetrics } from '../metrics/connection-metrics.js';
 import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
 import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
@@ -129,7 +128,7 @@ function openResources(name: string, config: ServiceConfig, migrations: URL): Se
   const database = openDatabase({ url, migrationUrl, migrations, log, limits });
   closer.add('database', database.close);
   const registry = new Registry();
-  registerDatabaseMetrics(registry, database.lanes);
+  registerDatabaseMetrics(registry, database);
   registerStateMetrics(registry, logMetrics(log));
   return { log, tls, database, closer, registry };
 }
@@ -155,7 +154,7 @@ async function openGuard(
   audience: string,
   config: ServiceConfig,
   { auth, trustedIssuers, fences, brokerUses }: ServiceParts,
-  { log, tls, registry, closer, database }: ServiceResources,
+  { log, tls, registry, closer }: ServiceResources,
 ): Promise<Guard> {
   const { issuer, natsUrl, natsCredentials } = config;
   const metrics = createGuardMetrics(registry);
@@ -173,12 +172,7 @@ async function openGuard(
     observer: metrics.observer,
   });
   closer.add('guard', () => guard.close());
-  metrics.attach(guard);
-  registerConnectionMetrics(registry, {
-    broker: () => [...guard.state().broker, ...(brokerUses?.() ?? [])],
-    lastSyncSucceeded: () => guard.state().lastSyncSucceeded,
-    databaseAnswers: () => database.missing() === '',
-  });
+  metrics.attach(guard, { brokerUses });
   return guard;
 }
 

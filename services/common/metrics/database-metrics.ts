@@ -1,11 +1,14 @@
-/** Metrics of the lanes of a database: connections in use, what waits, and what was rejected. */
+/** Metrics of a database: whether it answers, connections in use, what waits, and what was rejected. */
 
 import { registerStateMetrics, type StateMetric } from '@portcullis/guard/metrics';
 import type { Registry } from 'prom-client';
-import type { LaneStatus } from '../database/database.js';
+import type { Database, LaneStatus } from '../database/database.js';
 
-/** Registers the metrics; `lanes` is read at every scrape. */
-export function registerDatabaseMetrics(registry: Registry, lanes: () => readonly LaneStatus[]): void {
+/** Registers the metrics; the database is read at every scrape. */
+export function registerDatabaseMetrics(
+  registry: Registry,
+  { lanes, missing }: Pick<Database, 'lanes' | 'missing'>,
+): void {
   const gauge = (name: string, help: string, read: (lane: LaneStatus) => number): StateMetric => ({
     kind: 'gauge',
     name,
@@ -14,6 +17,12 @@ export function registerDatabaseMetrics(registry: Registry, lanes: () => readonl
     read: () => lanes().map((lane) => [read(lane), lane.importance] as const),
   });
   registerStateMetrics(registry, [
+    {
+      kind: 'gauge',
+      name: 'database_reachable',
+      help: 'Whether the database answers and is migrated.',
+      read: () => [[Number(missing() === '')]],
+    },
     gauge('database_connections_max', 'Connections that a lane may use.', ({ connections }) => connections),
     gauge('database_connections_in_use', 'Connections of a lane that are in use.', ({ inUse }) => inUse),
     gauge('database_waiting', 'Requests that wait for a connection of a lane.', ({ waiting }) => waiting),

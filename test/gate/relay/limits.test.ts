@@ -3,6 +3,7 @@ import { type AddressInfo, connect, createServer, type Server, Socket } from 'no
 import { expect } from 'chai';
 import { Budget } from '../../../gate/src/relay/limits.js';
 import { MessageMeter } from '../../../gate/src/relay/message-meter.js';
+import { until } from '../../support/waiting.js';
 import { block } from '../support/hpack-writer.js';
 import * as raw from '../support/raw-peer.js';
 import { relayTo } from '../support/relay-kit.js';
@@ -140,6 +141,19 @@ describe('gate: limits of a connection', () => {
     const peer = await RawPeer.client(running.port);
     expect(await peer.closed()).to.equal(0);
     expect(running.events).to.include('limit_first_request');
+  });
+
+  it('answers the first call when the server cannot be reached, however late it comes, and then leaves', async () => {
+    running = await relayTo(serverPort, {
+      connectServer: () => connect({ path: '/nowhere/to.sock' }),
+    });
+    const peer = await RawPeer.client(running.port);
+    await until(() => running.events.includes('server_unreachable'));
+    peer.request(1, BIDI);
+    expect(await peer.end(1)).to.equal('14');
+    expect(await peer.closed()).to.equal(0);
+    const idle = await RawPeer.client(running.port);
+    expect(await idle.closed(), 'without a call, after a second').to.equal(0);
   });
 
   it('answers UNAVAILABLE when connecting to the server takes too long', async () => {

@@ -7,6 +7,7 @@ import { HpackDecoder } from '../../../gate/src/http2/hpack-decoder.js';
 import { Output } from '../../../gate/src/http2/output.js';
 import { Calls } from '../../../gate/src/relay/calls.js';
 import { ClientFrames } from '../../../gate/src/relay/client-frames.js';
+import { ClientWindows } from '../../../gate/src/relay/client-windows.js';
 import { RELAY_LIMITS } from '../../../gate/src/relay/limits.js';
 import { type ConnectionPort, createBudgets } from '../../../gate/src/relay/port.js';
 import { ServerFrames } from '../../../gate/src/relay/server-frames.js';
@@ -72,13 +73,10 @@ class FuzzedConnection {
       forwardsToken: false,
       ownSettingsUnacknowledged: 1,
       serverSettingsUnacknowledged: 0,
-      clientSettingsUnacknowledged: 0,
       heldSettingsAcks: 0,
       clientPings: 0,
       serverPings: 0,
-      clientWindow: 65_535,
-      clientStreamWindow: 65_535,
-      ownDataUncredited: 0,
+      windows: new ClientWindows(),
       owesTableUpdate: false,
       lastAcceptedId: 0x7fff_ffff,
       wallMs: () => 0,

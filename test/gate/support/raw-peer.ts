@@ -98,7 +98,11 @@ export class RawPeer {
 
   /** Connects as a client, and exchanges settings. */
   static async client(port: number, settings: Buffer = Buffer.alloc(0)): Promise<RawPeer> {
-    const socket = connect(port, '127.0.0.1');
+    return await RawPeer.clientOn(connect(port, '127.0.0.1'), settings);
+  }
+
+  /** The same on a socket that is connecting. */
+  static async clientOn(socket: Socket, settings: Buffer = Buffer.alloc(0)): Promise<RawPeer> {
     socket.setNoDelay(true);
     await once(socket, 'connect');
     const peer = new RawPeer(socket);

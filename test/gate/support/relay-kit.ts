@@ -28,6 +28,7 @@ import type {
   ForeignResponse,
   Header,
   Judge,
+  OwnMethod,
   RelayCall,
   RelayCaller,
   RelayStatus,
@@ -120,6 +121,8 @@ export class TestJudge implements Judge<JudgedCall> {
   requestBytesMax = 4 * 1024 * 1024;
   identity: readonly Header[] | undefined;
   foreign: ForeignResponse | undefined;
+  /** Answers the calls of methods whose path begins with `/own`. */
+  own: OwnMethod | undefined;
   caller: RelayCaller | undefined;
   /** Decisions wait for this, as they do for a signature. */
   waiting: Promise<void> | undefined;
@@ -145,7 +148,8 @@ export class TestJudge implements Judge<JudgedCall> {
     this.admitted += 1;
     const kind = path.endsWith('Unary') ? { requestStream: false, responseStream: false } : undefined;
     const call = new JudgedCall(path, kind, this);
-    return { kind: isPublic ? 'public' : 'admitted', call, requestBytesMax: this.requestBytesMax };
+    const own = path.startsWith('/own') ? this.own : undefined;
+    return { kind: isPublic ? 'public' : 'admitted', call, requestBytesMax: this.requestBytesMax, own };
   }
 
   identityHeaders(): readonly Header[] | undefined {

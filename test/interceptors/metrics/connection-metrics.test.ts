@@ -1,15 +1,16 @@
-/** Metrics of the connections of a service, with a guard and a real nats-server whose passwords change. */
+/** Metrics of the connections of a guard, with a real nats-server whose passwords change. */
 
 import { generateKeyPairSync } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { credentials } from '@grpc/grpc-js';
 import { createGuard, type Guard } from '@portcullis/guard';
+import { createGuardMetrics } from '@portcullis/guard/metrics';
 import { expect } from 'chai';
-import { Registry } from 'prom-client';
-import { type Nats, natsConfiguration, startNats } from '../../../../scripts/system/nats.js';
-import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
-import { registerConnectionMetrics } from '../../../../services/common/metrics/connection-metrics.js';
-import { until } from '../../../support/waiting.js';
+import type { Registry } from 'prom-client';
+import { LIMIT_NAMES } from '../../../interceptors/src/server/guard-limits.js';
+import { type Nats, natsConfiguration, startNats } from '../../../scripts/system/nats.js';
+import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
+import { until } from '../../support/waiting.js';
 
 const password = (value: string) => ({
   authorization: { users: [{ user: 'inventory', password: value }] },
@@ -21,7 +22,6 @@ describe('the metrics of connections', () => {
   let guard: Guard;
   let registry: Registry;
   let lines: Record<string, unknown>[];
-  let databaseAnswers: boolean;
 
   beforeEach(async () => {
     folder = await makeTemporaryFolder();
@@ -40,13 +40,9 @@ describe('the metrics of connections', () => {
       nats: { url: `nats://inventory:right@127.0.0.1:${server.port}` },
       log: { info: note, warn: note, error: note },
     });
-    databaseAnswers = true;
-    registry = new Registry();
-    registerConnectionMetrics(registry, {
-      broker: () => guard.state().broker,
-      lastSyncSucceeded: () => guard.state().lastSyncSucceeded,
-      databaseAnswers: () => databaseAnswers,
-    });
+    const metrics = createGuardMetrics();
+    metrics.attach(guard, { brokerUses: () => [{ use: 'broadcasts', state: 'connecting' }] });
+    ({ registry } = metrics);
   });
   afterEach(async () => {
     await guard.close();
@@ -66,33 +62,37 @@ describe('the metrics of connections', () => {
     const text = await registry.metrics();
     return text
       .split('\n')
-      .filter((line) => line !== '' && !line.startsWith('#') && !line.endsWith(' 0'))
+      .filter((line) => line.startsWith('portcullis_broker') && !line.endsWith(' 0'))
       .map((line) => line.replace('portcullis_', ''));
   }
 
-  const broker = (reason: string): string[] =>
-    ['revocations', 'reports'].map((use) => `broker_state{use="${use}",reason="${reason}"} 1`);
+  const broker = (reason: string): string[] => [
+    ...['revocations', 'reports'].map((use) => `broker_state{use="${use}",reason="${reason}"} 1`),
+    'broker_state{use="broadcasts",reason="connecting"} 1',
+  ];
   const connected = ['revocations', 'reports'].map((use) => `broker_connected{use="${use}"} 1`);
   const areAll = (state: string) => () => guard.state().broker.every((one) => one.state === state);
 
   it('state that the broker refuses the password, and that it is connected again, with a line for each change', async () => {
     await until(areAll('connected'));
-    expect(await scrape()).to.have.members([...connected, ...broker('connected'), 'database_reachable 1']);
+    expect(await scrape()).to.have.members([...connected, ...broker('connected')]);
     await setPassword('other');
     await until(areAll('refused'));
-    expect(await scrape()).to.have.members([...broker('refused'), 'database_reachable 1']);
+    expect(await scrape()).to.have.members([...broker('refused')]);
     const refusals = lines.filter(({ reason }) => reason === 'refused');
     expect(refusals.map(({ event }) => event)).to.have.members(['broker_lost', 'reports_lost']);
     await setPassword('right');
     await until(areAll('connected'));
-    expect(await scrape()).to.have.members([...connected, ...broker('connected'), 'database_reachable 1']);
+    expect(await scrape()).to.have.members([...connected, ...broker('connected')]);
     expect(lines.filter(({ reason }) => reason === 'refused')).to.deep.equal(refusals);
   });
 
-  it('state that auth has not answered, and that the database is away', async () => {
-    databaseAnswers = false;
+  it('state that auth has not answered', async () => {
+    expect(await registry.metrics()).to.contain('\nportcullis_last_sync_succeeded 0\n');
+  });
+
+  it('count every limit from 0 on, so that the first refusal is an increase', async () => {
     const text = await registry.metrics();
-    expect(text).to.contain('\nportcullis_last_sync_succeeded 0\n');
-    expect(text).to.contain('\nportcullis_database_reachable 0\n');
+    for (const limit of LIMIT_NAMES) expect(text).to.contain(`portcullis_limited_total{limit="${limit}"} 0`);
   });
 });

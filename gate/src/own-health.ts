@@ -1,0 +1,149 @@
+/** `grpc.health.v1` at the callers' port, in the place of an upstream that has no health service of its own. */
+
+import { service as definition } from 'grpc-health-check';
+import type { OwnMethod, OwnResponder, RelayStatus } from './relay/judge.js';
+import { plainStatus } from './relay/statuses.js';
+
+const PREFIX = '/grpc.health.v1.Health/';
+
+const INVALID_ARGUMENT = 3;
+const NOT_FOUND = 5;
+const UNAVAILABLE = 14;
+
+const OK: RelayStatus = {
+  headers: [['grpc-status', '0']],
+  trailersOnly: [
+    [':status', '200'],
+    ['grpc-status', '0'],
+    ['content-type', 'application/grpc+proto'],
+  ],
+};
+const MALFORMED = plainStatus(INVALID_ARGUMENT, 'expected a HealthCheckRequest');
+const UNKNOWN = plainStatus(NOT_FOUND, 'unknown service');
+const STOPPING = plainStatus(UNAVAILABLE, 'the gate stops');
+
+/** What the answers depend on. */
+export interface HealthFacts {
+  /** Whether the upstream has no health service of its own. */
+  readonly isMissing: () => boolean;
+  /** Whether the gate is ready. */
+  readonly isServing: () => boolean;
+  /** The full paths of the methods that the gate admits: of their services it knows the health. */
+  readonly paths: () => Iterable<string>;
+}
+
+type ServingStatus = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN';
+
+/** One open Watch. */
+interface Watcher {
+  readonly service: string;
+  readonly responder: OwnResponder;
+  told: ServingStatus;
+}
+
+/** Answers health checks: every service of the upstream is as healthy as the gate is ready. */
+export class OwnHealth {
+  readonly #facts: HealthFacts;
+  readonly #watchers = new Set<Watcher>();
+  readonly #methods: ReadonlyMap<string, OwnMethod>;
+  #isClosed = false;
+
+  constructor(facts: HealthFacts) {
+    this.#facts = facts;
+    this.#methods = new Map<string, OwnMethod>([
+      [`${PREFIX}Check`, { open: (request, responder) => this.#check(request, responder) }],
+      [`${PREFIX}Watch`, { open: (request, responder) => this.#watch(request, responder) }],
+      [`${PREFIX}List`, { open: (_, responder) => this.#list(responder) }],
+    ]);
+  }
+
+  /** How a method is answered here; undefined when the upstream answers it. */
+  methodAt(path: string): OwnMethod | undefined {
+    return this.#facts.isMissing() ? this.#methods.get(path) : undefined;
+  }
+
+  /** Tells those who watch, when the answer has changed. */
+  changed(): void {
+    for (const watcher of this.#watchers) this.#tell(watcher);
+  }
+
+  /** Ends what watches: the gate stops. */
+  close(): void {
+    this.changed();
+    this.#isClosed = true;
+    for (const { responder } of [...this.#watchers]) responder.end(STOPPING);
+  }
+
+  #statusOf(service: string): ServingStatus {
+    if (service !== '' && !this.#services().has(service)) return 'SERVICE_UNKNOWN';
+    return this.#facts.isServing() ? 'SERVING' : 'NOT_SERVING';
+  }
+
+  #services(): Set<string> {
+    return new Set([...this.#facts.paths()].map((path) => path.slice(1, path.lastIndexOf('/'))));
+  }
+
+  #check(request: Buffer, responder: OwnResponder): () => void {
+    const service = serviceIn(request);
+    const status = service === undefined ? undefined : this.#statusOf(service);
+    if (status === undefined) {
+      responder.end(MALFORMED);
+    } else if (status === 'SERVICE_UNKNOWN') {
+      responder.end(UNKNOWN);
+    } else {
+      responder.send(serialized('Check', { status }));
+      responder.end(OK);
+    }
+    return () => {};
+  }
+
+  #list(responder: OwnResponder): () => void {
+    const statuses = Object.fromEntries(
+      ['', ...this.#services()].map((service) => [service, { status: this.#statusOf(service) }]),
+    );
+    responder.send(serialized('List', { statuses }));
+    responder.end(OK);
+    return () => {};
+  }
+
+  #watch(request: Buffer, responder: OwnResponder): () => void {
+    const service = serviceIn(request);
+    if (service === undefined || this.#isClosed) {
+      responder.end(service === undefined ? MALFORMED : STOPPING);
+      return () => {};
+    }
+    const told = this.#statusOf(service);
+    const watcher: Watcher = { service, responder, told };
+    this.#watchers.add(watcher);
+    responder.send(serialized('Watch', { status: told }));
+    return () => void this.#watchers.delete(watcher);
+  }
+
+  #tell(watcher: Watcher): void {
+    const status = this.#statusOf(watcher.service);
+    if (status === watcher.told) return;
+    watcher.told = status;
+    watcher.responder.send(serialized('Watch', { status }));
+  }
+}
+
+function methodOf(name: string) {
+  const method = definition[name];
+  if (method === undefined) throw new TypeError(`expected the health service to have the method ${name}`);
+  return method;
+}
+
+function serialized(name: string, response: object): Buffer {
+  return methodOf(name).responseSerialize(response);
+}
+
+/** The name in a HealthCheckRequest; undefined when it is none. */
+function serviceIn(request: Buffer): string | undefined {
+  try {
+    const read: unknown = methodOf('Check').requestDeserialize(request);
+    const service = typeof read === 'object' && read !== null && 'service' in read ? read.service : '';
+    return typeof service === 'string' ? service : undefined;
+  } catch {
+    return undefined;
+  }
+}
