@@ -10,6 +10,9 @@ const FLAG_ACK = 1;
 const PING_BYTES = 8;
 const SETTINGS_ACK = Buffer.from([0, 0, 0, 4, 1, 0, 0, 0, 0]);
 const PING_ACK_HEADER = Buffer.from([0, 0, 8, 6, 1, 0, 0, 0, 0]);
+/** Where a server listens: a port of this machine, or a unix socket. */
+export type ServerAddress = { readonly port: number } | { readonly socketPath: string };
+
 /** The largest number of streams of one connection that are open at once; a power of two. */
 const STREAMS_OPEN_MAX = 2 ** 15;
 
@@ -49,8 +52,8 @@ export class Connection {
   }
 
   /** Connects, makes the first call, and waits for its end. */
-  static async connect(port: number, { opening }: PreparedCalls): Promise<Connection> {
-    const socket = connect({ host: '127.0.0.1', port });
+  static async connect(to: ServerAddress, { opening }: PreparedCalls): Promise<Connection> {
+    const socket = connect('port' in to ? { host: '127.0.0.1', port: to.port } : { path: to.socketPath });
     const connection = new Connection(socket);
     await new Promise<void>((resolve, reject) => {
       socket.once('error', reject);

@@ -168,7 +168,7 @@ async function prepareCaller(
   const prepared = await prepareCalls({ path, tokens: [token], message: requestSerialize(request) });
   const [blank] = prepared.calls;
   if (blank === undefined) throw new TypeError('one call was prepared');
-  const connection = await Connection.connect(Number(address.split(':')[1]), prepared);
+  const connection = await Connection.connect({ port: Number(address.split(':')[1]) }, prepared);
   const waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>();
   connection.listener = {
     ended: (_connection, answered, _ms, stream) => {

@@ -6,6 +6,8 @@ import { Caller, OnStale, type Rule } from '../../proto/gen/portcullis/access/v1
 export const ECHO_AUDIENCE = 'echo';
 export const UNARY_PATH = '/bench.v1.EchoService/Unary';
 export const STREAM_PATH = '/bench.v1.EchoService/Stream';
+/** Served by the server behind gates only: a stream that never pauses by itself. */
+export const FLOOD_PATH = '/bench.v1.EchoService/Flood';
 
 const identity = (bytes: Buffer): Buffer => bytes;
 const serialization = {

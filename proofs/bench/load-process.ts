@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { quantile, sumOf } from '../shared/statistics.js';
 import { waitUntil } from '../shared/waiting.js';
-import { Connection } from './connection.js';
+import { Connection, type ServerAddress } from './connection.js';
 import { type PreparedCall, type PreparedCalls, prepareCalls } from './prepared-calls.js';
 import { executeCommands } from './worker.js';
 
@@ -17,13 +17,12 @@ interface Preparation {
 }
 
 /** Connections to open, and their name. */
-interface Opening {
+type Opening = ServerAddress & {
   readonly name: string;
-  readonly port: number;
   /** The prepared calls; each connection makes the first one at once. */
   readonly calls: string;
   readonly connections: number;
-}
+};
 
 /** A series of calls on some connections. */
 interface Flow {
@@ -85,10 +84,9 @@ const commands = {
     );
   },
 
-  open: async ({ name, port, calls, connections }: Opening): Promise<void> => {
+  open: async ({ name, calls, connections, ...to }: Opening): Promise<void> => {
     const all: Connection[] = [];
-    for (let index = 0; index < connections; index += 1)
-      all.push(await Connection.connect(port, found(calls)));
+    for (let index = 0; index < connections; index += 1) all.push(await Connection.connect(to, found(calls)));
     opened.set(name, all);
   },
 

@@ -3,6 +3,7 @@
 import { cold } from './cold.js';
 import { deployment } from './deployment.js';
 import { domain } from './domain.js';
+import { gate } from './gate.js';
 import { hydrate } from './hydrate.js';
 import { list } from './list.js';
 import { live } from './live.js';
@@ -28,6 +29,7 @@ export const SECTIONS: readonly Section[] = [
   longLists,
   scale,
   revoke,
+  gate,
   throughput,
   sync,
   login,

@@ -18,6 +18,11 @@ export function chooseCores(): Cores {
   return { server: 0, load: 1 };
 }
 
+/** A command that runs on one core; on any core when it is `undefined`. */
+export function pinned(command: readonly string[], core: number | undefined): readonly string[] {
+  return core === undefined ? command : ['taskset', '-c', String(core), ...command];
+}
+
 /** The commands of a worker, by name. */
 type Commands = Readonly<Record<string, (argument: never) => unknown>>;
 
@@ -54,16 +59,29 @@ interface ReplyMessage {
 
 /** Starts a worker; commands wait until it has loaded. */
 export function startWorker<C extends Commands>(options: WorkerOptions): Worker<C> {
-  const { core } = options;
-  const node = [
-    process.execPath,
-    ...(options.nodeArguments ?? []),
-    ...programArguments(`proofs/bench/${options.program}`),
-  ];
-  const [command = '', ...rest] = core === undefined ? node : ['taskset', '-c', String(core), ...node];
+  const { program, core, nodeArguments = [] } = options;
+  const words = [...nodeArguments, ...programArguments(`proofs/bench/${program}`)];
+  return startNode(words, { name: program, core, output: 'inherit' });
+}
+
+/**
+ * Starts Node with these arguments; what it runs must execute commands.
+ *
+ * @param options.output - what becomes of its standard output
+ */
+export function startNode<C extends Commands>(
+  words: readonly string[],
+  options: {
+    readonly name: string;
+    readonly core: number | undefined;
+    readonly output: 'inherit' | 'ignore';
+  },
+): Worker<C> {
+  const { name: program, core, output } = options;
+  const [command = '', ...rest] = pinned([process.execPath, ...words], core);
   const child = spawn(command, rest, {
     cwd: PROJECT_FOLDER,
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    stdio: ['ignore', output, 'inherit', 'ipc'],
     serialization: 'advanced',
   });
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
@@ -75,7 +93,7 @@ export function startWorker<C extends Commands>(options: WorkerOptions): Worker<
     else waiter?.reject(new Error(error));
   });
   const end = (why: string): void => {
-    for (const { reject } of waiting.values()) reject(new Error(`${options.program} has ended: ${why}`));
+    for (const { reject } of waiting.values()) reject(new Error(`${program} has ended: ${why}`));
     waiting.clear();
   };
   child.once('error', (error) => end(error.message));
