@@ -3,8 +3,9 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { findFreePort } from '../../scripts/system/ports.js';
-import { haproxy, LIBRARIES, nginx, type Peer } from '../interop/peers.js';
+import { haproxy, LIBRARIES, nginx } from '../interop/peers.js';
 import { type Program, startProgram, waitForPort } from '../interop/programs.js';
+import type { Peer } from '../shared/programs.js';
 import type { Deployment } from './gate-deployment.js';
 import { haproxySettings, nginxSettings } from './gate-proxies.js';
 import type { BenchContext } from './section.js';
