@@ -1,7 +1,7 @@
 /** An unmodified server of another language: the same calls directly and through a gate, then refusals and revocation. */
 
 import { join } from 'node:path';
-import type { Board } from './board.js';
+import type { Board } from '../shared/board.js';
 import { type OpenStream, openStream, SCENARIOS, Target, unary } from './calls.js';
 import type { Environment } from './environment.js';
 import { type Program, startProgram } from './programs.js';

@@ -2,8 +2,8 @@
 
 import { join } from 'node:path';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type { Board } from '../shared/board.js';
 import { type ServerProgram, withServer } from './behind-gate.js';
-import type { Board } from './board.js';
 import type { Environment } from './environment.js';
 import { startProgram } from './programs.js';
 

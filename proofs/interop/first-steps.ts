@@ -4,8 +4,8 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { findFreePort } from '../../scripts/system/ports.js';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type { Board } from '../shared/board.js';
 import { PageRun, stepsOf } from '../shared/page-steps.js';
-import type { Board } from './board.js';
 import type { Environment } from './environment.js';
 
 const PAGE = join(PROJECT_FOLDER, 'docs', 'gate.md');

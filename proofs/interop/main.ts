@@ -9,10 +9,11 @@ import { Command } from 'commander';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { Board } from '../shared/board.js';
 import { stopSignal } from '../shared/command-line.js';
+import type { Peer } from '../shared/programs.js';
 import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
 import { checkBehindGate, type ServerProgram } from './behind-gate.js';
-import { Board } from './board.js';
 import { checkPythonClient } from './clients.js';
 import { Environment } from './environment.js';
 import { checkFirstSteps } from './first-steps.js';
@@ -22,7 +23,6 @@ import {
   grpcurl,
   haproxy,
   nginx,
-  type Peer,
   prometheus,
   pythonWithGrpc,
   pythonWithTools,

@@ -12,8 +12,8 @@ import { parse, stringify } from 'yaml';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import { findFreePort } from '../../scripts/system/ports.js';
+import type { Board } from '../shared/board.js';
 import { holdsWithin, waitUntil } from '../shared/waiting.js';
-import type { Board } from './board.js';
 import {
   DASHBOARDS,
   filledIn,

@@ -195,7 +195,7 @@ function objectOf(text: string): object | undefined {
 }
 
 /** Permissions of one user. `allow_responses` permits publishing to the inbox of a request, and nowhere else. */
-interface Permissions {
+export interface Permissions {
   readonly publish: readonly string[];
   readonly subscribe: readonly string[];
   readonly allow_responses?: true;
@@ -205,7 +205,7 @@ interface Permissions {
  * Auth publishes revocations and acknowledges reports; the other services subscribe, and each may report only under
  * its own name. A compromised service can therefore neither publish revocations nor report for another service.
  */
-function permissionsOf(user: string): Permissions {
+export function permissionsOf(user: string): Permissions {
   if (user === 'test') return { publish: ['>'], subscribe: ['>'] };
   if (user === 'auth') {
     const subscribe = [REVOCATIONS, `${APPLIED}.*`, `${REPORTS}.*`, INBOX];

@@ -20,7 +20,7 @@ const USER_ROLES = {
 } as const;
 
 /** The services that are clients of auth, and the audiences and scopes of each. */
-const CLIENT_GRANTS = {
+export const CLIENT_GRANTS = {
   inventory: { audiences: ['auth'], scopes: ['auth.sync'], exchange_audiences: [] },
   payment: {
     audiences: ['auth', 'inventory'],

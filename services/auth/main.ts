@@ -12,6 +12,14 @@ const RECOVER_ADMIN = 'recover-admin';
 
 await runMain(async () => {
   const [command, ...words] = process.argv.slice(2);
+  const { MIGRATE, runMigrations } = await import('../common/host/migrate.js');
+  if (command === MIGRATE) {
+    const [{ VARIABLES }, { MIGRATIONS }] = await Promise.all([
+      import('./config.js'),
+      import('./compose.js'),
+    ]);
+    return runMigrations({ name: 'auth', variables: VARIABLES, migrations: MIGRATIONS, env: process.env });
+  }
   const { parseConfig } = await import('./config.js');
   const config = parseConfig(process.env);
   if (command === undefined) {
@@ -25,6 +33,6 @@ await runMain(async () => {
   if (command === OPEN_EPOCH) return openEpoch(config, words.join(' '));
   if (command === RECOVER_ADMIN) return recoverAdmin(config, words.join(' '));
   return exitWith(
-    `unknown command ${command}: expected ${OPEN_EPOCH} [${KEY_LOST}] REASON, ${RECOVER_ADMIN} USERNAME, or no command to run the service`,
+    `unknown command ${command}: expected ${MIGRATE}, ${OPEN_EPOCH} [${KEY_LOST}] REASON, ${RECOVER_ADMIN} USERNAME, or no command to run the service`,
   );
 });

@@ -15,12 +15,15 @@ import { CHANGES_CHANNEL, createStore } from './store.js';
 import { startSweeper } from './sweeper.js';
 import { createStockWatch } from './watch.js';
 
+/** The migrations of inventory's database. */
+export const MIGRATIONS = new URL('./migrations/', import.meta.url);
+
 /** Runs the service until a signal stops it. */
 export async function runInventory(config: Config): Promise<void> {
   await runService({
     name: 'inventory',
     config,
-    migrations: new URL('./migrations/', import.meta.url),
+    migrations: MIGRATIONS,
     compose: (resources) => composeInventory(config, resources),
   });
 }

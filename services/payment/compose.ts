@@ -30,12 +30,15 @@ export interface Seams {
   readonly resumeIntervalMs?: number;
 }
 
+/** The migrations of payment's database. */
+export const MIGRATIONS = new URL('./migrations/', import.meta.url);
+
 /** Runs the service until a signal stops it. */
 export async function runPayment(config: Config, seams: Seams = {}): Promise<void> {
   await runService({
     name: 'payment',
     config,
-    migrations: new URL('./migrations/', import.meta.url),
+    migrations: MIGRATIONS,
     compose: (resources) => composePayment(config, seams, resources),
   });
 }

@@ -125,6 +125,21 @@ describe('the documentation', () => {
     expect(Object.fromEntries(documented)).to.deep.equal(THRESHOLDS);
   });
 
+  it('lists every finding of the security review, and no other', async () => {
+    const folder = join('services', 'auth', 'security');
+    const files = (await readdir(join(ROOT, folder))).filter((name) => /^review-.*\.ts$/.test(name));
+    const texts = await Promise.all(files.map((name) => read(join(folder, name))));
+    const found = texts.flatMap((text) =>
+      [...text.matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)].map(([, name = '']) => name),
+    );
+    const findings = found.filter((name) => !name.startsWith('PORTCULLIS_') && !name.endsWith('_URL'));
+    const rows = (await read('docs/operating/harden.md'))
+      .split('\n')
+      .filter((line) => line.startsWith('| `'));
+    const documented = rows.flatMap((row) => row.split('|')[1]?.match(/[A-Z]+(?:_[A-Z]+)+/g) ?? []);
+    expect(unique(documented)).to.deep.equal(unique(findings));
+  });
+
   it('names every type of security event, with its profile and its retention', async () => {
     const rows = (await read('docs/operating/watch.md'))
       .split('\n')

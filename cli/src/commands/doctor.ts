@@ -118,19 +118,21 @@ async function checkSystem(
       return `${instances.filter((one) => standingOf(one) === 'serving').length} serve, with current lists`;
     });
     await attempt('review', async () => {
-      const critical = (await findingsOf(open)).filter(
-        ({ grade }) => grade === FindingGrade.FINDING_GRADE_CRITICAL,
-      );
-      if (critical.length > 0) {
-        throw new CommandError(
-          `${critical.length} critical: ${critical.map(({ reason }) => reason).join(', ')} (portcullis review)`,
-        );
-      }
-      return 'no critical finding';
+      const findings = await findingsOf(open);
+      const critical = reasonsOf(findings, FindingGrade.FINDING_GRADE_CRITICAL);
+      const weak = reasonsOf(findings, FindingGrade.FINDING_GRADE_WEAK);
+      if (critical !== '') throw new CommandError(`critical: ${critical} (portcullis review)`);
+      return weak === '' ? 'nothing critical or weak' : `nothing critical; weak: ${weak} (portcullis review)`;
     });
   } finally {
     session?.close();
   }
+}
+
+/** The reasons of one grade, each once. */
+function reasonsOf(findings: readonly Finding[], grade: FindingGrade): string {
+  const reasons = findings.filter((one) => one.grade === grade).map(({ reason }) => reason);
+  return [...new Set(reasons)].join(', ');
 }
 
 function tell(terminal: Terminal, checks: readonly Check[]): void {

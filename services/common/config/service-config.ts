@@ -7,7 +7,9 @@ import type { TlsSettings } from '../tls/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
 import { brokerConfigFaults, brokerCredentialsOf, brokerVariables } from './broker-config.js';
 import {
+  ConfigurationError,
   type ConfigurationFault,
+  type EnvironmentShape,
   type EnvironmentValues,
   type EnvironmentVariable,
   hostPort,
@@ -15,6 +17,7 @@ import {
   logLevel,
   onOff,
   optional,
+  parseEnvironment,
   privateKeyFile,
   seconds,
   secret,
@@ -154,6 +157,26 @@ function databaseLimitsOf(values: DatabaseValues): DatabaseLimits {
   };
 }
 
+const LOG_VARIABLES = {
+  PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
+  PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
+    wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
+    LOG_LINES_PER_MINUTE_DEFAULT,
+  ),
+  PORTCULLIS_LOG_BUFFER_KIB: withDefault(
+    wholeNumber({ min: 64, max: LOG_BUFFER_KIB_MAX, unit: 'KiB' }),
+    LOG_BUFFER_KIB_DEFAULT,
+  ),
+};
+
+function logSettingsOf(values: EnvironmentValues<typeof LOG_VARIABLES>): LogSettings {
+  return {
+    level: values.PORTCULLIS_LOG_LEVEL,
+    linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,
+    bufferKib: values.PORTCULLIS_LOG_BUFFER_KIB,
+  };
+}
+
 /**
  * The variables of {@link ServiceConfig}.
  *
@@ -182,15 +205,7 @@ export function serviceVariables(differences: {
       wholeNumber({ min: 1, max: 1_000_000 }),
       OPS_REQUESTS_PER_ADDRESS_DEFAULT,
     ),
-    PORTCULLIS_LOG_LEVEL: withDefault(logLevel(), 'info'),
-    PORTCULLIS_LOG_LINES_PER_MINUTE: withDefault(
-      wholeNumber({ min: 1, max: LOG_LINES_PER_MINUTE_MAX }),
-      LOG_LINES_PER_MINUTE_DEFAULT,
-    ),
-    PORTCULLIS_LOG_BUFFER_KIB: withDefault(
-      wholeNumber({ min: 64, max: LOG_BUFFER_KIB_MAX, unit: 'KiB' }),
-      LOG_BUFFER_KIB_DEFAULT,
-    ),
+    ...LOG_VARIABLES,
     PORTCULLIS_REFLECTION: withDefault(onOff(), false),
     PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: DRAIN_SECONDS_MAX }), DRAIN_SECONDS_DEFAULT),
     ...LIMIT_VARIABLES,
@@ -233,11 +248,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     connectionAgeMs: values.PORTCULLIS_CONNECTION_AGE_SECONDS * 1000,
     opsConnectionsMax: values.PORTCULLIS_OPS_CONNECTIONS,
     opsRequestsPerAddress: values.PORTCULLIS_OPS_REQUESTS_PER_ADDRESS,
-    log: {
-      level: values.PORTCULLIS_LOG_LEVEL,
-      linesPerMinute: values.PORTCULLIS_LOG_LINES_PER_MINUTE,
-      bufferKib: values.PORTCULLIS_LOG_BUFFER_KIB,
-    },
+    log: logSettingsOf(values),
     reflection: values.PORTCULLIS_REFLECTION,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
     limits: limitSettingsOf(values),
@@ -285,4 +296,41 @@ export function authPeer(good: Partial<ClientValues>): TlsPeer {
     addressVariable: 'PORTCULLIS_AUTH_ADDRESS',
     addresses: server?.addresses ?? [],
   };
+}
+
+/** The settings of the command that only migrates a database. */
+export interface MigrationConfig {
+  /** The database, as the role that owns its tables. */
+  readonly url: string;
+  readonly log: LogSettings;
+}
+
+const MIGRATION_VARIABLES = {
+  DATABASE_URL: optional(databaseUrl()),
+  PORTCULLIS_MIGRATION_DATABASE_URL: optional(databaseUrl()),
+  ...LOG_VARIABLES,
+};
+
+/**
+ * Reads what a migration requires. It needs no other secret of the service, and ignores the service's other variables, so
+ * that it can be run in the environment of the service too.
+ *
+ * @param variables - all variables of the service
+ * @throws ConfigurationError with all faults together
+ */
+export function parseMigrationConfig(variables: EnvironmentShape, env: NodeJS.ProcessEnv): MigrationConfig {
+  const ignored = new Set(
+    Object.keys(variables)
+      .filter((name) => !Object.hasOwn(MIGRATION_VARIABLES, name))
+      .flatMap((name) => [name, `${name}_FILE`]),
+  );
+  const read = Object.fromEntries(Object.entries(env).filter(([name]) => !ignored.has(name)));
+  const values = parseEnvironment(MIGRATION_VARIABLES, read);
+  const url = values.PORTCULLIS_MIGRATION_DATABASE_URL ?? values.DATABASE_URL;
+  if (url === undefined) {
+    throw new ConfigurationError([
+      { variable: 'PORTCULLIS_MIGRATION_DATABASE_URL', problem: 'is required, or DATABASE_URL' },
+    ]);
+  }
+  return { url, log: logSettingsOf(values) };
 }

@@ -1,6 +1,7 @@
 /** Whether the database can be reached: waiting for it at the start, and probing it when a connection has failed. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../host/log.js';
+import { NotMigratedError } from './migrations.js';
 import { describeMissing, isAway } from './pg-errors.js';
 import { createClient, setLimits } from './pool.js';
 
@@ -16,7 +17,7 @@ export interface Availability {
   missing(): string;
   /** Whether the database was migrated once, so that queries make sense. */
   isMigrated(): boolean;
-  /** Runs the migration, again and again while the database is away. @throws what waiting does not cure */
+  /** Runs the migration, again and again while the database is away or has to be migrated by another role. @throws what waiting does not cure */
   waitUntilMigrated(signal: AbortSignal, migrate: (attempt: number) => Promise<void>): Promise<void>;
   /** Reports a failed connection. The database is probed first, because one broken connection is no outage. */
   suspect(): void;
@@ -92,7 +93,7 @@ async function probe(urls: readonly string[], attempt: number): Promise<void> {
   }
 }
 
-/** Retries for as long as the database is away, and logs what is missing. */
+/** Retries for as long as the database is away or not migrated, and logs what is missing. */
 async function retryWhileAway(
   signal: AbortSignal,
   log: Log,
@@ -106,8 +107,8 @@ async function retryWhileAway(
       return await attempt(count);
     } catch (error) {
       signal.throwIfAborted();
-      if (!isAway(error)) throw error;
-      const missing = describeMissing(error);
+      if (!isAway(error) && !(error instanceof NotMigratedError)) throw error;
+      const missing = error instanceof NotMigratedError ? error.message : describeMissing(error);
       onMissing(missing);
       if (missing !== logged || count % ATTEMPTS_PER_REMINDER === 0) {
         log.warn({ missing }, 'waiting for the database');

@@ -156,6 +156,26 @@ export function openDatabase(options: DatabaseOptions): Database {
   };
 }
 
+/**
+ * Migrates the database at a URL, as a role that may change its schema. Waits for the database without a limit, and logs
+ * what is missing.
+ *
+ * @throws the signal's reason when aborted; MigrationError when waiting would not help
+ */
+export async function migrateDatabase(options: {
+  readonly url: string;
+  /** The folder with `0001-name.sql`, `0002-name.sql`, …. */
+  readonly migrations: URL;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}): Promise<void> {
+  const { url, migrations, log, signal } = options;
+  const urls = urlsOf(url);
+  await createAvailability(urls, { log, signal }).waitUntilMigrated(signal, (attempt) =>
+    migrate({ client: createClient(urls, attempt), folder: migrations, log, signal }),
+  );
+}
+
 function urlsOf(url: string): readonly string[] {
   const parsed = parseDatabaseUrl(url);
   if ('problem' in parsed) throw new TypeError(`the URL of the database ${parsed.problem}`);

@@ -30,6 +30,18 @@ export class MigrationError extends OperatorError {
   }
 }
 
+/**
+ * The database lacks migrations that this role may not apply. Another process applies them with the role that owns the
+ * tables, so waiting helps.
+ */
+export class NotMigratedError extends Error {
+  constructor(names: readonly string[]) {
+    const what = names.length === 1 ? `migration ${names[0]}` : `${names.length} migrations`;
+    super(`the database lacks ${what}, and this role may not change tables: run migrate as their owner`);
+    this.name = 'NotMigratedError';
+  }
+}
+
 interface Migration {
   readonly version: number;
   readonly name: string;
@@ -42,7 +54,8 @@ interface Migration {
  * Takes a client that is not connected yet, and ends it.
  *
  * @throws MigrationError when a file is misnamed, when an applied one was changed or is missing, and when its SQL
- *   fails; the signal's reason when aborted; else what the connection throws
+ *   fails; NotMigratedError when there are new ones and the role may create no tables; the signal's reason when
+ *   aborted; else what the connection throws
  */
 export async function migrate(options: {
   client: pg.Client;
@@ -55,8 +68,10 @@ export async function migrate(options: {
   try {
     await client.connect();
     await takeLock(client, log, signal);
-    await createTable(client);
+    const mayCreate = await mayCreateTables(client);
+    if (mayCreate) await createTable(client);
     const pending = await pendingMigrations(client, migrations);
+    if (pending.length > 0 && !mayCreate) throw new NotMigratedError(pending.map(({ name }) => name));
     for (const migration of pending) {
       signal.throwIfAborted();
       await applyWithRetry(client, migration, log, signal);
@@ -99,12 +114,14 @@ async function takeLock(client: pg.Client, log: Log, signal: AbortSignal): Promi
   }
 }
 
-async function createTable(client: pg.Client): Promise<void> {
-  // A role that may create nothing can still find that there is nothing to do.
-  const { rows } = await client.query<{ exists: boolean }>(
-    "SELECT to_regclass('schema_migrations') IS NOT NULL AS exists",
+async function mayCreateTables(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ may: boolean | null }>(
+    "SELECT has_schema_privilege(current_schema(), 'CREATE') AS may",
   );
-  if (rows[0]?.exists === true) return;
+  return rows[0]?.may === true;
+}
+
+async function createTable(client: pg.Client): Promise<void> {
   await client.query(`
     CREATE TABLE IF NOT EXISTS schema_migrations (
       version integer PRIMARY KEY,
@@ -115,6 +132,11 @@ async function createTable(client: pg.Client): Promise<void> {
 }
 
 async function pendingMigrations(client: pg.Client, migrations: readonly Migration[]): Promise<Migration[]> {
+  // A role that may create nothing may not read the table before the owner has created it.
+  const readable = await client.query<{ yes: boolean | null }>(
+    "SELECT has_table_privilege(to_regclass('schema_migrations'), 'SELECT') AS yes",
+  );
+  if (readable.rows[0]?.yes !== true) return [...migrations];
   const { rows } = await client.query<{ version: number; name: string; checksum: string }>(
     'SELECT version, name, checksum FROM schema_migrations ORDER BY version',
   );

@@ -1,0 +1,113 @@
+/** Podman with storage of its own, and the images that are built in it. */
+
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import { CACHE, exec, exists, onPath } from '../shared/programs.js';
+
+const STANDINS = join(PROJECT_FOLDER, 'proofs', 'deployment', 'standins');
+const ROOT_IMAGE = 'localhost/portcullis-standin/debian';
+/** The Node of the images, from npm's packages. */
+const NODE = '24';
+const NPM = '11';
+
+/** Where the state of running containers is: paths of sockets must be short. */
+const RUN_FOLDER = '/run/portcullis-deployment';
+
+/** The images that deploy/ takes from others: the variable that names each, and the target that stands in for it. */
+const BASES = {
+  NODE_IMAGE: 'node',
+  PYTHON_IMAGE: 'python',
+  POSTGRES_IMAGE: 'postgres',
+  NATS_IMAGE: 'nats',
+  PROMETHEUS_IMAGE: 'prometheus',
+} as const;
+
+const NODE_IMAGE = 'docker.io/library/node:24-bookworm-slim';
+
+/** Podman, ready to build and run. */
+export interface Podman {
+  /** Variables for programs that call podman, such as podman-compose; they name the stand-ins. */
+  readonly environment: NodeJS.ProcessEnv;
+  /** Whether the images of others are stand-ins, because no registry of images can be reached. */
+  readonly hasStandIns: boolean;
+  /** Runs podman. @returns what it has printed */
+  run(...words: readonly string[]): Promise<string>;
+}
+
+/**
+ * Prepares podman. Its images are below the folder of fetched programs, so that it touches no others of this machine.
+ *
+ * @param folder - for its settings
+ */
+export async function openPodman(program: string, folder: string): Promise<Podman> {
+  const settings = join(folder, 'containers.conf');
+  // crun, the default, refuses some layouts of cgroups; limits above those of this process cannot be set everywhere.
+  const runtime = (await onPath('runc')) === undefined ? '' : 'runtime = "runc"\n';
+  await writeFile(
+    settings,
+    `[containers]\ndefault_ulimits = ["nofile=8192:8192", "nproc=4096:4096"]\n\n[engine]\n${runtime}events_logger = "file"\n`,
+  );
+  const storage = join(folder, 'storage.conf');
+  const graph = join(CACHE, 'containers');
+  await mkdir(graph, { recursive: true });
+  await writeFile(
+    storage,
+    `[storage]\ndriver = "overlay"\ngraphroot = ${JSON.stringify(graph)}\nrunroot = "${RUN_FOLDER}"\n`,
+  );
+  const own = {
+    CONTAINERS_CONF: settings,
+    CONTAINERS_STORAGE_CONF: storage,
+    // Only this format has health checks.
+    BUILDAH_FORMAT: 'docker',
+  };
+  const run = async (...words: readonly string[]): Promise<string> =>
+    (await exec(program, words, PROJECT_FOLDER, own)).stdout.trim();
+  const hasStandIns = !(await run('pull', '--quiet', NODE_IMAGE).then(
+    () => true,
+    () => false,
+  ));
+  const bases = hasStandIns ? await buildStandIns(run, folder) : {};
+  return { environment: { ...own, ...bases }, hasStandIns, run };
+}
+
+/** @returns the variables that name them */
+async function buildStandIns(run: Podman['run'], folder: string): Promise<NodeJS.ProcessEnv> {
+  const isThere = await run('image', 'exists', ROOT_IMAGE).then(
+    () => true,
+    () => false,
+  );
+  if (!isThere) await importRoot(run, join(folder, 'root'));
+  const names = Object.entries(BASES).map(async ([variable, target]) => {
+    const image = `localhost/portcullis-standin/${target}`;
+    await run('build', '--pull=never', '--quiet', '--target', target, '--tag', image, STANDINS);
+    return [variable, image] as const;
+  });
+  return Object.fromEntries(await Promise.all(names));
+}
+
+async function importRoot(run: Podman['run'], root: string): Promise<void> {
+  if ((await onPath('debootstrap')) === undefined)
+    throw new Error('no registry of images can be reached, and debootstrap is not installed');
+  const node = `node-${process.platform}-${process.arch}`;
+  const home = join(CACHE, `node-${NODE}`);
+  await mkdir(home, { recursive: true });
+  await writeFile(join(home, 'package.json'), '{ "private": true }');
+  if (!(await exists(join(home, 'node_modules', 'npm')))) {
+    await exec('npm', ['install', '--no-audit', '--no-fund', `${node}@${NODE}`, `npm@${NPM}`], home);
+  }
+  const modules = join(home, 'node_modules');
+  try {
+    await exec('sh', [
+      join(STANDINS, 'root.sh'),
+      root,
+      join(modules, node, 'bin', 'node'),
+      join(modules, 'npm'),
+    ]);
+    await exec('tar', ['--create', '--file', `${root}.tar`, '--directory', root, '.']);
+    await run('import', '--quiet', `${root}.tar`, ROOT_IMAGE);
+  } finally {
+    await rm(root, { recursive: true, force: true });
+    await rm(`${root}.tar`, { force: true });
+  }
+}
