@@ -27,11 +27,16 @@ import { CALLER, GUARDED_METHODS } from './schema.js';
 const SKU = 'MUG-03';
 
 export async function attackAccess(environment: Environment): Promise<void> {
+  await attackRules(environment);
+  await attackWithForeignObjects(environment);
+}
+
+/** What is decided without the handlers of the services. */
+export async function attackRules(environment: Environment): Promise<void> {
   await attackWithPaths(environment);
   await attackWithMethods(environment);
   await attackWithNearRights(environment);
   await attackWithOtherKinds(environment);
-  await attackWithForeignObjects(environment);
   await attackAsDeputy(environment);
 }
 

@@ -72,8 +72,7 @@ export function expectNotServed(
 ): void {
   const { board } = environment;
   if (answer.kind === 'silent') countSilent(environment, className, what, answer);
-  else if (answer.status === OK || answer.body.length > 0)
-    board.accepted(className, `${what}: ${answer.fields}`);
+  else if (environment.isServed(answer)) board.accepted(className, `${what}: ${answer.fields}`);
   else board.refused(className);
 }
 
@@ -84,7 +83,7 @@ function countSilent(environment: Environment, className: string, what: string, 
 }
 
 /** HTTP/2 servers drop or reject long values, and those with control characters, Latin-1, or spaces at either end. */
-function isSendable(value: string): boolean {
+export function isSendable(value: string): boolean {
   return value.length < DEFAULT_LIMITS.headerBytes && /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(value);
 }
 

@@ -3,7 +3,7 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createServer, type Server as TcpServer } from 'node:net';
-import { credentials } from '@grpc/grpc-js';
+import { credentials, status } from '@grpc/grpc-js';
 import { AuthServiceClient, type LoginResponse } from '../../proto/gen/auth/v1/auth_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
@@ -71,6 +71,8 @@ export interface Environment {
   readonly honest: { calls: number };
   logIn(name: UserName): Promise<LoginResponse>;
   send(target: Target, changes: RequestChanges): Promise<Answer>;
+  /** Whether a request was served that should have been refused, by its answer. */
+  isServed(answer: Answer): boolean;
   /** The number of calls by method and code, over all processes. */
   handledCalls(): Promise<ReadonlyMap<string, number>>;
   close(): void;
@@ -124,6 +126,7 @@ export async function openEnvironment(
     honest: { calls: 0 },
     logIn,
     send,
+    isServed: ({ status: code, body }) => code === status.OK || body.length > 0,
     handledCalls: () => readHandledCalls(targets),
     close: () => {
       for (const { peer } of targets) peer.close();
@@ -133,7 +136,8 @@ export async function openEnvironment(
   };
 }
 
-function send(target: Target, changes: RequestChanges): Promise<Answer> {
+/** Sends a request to a target. */
+export function send(target: Target, changes: RequestChanges): Promise<Answer> {
   const { path = target.path, authorization = [], metadata = [], message } = changes;
   const { method, contentType } = changes;
   const headers =
@@ -177,8 +181,13 @@ function targetsOf(system: System): Target[] {
   ];
 }
 
-/** All processes and methods must refuse with the same bytes; a response must not reveal where it comes from. */
-async function recordRefusals(targets: readonly Target[]): Promise<Environment['refusals']> {
+/**
+ * The responses to a bad token and to a missing one. All processes and methods must refuse with the same bytes; a response must
+ * not reveal where it comes from.
+ *
+ * @throws Error when they differ
+ */
+export async function recordRefusals(targets: readonly Target[]): Promise<Environment['refusals']> {
   const answersTo = async (authorization: readonly string[]): Promise<string> => {
     const answers = await Promise.all(
       targets.flatMap((target) => target.guarded.map(({ path }) => send(target, { path, authorization }))),

@@ -7,10 +7,11 @@ import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { integerBetween, stopSignal } from '../shared/command-line.js';
 import { createRandom, randomSeed, SEED_MAX } from '../shared/random.js';
 import { createProgress, writeFigures } from '../shared/reporting.js';
-import { attackAccess } from './access.js';
+import { attackAccess, attackRules } from './access.js';
 import { attackAnomalyRules, checkNoRepetition, ORDINARY_CALLS_DEFAULT } from './anomaly-attacks.js';
 import { attackWithRevokedClaims } from './claim-attacks.js';
 import { type Environment, openEnvironment } from './environment.js';
+import { type GatedEnvironment, openGates } from './gates.js';
 import { attackLogin } from './login.js';
 import { attackPolicy } from './policy.js';
 import { recordEvents } from './recorder.js';
@@ -41,11 +42,19 @@ interface Options {
   readonly json?: string;
   readonly record?: string;
   readonly part?: Part;
+  readonly through?: Through;
 }
 
 /** The parts that `--part` selects. */
 const PARTS = ['alarms', 'tokens', 'keys', 'access', 'login'] as const;
 type Part = (typeof PARTS)[number];
+
+/** What `--through` puts between the attacks and the processes. */
+const THROUGH = ['gate'] as const;
+type Through = (typeof THROUGH)[number];
+
+/** The parts whose attacks a gate decides; the others are about handlers, or about issuers that a gate does not know. */
+const PARTS_THROUGH_GATES: readonly Part[] = ['tokens', 'access'];
 
 const stopping = stopSignal();
 process.exitCode = (await attack(readOptions())) ? 0 : 1;
@@ -67,8 +76,19 @@ function readOptions(): Options {
     .option('--json <file>', 'write the figures to this file')
     .option('--record <file>', 'write the security events to this file, for npm run traces')
     .addOption(new Option('--part <part>', 'attack one part only').choices(PARTS))
+    .addOption(
+      new Option(
+        '--through <what>',
+        `attack gates in the place of the processes: the parts ${PARTS_THROUGH_GATES.join(' and ')}`,
+      ).choices(THROUGH),
+    )
     .parse();
-  return command.opts<Options>();
+  const options = command.opts<Options>();
+  const { part, through } = options;
+  if (through !== undefined && part !== undefined && !PARTS_THROUGH_GATES.includes(part)) {
+    command.error(`error: --through ${through} attacks ${PARTS_THROUGH_GATES.join(' and ')}, not ${part}`);
+  }
+  return options;
 }
 
 async function attack({
@@ -78,6 +98,7 @@ async function attack({
   json,
   record,
   part,
+  through,
 }: Options): Promise<boolean> {
   console.log(`Seed ${seed}, ${mutants} mutants.`);
   const startedMs = performance.now();
@@ -85,7 +106,15 @@ async function attack({
   const display = createProgress(process.stdout, { lineIntervalMs: LINE_INTERVAL_MS });
   const progress: Environment['progress'] = (what, done, of) =>
     display.show(done, of, `${what}; ${board.tried} tried so far`);
-  const failure = await attackPrivateSystem(board, { progress, mutants, ordinary, seed, record, part }).then(
+  const failure = await attackPrivateSystem(board, {
+    progress,
+    mutants,
+    ordinary,
+    seed,
+    record,
+    part,
+    through,
+  }).then(
     () => undefined,
     (error: unknown) => error ?? new Error('unknown failure'),
   );
@@ -101,6 +130,7 @@ interface Attack extends Pick<Options, 'mutants' | 'ordinary'> {
   readonly seed: number;
   readonly part: Part | undefined;
   readonly record: string | undefined;
+  readonly through: Through | undefined;
   readonly progress: Environment['progress'];
 }
 
@@ -127,7 +157,8 @@ async function attackPrivateSystem(board: Scoreboard, attack: Attack): Promise<v
       attack.progress(...step);
     });
     try {
-      await attackParts(environment, attack, issuer);
+      if (attack.through === 'gate') await attackGates(environment, attack, folder.path);
+      else await attackParts(environment, attack, issuer);
       const database = system.postgres?.url('portcullis_auth');
       if (attack.record !== undefined && database !== undefined) await recordEvents(database, attack.record);
     } finally {
@@ -152,6 +183,21 @@ async function attackParts(environment: Environment, attack: Attack, issuer: Wea
   if (part === undefined || part === 'access') await attackPolicy(environment);
   if (part === undefined || part === 'login') await attackLogin(environment, random);
   await checkNoRepetition(environment);
+}
+
+/** What gates decide, through a gate in front of each process. */
+async function attackGates(direct: Environment, attack: Attack, folder: string): Promise<void> {
+  const { mutants, seed, part, progress } = attack;
+  progress('starting gates', 0, 0);
+  const gates: GatedEnvironment = await openGates(direct, folder);
+  try {
+    const { environment } = gates;
+    if (part !== 'access') await attackTokens(environment, { mutants, random: createRandom(seed) });
+    if (part !== 'tokens') await attackRules(environment);
+    gates.checkServers();
+  } finally {
+    await gates.stop();
+  }
 }
 
 function report(board: Scoreboard, failure: unknown): void {

@@ -58,6 +58,12 @@ export interface StreamKind {
   open(token: string, name: string): OpenStream;
 }
 
+/** An instance that serves the drill's echo. */
+interface Echo {
+  readonly instance: InstanceName;
+  readonly client: Client;
+}
+
 /** The clients of all instances. */
 export interface Clients {
   readonly auth: AuthServiceClient;
@@ -67,11 +73,13 @@ export interface Clients {
   readonly inventory: readonly [InventoryServiceClient, InventoryServiceClient];
   readonly payment: PaymentServiceClient;
   readonly echo: Client;
+  /** The echo, and the servers behind gates, which serve the same methods. */
+  readonly echoes: readonly Echo[];
   close(): void;
 }
 
 /** Connects to all instances directly, not through the links: faults never affect the way from clients to instances. */
-export function connectTo({ processes }: Environment): Clients {
+export function connectTo({ processes, gates }: Environment): Clients {
   const plain = credentials.createInsecure();
   const auth = new AuthServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
   const revocation = new RevocationServiceClient(processes.auth.address, plain, CHANNEL_OPTIONS);
@@ -83,6 +91,13 @@ export function connectTo({ processes }: Environment): Clients {
   ] as const;
   const payment = new PaymentServiceClient(processes.payment.address, plain, CHANNEL_OPTIONS);
   const echo = new Client(processes.echo.address, plain, CHANNEL_OPTIONS);
+  const echoes: readonly Echo[] = [
+    { instance: 'echo', client: echo },
+    ...gates.map(({ name, process }) => ({
+      instance: name,
+      client: new Client(process.address, plain, CHANNEL_OPTIONS),
+    })),
+  ];
   return {
     auth,
     revocation,
@@ -91,14 +106,16 @@ export function connectTo({ processes }: Environment): Clients {
     inventory,
     payment,
     echo,
+    echoes,
     close() {
-      for (const client of [auth, revocation, policy, users, ...inventory, payment, echo]) client.close();
+      for (const client of [auth, revocation, policy, users, ...inventory, payment]) client.close();
+      for (const { client } of echoes) client.close();
     },
   };
 }
 
 /** All unary calls, at every instance. */
-export function questionsOf({ auth, inventory, payment, echo }: Clients): Question[] {
+export function questionsOf({ auth, inventory, payment, echoes }: Clients): Question[] {
   const page = { pageSize: 1, pageToken: '', filter: '' };
   const allKinds = ['user', 'service', 'delegate'] as const;
   const [one, two] = inventory;
@@ -116,18 +133,20 @@ export function questionsOf({ auth, inventory, payment, echo }: Clients): Questi
       ask: (token, timeoutMs) =>
         outcomeOf(ask(payment.listPayments.bind(payment), page, { token, timeoutMs })),
     },
-    {
-      instance: 'echo',
-      method: 'Unary',
-      callers: allKinds,
-      ask: (token, timeoutMs) => outcomeOf(askEcho(echo, 'Unary', { token, timeoutMs })),
-    },
-    {
-      instance: 'echo',
-      method: 'ClientStream',
-      callers: allKinds,
-      ask: (token, timeoutMs) => outcomeOf(streamOnce(echo, token, timeoutMs)),
-    },
+    ...echoes.flatMap(({ instance, client }): Question[] => [
+      {
+        instance,
+        method: 'Unary',
+        callers: allKinds,
+        ask: (token, timeoutMs) => outcomeOf(askEcho(client, 'Unary', { token, timeoutMs })),
+      },
+      {
+        instance,
+        method: 'ClientStream',
+        callers: allKinds,
+        ask: (token, timeoutMs) => outcomeOf(streamOnce(client, token, timeoutMs)),
+      },
+    ]),
   ];
   for (const [instance, client] of [
     ['inventory-1', one],
@@ -159,7 +178,7 @@ export function questionsOf({ auth, inventory, payment, echo }: Clients): Questi
 
 /** All kinds of streams, at every instance. @param movedAt - when the drill requested this stock change */
 export function streamKindsOf(
-  { inventory, echo }: Clients,
+  { inventory, echoes }: Clients,
   movedAt: (onHand: bigint) => number | undefined,
 ): StreamKind[] {
   const allKinds = ['user', 'service', 'delegate'] as const;
@@ -176,15 +195,22 @@ export function streamKindsOf(
   return [
     watch('inventory-1', one),
     watch('inventory-2', two),
+    ...echoes.flatMap((echo) => echoStreamKinds(echo, allKinds)),
+  ];
+}
+
+/** The streams of an echo, behind a guard or behind a gate. */
+function echoStreamKinds({ instance, client }: Echo, callers: readonly CallerKind[]): StreamKind[] {
+  return [
     {
-      instance: 'echo',
+      instance,
       method: 'ServerStream',
-      callers: allKinds,
+      callers,
       open: (token) => {
         const { path, requestSerialize, responseDeserialize } = ECHO.ServerStream;
         const metadata = tokenMetadata({ token });
         const request = Buffer.alloc(0);
-        const stream = echo.makeServerStreamRequest(
+        const stream = client.makeServerStreamRequest(
           path,
           requestSerialize,
           responseDeserialize,
@@ -195,13 +221,13 @@ export function streamKindsOf(
       },
     },
     {
-      instance: 'echo',
+      instance,
       method: 'Bidi',
-      callers: allKinds,
+      callers,
       open: (token) => {
         const { path, requestSerialize, responseDeserialize } = ECHO.Bidi;
         const metadata = tokenMetadata({ token });
-        const stream = echo.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata);
+        const stream = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata);
         return {
           ...readingStream(stream, (message) => Number(message.toString())),
           send: (moment) => void stream.write(Buffer.from(String(moment))),
@@ -209,10 +235,10 @@ export function streamKindsOf(
       },
     },
     {
-      instance: 'echo',
+      instance,
       method: 'ClientStream',
-      callers: allKinds,
-      open: (token, name) => pour(echo, token, name),
+      callers,
+      open: (token, name) => pour(client, token, name),
     },
   ];
 }

@@ -11,6 +11,7 @@ import { loadSecrets } from '../../scripts/system/secrets.js';
 import { type Progress, type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { ECHO_CLIENT } from './echo-service.js';
+import { type DrillGate, type GateName, openGate, type UpstreamProgram } from './gates.js';
 import { type Link, openLink } from './link.js';
 
 /** Distance of a process's ops port from its port. */
@@ -18,11 +19,14 @@ export const OPS_OFFSET = 1_000;
 const PORT_ATTEMPTS_MAX = 50;
 const PASSWORD_BYTES = 12;
 
-/** The processes that verify tokens. */
-export const INSTANCES = ['auth', 'inventory-1', 'inventory-2', 'payment', 'echo'] as const;
+/** The processes with a guard. */
+const GUARDED = ['auth', 'inventory-1', 'inventory-2', 'payment', 'echo'] as const;
 
-/** The name of one of {@link INSTANCES}. */
-export type InstanceName = (typeof INSTANCES)[number];
+/** The name of a process with a guard. */
+type GuardedName = (typeof GUARDED)[number];
+
+/** The name of a process that verifies tokens. */
+export type InstanceName = GuardedName | GateName;
 
 /** The drill's client, whose tokens are revoked together with it. */
 export const VICTIM_CLIENT = 'drill-service';
@@ -36,7 +40,13 @@ export interface Customer {
 /** The environment. */
 export interface Environment {
   readonly system: System;
-  readonly processes: Readonly<Record<InstanceName, ServiceProcess>>;
+  /** The processes that verify tokens. */
+  readonly instances: readonly InstanceName[];
+  readonly processes: Readonly<Record<GuardedName, ServiceProcess>>;
+  /** Gates, with the servers behind them. */
+  readonly gates: readonly DrillGate[];
+  /** The process of an instance. */
+  processOf(instance: InstanceName): ServiceProcess;
   readonly authReplica: ServiceProcess;
   readonly nats: NonNullable<System['nats']>;
   readonly postgres: NonNullable<System['postgres']>;
@@ -59,6 +69,8 @@ export interface Environment {
 export interface EnvironmentOptions {
   readonly leaseMs: number;
   readonly customers: number;
+  /** Servers that get a gate. */
+  readonly upstreams: readonly UpstreamProgram[];
   readonly signal: AbortSignal;
   readonly onProgress: (progress: Progress) => void;
 }
@@ -94,13 +106,14 @@ export async function buildEnvironment(options: EnvironmentOptions): Promise<Env
 
 async function buildIn(
   dataDir: string,
-  { leaseMs, customers: count, signal, onProgress }: EnvironmentOptions,
+  { leaseMs, customers: count, upstreams, signal, onProgress }: EnvironmentOptions,
   undo: (() => Promise<void>)[],
   stop: () => Promise<void>,
 ): Promise<Environment> {
   const ports = { auth: await freePair(), authReplica: await freePair(), nats: await findFreePort() };
   const links = { auth: new Map<InstanceName, Link>(), broker: new Map<InstanceName, Link>() };
-  for (const name of INSTANCES) {
+  const instances: readonly InstanceName[] = [...GUARDED, ...upstreams.map(({ gate }) => gate)];
+  for (const name of instances) {
     links.broker.set(name, await openLink(ports.nats));
     if (name !== 'auth') links.auth.set(name, await openLink(ports.auth));
   }
@@ -133,8 +146,11 @@ async function buildIn(
   if (nats === undefined || postgres === undefined || authReplica === undefined) {
     throw new TypeError('the drill breaks servers, so they have to be its own');
   }
-  const natsUrl = new URL(nats.url('inventory'));
-  natsUrl.host = addressOf('broker', 'echo') ?? natsUrl.host;
+  const natsUrlOf = (instance: InstanceName): string => {
+    const url = new URL(nats.url('inventory'));
+    url.host = addressOf('broker', instance) ?? url.host;
+    return url.href;
+  };
   const echo = await prepareEcho({
     dataDir,
     nodeArguments,
@@ -143,16 +159,50 @@ async function buildIn(
       DRILL_ISSUER: system.issuer,
       DRILL_AUTH_ADDRESS: addressOf('auth', 'echo'),
       DRILL_CLIENT_KEY_FILE: keyFile,
-      DRILL_NATS_URL: natsUrl.href,
+      DRILL_NATS_URL: natsUrlOf('echo'),
     },
   });
   undo.push(() => echo.stop());
   await echo.launch();
   await echo.ready({ signal });
+  const gates: DrillGate[] = [];
+  for (const program of upstreams) {
+    const port = await freePair();
+    const gate = await openGate(program, {
+      dataDir,
+      system,
+      authAddress: addressOf('auth', program.gate) ?? system.auth.address,
+      natsUrl: natsUrlOf(program.gate),
+      address: `127.0.0.1:${port}`,
+      opsAddress: `127.0.0.1:${port + OPS_OFFSET}`,
+      nodeArguments,
+      signal,
+    });
+    undo.push(() => gate.stop());
+    gates.push(gate);
+  }
   const [one, two] = system.inventory;
+  const processes = {
+    auth: system.auth,
+    'inventory-1': one,
+    'inventory-2': two,
+    payment: system.payment,
+    echo,
+  };
+  const all = new Map<InstanceName, ServiceProcess>([
+    ...(Object.entries(processes) as [GuardedName, ServiceProcess][]),
+    ...gates.map(({ name, process: gate }) => [name, gate] as const),
+  ]);
   return {
     system,
-    processes: { auth: system.auth, 'inventory-1': one, 'inventory-2': two, payment: system.payment, echo },
+    instances,
+    processes,
+    gates,
+    processOf: (instance) => {
+      const found = all.get(instance);
+      if (found === undefined) throw new TypeError(`${instance} does not run`);
+      return found;
+    },
     authReplica,
     nats,
     postgres,

@@ -7,7 +7,7 @@ import type { ServiceProcess } from '../../scripts/system/parts.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import { blockEcho, type Clients, putEchoToSleep, setEchoBack } from './calls.js';
-import { type Environment, INSTANCES, type InstanceName } from './environment.js';
+import type { Environment, InstanceName } from './environment.js';
 import type { Intruder, Target } from './forgeries.js';
 import type { LinkMode } from './link.js';
 import type { Load } from './load.js';
@@ -26,7 +26,7 @@ const NEVER_MS = 600_000;
 const NATS_PASSWORDS_FILE = 'nats.json';
 
 /** Context of a fault. */
-interface Striking {
+export interface Striking {
   readonly environment: Environment;
   readonly clients: Clients;
   readonly load: Load;
@@ -210,9 +210,9 @@ export const FAULTS: readonly Fault[] = [
     mayLoseService: true,
     lasts: [1.2, 2],
     async strike({ environment, load, random }) {
-      const instance = random.pick(INSTANCES);
-      await freeze(environment.processes[instance], instance, load);
-      return async () => thaw(environment.processes[instance], instance, load);
+      const instance = random.pick(environment.instances);
+      await freeze(environment.processOf(instance), instance, load);
+      return async () => thaw(environment.processOf(instance), instance, load);
     },
   },
   {
@@ -220,11 +220,11 @@ export const FAULTS: readonly Fault[] = [
     mayLoseService: true,
     lasts: [0, 0.7],
     async strike({ environment, load, random, turn }) {
-      const instance = random.pick(INSTANCES.filter((name) => name !== 'auth'));
+      const instance = random.pick(environment.instances.filter((name) => name !== 'auth'));
       load.revokedFirst.add(instance);
       load.restarted.add(instance);
-      environment.processes[instance].kill(turn % 2 === 0 ? 'SIGKILL' : 'SIGTERM');
-      return () => environment.processes[instance].restart();
+      environment.processOf(instance).kill(turn % 2 === 0 ? 'SIGKILL' : 'SIGTERM');
+      return () => environment.processOf(instance).restart();
     },
   },
   {
@@ -236,8 +236,8 @@ export const FAULTS: readonly Fault[] = [
         const blocked = blockEcho(clients.echo, leaseMs * 1.5).catch(() => undefined);
         return () => blocked;
       }
-      const instance = random.pick(INSTANCES);
-      const proc = environment.processes[instance];
+      const instance = random.pick(environment.instances);
+      const proc = environment.processOf(instance);
       let isOver = false;
       const pulsing = (async () => {
         for (let pulse = 0; !isOver && pulse < PULSES_MAX; pulse += 1) {

@@ -11,7 +11,7 @@ import {
   type Question,
   type StreamKind,
 } from './calls.js';
-import { INSTANCES, type InstanceName } from './environment.js';
+import type { InstanceName } from './environment.js';
 import { type Credential, isService, type Outcome, type RevocationOracle } from './revocation-oracle.js';
 
 /** Interval of each call, once with a good token and once with a revoked one, in milliseconds. */
@@ -47,6 +47,7 @@ export class Load {
   readonly frozen = new Map<InstanceName, Frozen>();
   readonly #oracle: RevocationOracle;
   readonly #clients: Clients;
+  readonly #instances: readonly InstanceName[];
   readonly #questions: readonly Question[];
   readonly #kinds: readonly StreamKind[];
   readonly #players: readonly Player[];
@@ -63,12 +64,14 @@ export class Load {
   constructor(options: {
     oracle: RevocationOracle;
     clients: Clients;
+    instances: readonly InstanceName[];
     questions: readonly Question[];
     kinds: readonly StreamKind[];
     players: readonly Player[];
   }) {
     this.#oracle = options.oracle;
     this.#clients = options.clients;
+    this.#instances = options.instances;
     this.#questions = options.questions;
     this.#kinds = options.kinds;
     this.#players = options.players;
@@ -87,7 +90,7 @@ export class Load {
   /** Waits until every instance admits good tokens again. @returns the late ones */
   async untilServed(isLate: (instance: InstanceName) => boolean): Promise<InstanceName[]> {
     for (;;) {
-      const missing = INSTANCES.filter((instance) => {
+      const missing = this.#instances.filter((instance) => {
         const good = this.#good.get(instance);
         return good === undefined || good.inRow < GOOD_ANSWERS;
       });
@@ -100,7 +103,7 @@ export class Load {
 
   /** When the slowest instance began to admit again. */
   servedSinceMs(): number {
-    return Math.max(...INSTANCES.map((instance) => this.#good.get(instance)?.sinceMs ?? 0));
+    return Math.max(...this.#instances.map((instance) => this.#good.get(instance)?.sinceMs ?? 0));
   }
 
   /** Restarts the count of good responses: responses to earlier calls do not count. */
@@ -131,21 +134,23 @@ export class Load {
     );
   }
 
-  /** Reads which messages the echo's client streams received, and checks them. */
-  async hearWitness(): Promise<void> {
-    const heard = await askWitness(this.#clients.echo).catch(() => ({}));
-    for (const [name, momentMs] of Object.entries(heard)) {
-      const player = this.#poured.get(name);
-      if (player === undefined) continue;
-      this.#oracle.judge({
-        credential: player,
-        instance: 'echo',
-        method: 'ClientStream',
-        notBeforeMs: this.#floor('echo', momentMs),
-        endedMs: nowMs(),
-        outcome: { kind: 'admitted' },
-        isMessage: true,
-      });
+  /** Reads which messages the client streams of the echoes received, and checks them. */
+  async hearWitnesses(): Promise<void> {
+    for (const { instance, client } of this.#clients.echoes) {
+      const heard = await askWitness(client).catch(() => ({}));
+      for (const [name, momentMs] of Object.entries(heard)) {
+        const player = this.#poured.get(name);
+        if (player === undefined) continue;
+        this.#oracle.judge({
+          credential: player,
+          instance,
+          method: 'ClientStream',
+          notBeforeMs: this.#floor(instance, momentMs),
+          endedMs: nowMs(),
+          outcome: { kind: 'admitted' },
+          isMessage: true,
+        });
+      }
     }
   }
 

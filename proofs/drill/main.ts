@@ -53,6 +53,11 @@ const program = new Command('npm run drill --')
     'how long each fault of the revocation drill lasts',
     integerBetween(1, FAULT_SECONDS_MAX),
   )
+  .option(
+    '--gates',
+    'the revocation drill: with servers in Python and Go behind gates, which are broken as well',
+    false,
+  )
   .option('--seed <n>', 'chooses the same faults in the same order again', integerBetween(0, SEED_MAX))
   .option('--json <file>', 'where to write the figures')
   .parse();
@@ -62,6 +67,7 @@ const flags = program.opts<{
   only?: string;
   faults: string;
   faultSeconds?: number;
+  gates: boolean;
   seed?: number;
   json?: string;
 }>();
@@ -88,6 +94,7 @@ async function main(): Promise<number> {
       seed,
       faults: flags.faults,
       faultSeconds: flags.faultSeconds,
+      gates: flags.gates,
       signal: stopping,
     });
     all.push(figures);

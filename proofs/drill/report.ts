@@ -32,6 +32,8 @@ export interface Figures {
   /** Instances whose steps were recorded and compared with the tables of the specification, and how many steps. */
   readonly traces: number;
   readonly compared_steps: number;
+  /** The libraries of the servers behind gates, with their versions. */
+  readonly gates: readonly string[];
   /** Load of the machine at the start, as context for the latencies. */
   readonly load_average: number;
   readonly seconds: number;
@@ -88,6 +90,7 @@ export function figuresOf(
     | 'revoke_to_refused_ms'
     | 'revoke_to_refused_under_load_ms'
     | 'drill_delay_ms_max'
+    | 'gates'
     | 'load_average'
     | 'traces'
     | 'compared_steps'

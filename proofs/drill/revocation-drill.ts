@@ -1,14 +1,17 @@
 /** The revocation drill: real processes, real servers, faults, and no revoked token admitted after the bound. */
 
 import { loadavg } from 'node:os';
+import { SystemError } from '../../scripts/system/system-error.js';
 import { createRandom, type Random } from '../shared/random.js';
 import { createProgress } from '../shared/reporting.js';
 import { nowMs } from '../shared/waiting.js';
 import { checkTraceFolder } from '../spec/trace-file.js';
 import { connectTo, questionsOf, streamKindsOf } from './calls.js';
-import { buildEnvironment, INSTANCES } from './environment.js';
+import { buildEnvironment } from './environment.js';
 import { FAULTS, type Fault } from './faults.js';
 import { connectAttacker } from './forgeries.js';
+import { GATE_FAULTS } from './gate-faults.js';
+import { findUpstreams, type UpstreamProgram } from './gates.js';
 import { type LatencyFigures, measureLatency } from './latency.js';
 import { Load } from './load.js';
 import { CUSTOMERS_PER_ROUND, gatherParticipants, Revoker } from './participants.js';
@@ -38,6 +41,8 @@ export interface DrillOptions {
   readonly faults: string;
   /** Duration of every fault, in seconds; its own default when undefined. */
   readonly faultSeconds: number | undefined;
+  /** Whether servers in other languages take part, behind gates. */
+  readonly gates: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -47,17 +52,20 @@ export async function drillRevocation({
   seed,
   faults,
   faultSeconds,
+  gates,
   signal,
 }: DrillOptions): Promise<Figures> {
   const startedMs = nowMs();
   const [busy = 0] = loadavg();
   const random = createRandom(seed);
   const progress = createProgress(process.stdout);
-  const plan = planOf(random, count, faults);
+  const plan = planOf(random, count, { wanted: faults, gates });
+  const upstreams = gates ? await upstreamsFor(progress) : [];
   progress.show(0, count, 'starting the system');
   const environment = await buildEnvironment({
     leaseMs: LEASE_MS,
     customers: CUSTOMERS_PER_ROUND,
+    upstreams,
     signal,
     onProgress: ({ part, state, detail }) => {
       if (state !== 'starting') progress.show(0, count, `${part} ${detail}`.trim());
@@ -66,7 +74,7 @@ export async function drillRevocation({
   const starvation = watchStarvation(environment, { withinMs: 2 * LEASE_MS, muchMs: STARVED_MS });
   const clients = connectTo(environment);
   const oracle = new RevocationOracle(BOUND_MS, (instance, atMs) =>
-    INSTANCES.some((name) => name === instance && starvation.isCause(name, atMs)),
+    environment.instances.some((name) => name === instance && starvation.isCause(name, atMs)),
   );
   const revoker = new Revoker({ environment, clients, oracle });
   const intruder = await connectAttacker(environment, random);
@@ -115,6 +123,7 @@ export async function drillRevocation({
       revoke_to_refused_ms: quiet,
       revoke_to_refused_under_load_ms: loaded,
       drill_delay_ms_max: Math.round(starvation.worstDelayMs()),
+      gates: upstreams.map(({ library }) => library),
       load_average: busy,
       traces,
       compared_steps: steps,
@@ -130,9 +139,25 @@ export async function drillRevocation({
   }
 }
 
+/** The servers that can be had here. @throws SystemError when there is none */
+async function upstreamsFor(
+  progress: Pick<ReturnType<typeof createProgress>, 'show'>,
+): Promise<readonly UpstreamProgram[]> {
+  progress.show(0, 0, 'fetching servers in other languages');
+  const { programs, missing } = await findUpstreams();
+  if (programs.length === 0) throw new SystemError(`No server can be had: ${missing.join('; ')}.`);
+  if (missing.length > 0) console.log(`Without ${missing.join(' and ')}.`);
+  return programs;
+}
+
 /** All faults in random order, repeated, so that each occurs about equally often. */
-function planOf(random: Random, count: number, wanted: string): Fault[] {
-  const faults = FAULTS.filter(({ name }) => name.includes(wanted));
+function planOf(
+  random: Random,
+  count: number,
+  { wanted, gates }: { readonly wanted: string; readonly gates: boolean },
+): Fault[] {
+  const possible = gates ? [...FAULTS, ...GATE_FAULTS] : FAULTS;
+  const faults = possible.filter(({ name }) => name.includes(wanted));
   if (faults.length === 0) throw new Error(`no fault has ${wanted} in its name`);
   const plan: Fault[] = [];
   while (plan.length < count) plan.push(...random.shuffle(faults));
@@ -152,6 +177,7 @@ async function measureUnderLoad(
   const load = new Load({
     oracle,
     clients,
+    instances: environment.instances,
     questions: questionsOf(clients),
     kinds: streamKindsOf(clients, () => undefined),
     players,

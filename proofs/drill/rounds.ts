@@ -5,7 +5,7 @@ import { ask } from '../../scripts/system/calls.js';
 import type { Random } from '../shared/random.js';
 import { nowMs } from '../shared/waiting.js';
 import { type Clients, MOVING_SKU, questionsOf, streamKindsOf } from './calls.js';
-import { type Environment, INSTANCES, type InstanceName } from './environment.js';
+import type { Environment, InstanceName } from './environment.js';
 import { delayUnevenly, openEpochByCommand, restoreAuthDatabase, saveAuthDatabase } from './epochs.js';
 import type { Fault } from './faults.js';
 import type { Intruder } from './forgeries.js';
@@ -85,6 +85,7 @@ async function play(rounds: Rounds, round: number, fault: Fault, figures: RoundF
   const load = new Load({
     oracle,
     clients,
+    instances: environment.instances,
     questions: questionsOf(clients),
     kinds: streamKindsOf(clients, mover.movedAt),
     players: participants.players,
@@ -97,7 +98,7 @@ async function play(rounds: Rounds, round: number, fault: Fault, figures: RoundF
     if (round % KEY_EVERY_ROUNDS === 0) await revokeKey(rounds, load, participants);
     if (round % EPOCH_EVERY_ROUNDS === 2) await openEpochAmidQuestions(rounds, load, participants);
     if (round % EPOCH_EVERY_ROUNDS === 0) await loseEpoch(rounds, load, participants);
-    await load.hearWitness();
+    await load.hearWitnesses();
     const open = await load.leftOpen();
     if (open.length > 0) oracle.report('STREAM_LEFT_OPEN', open.join(', '));
   } finally {
@@ -118,8 +119,7 @@ async function strike(acting: {
   const { environment, clients, intruder, oracle, leaseMs, random, revoker, signal, turns } = rounds;
   const waiting = [...participants.revocations];
   const done: Promise<void>[] = [];
-  const { starvation } = rounds;
-  let isLate = lateAfter(starvation, STRIKE_MS_MAX);
+  let isLate = lateAfter(rounds, STRIKE_MS_MAX);
   const insist = async (revocation: Revocation): Promise<void> => {
     // The limit moves with the healing, so it is evaluated each time.
     while (!(await revoker.once(revocation))) {
@@ -163,7 +163,7 @@ async function strike(acting: {
   revokeNext();
   await sleep(lastsMs / 2, undefined, { signal });
   const healedMs = nowMs();
-  isLate = lateAfter(starvation, BACK_WITHIN_MS);
+  isLate = lateAfter(rounds, BACK_WITHIN_MS);
   load.countAnew();
   await heal();
   for (let left = waiting.length; left > 0; left -= 1) revokeNext();
@@ -201,7 +201,7 @@ async function sweep({ oracle, remembered }: Rounds, load: Load, participants: P
 /** Revokes the signing key: every token is refused, and new logins are served. */
 async function revokeKey(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
   const { oracle, revoker } = rounds;
-  const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  const isLate = lateAfter(rounds, BACK_WITHIN_MS);
   if (!(await revoker.untilDone(participants.keyRevocation, () => isLate('auth')))) {
     return oracle.report('NOT_BACK', 'the key could not be revoked');
   }
@@ -221,7 +221,7 @@ async function beServedAnew(waiting: {
   const { environment, clients, oracle, revoker } = rounds;
   await revoker.prepare();
   const { player } = await logInAs(clients, environment.customers[0], as);
-  const missing = new Set<InstanceName>(INSTANCES);
+  const missing = new Set<InstanceName>(environment.instances);
   while (missing.size > 0 && ![...missing].some(isLate)) {
     for (const { question, outcome } of await load.askEverything(player, SWEEP_TIMEOUT_MS)) {
       if (outcome.kind === 'admitted') missing.delete(question.instance);
@@ -232,15 +232,15 @@ async function beServedAnew(waiting: {
 }
 
 /** In a new epoch instances admit nothing before their list is complete. */
-function readNothingAtFirst({ restarted }: Load): void {
-  for (const name of INSTANCES) restarted.add(name);
+function readNothingAtFirst({ instances }: Environment, { restarted }: Load): void {
+  for (const name of instances) restarted.add(name);
 }
 
 /** Revokes the next key and opens an epoch while many Sync responses are in flight. */
 async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
   const { environment, oracle, leaseMs, random, revoker } = rounds;
   await revoker.prepare();
-  readNothingAtFirst(load);
+  readNothingAtFirst(environment, load);
   // A new epoch ends all leases until each instance has its list, over links that are delayed.
   oracle.allowServiceLoss();
   const heal = delayUnevenly(environment, { random, longestMs: leaseMs / 2 });
@@ -255,7 +255,7 @@ async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: 
   } finally {
     heal();
   }
-  const isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  const isLate = lateAfter(rounds, BACK_WITHIN_MS);
   await beServedAnew({ rounds, load, isLate, as: 'user of the new epoch' });
   await sweep(rounds, load, participants);
 }
@@ -267,18 +267,18 @@ async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: 
 async function loseEpoch(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
   const { environment, oracle, leaseMs, revoker } = rounds;
   await revoker.prepare();
-  readNothingAtFirst(load);
+  readNothingAtFirst(environment, load);
   // Cutting the database's connections, and the loss of the epoch, cost leases.
   oracle.allowServiceLoss();
   await saveAuthDatabase(environment);
-  let isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  let isLate = lateAfter(rounds, BACK_WITHIN_MS);
   while (!(await revoker.openEpoch(participants.players))) {
     if (isLate('auth')) return oracle.report('NOT_BACK', 'no epoch could be opened');
     await sleep(SWEEP_PAUSE_MS);
   }
   // Until its next Sync an instance does not have the new keys, and refuses their tokens.
   await sleep(oracle.boundMs + AFTERMATH_MS);
-  isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  isLate = lateAfter(rounds, BACK_WITHIN_MS);
   const player = await beServedAnew({ rounds, load, isLate, as: 'user of the epoch that is lost' });
   oracle.revoking([player], nowMs());
   await restoreAuthDatabase(environment);
@@ -290,15 +290,18 @@ async function loseEpoch(rounds: Rounds, load: Load, participants: Participants)
     await sleep(SWEEP_PAUSE_MS / 2);
   }
   await openEpochByCommand(environment);
-  isLate = lateAfter(rounds.starvation, BACK_WITHIN_MS);
+  isLate = lateAfter(rounds, BACK_WITHIN_MS);
   await beServedAnew({ rounds, load, isLate, as: 'user of the epoch after the restore' });
   await sweep(rounds, load, participants);
 }
 
 /** Returns whether this much time has passed for an instance since now, without time that it waited for a processor. */
-function lateAfter(starvation: Starvation, patienceMs: number): (instance: InstanceName) => boolean {
+function lateAfter(
+  { environment, starvation }: Rounds,
+  patienceMs: number,
+): (instance: InstanceName) => boolean {
   const sinceMs = nowMs();
-  const before = new Map(INSTANCES.map((name) => [name, starvation.waitedMs(name)]));
+  const before = new Map(environment.instances.map((name) => [name, starvation.waitedMs(name)]));
   return (instance) => {
     const passedMs = nowMs() - sinceMs;
     const waitedMs = starvation.waitedMs(instance) - (before.get(instance) ?? 0);

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import type { ServiceProcess } from '../../scripts/system/parts.js';
 import { nowMs } from '../shared/waiting.js';
-import { type Environment, INSTANCES, type InstanceName } from './environment.js';
+import type { Environment, InstanceName } from './environment.js';
 
 const LOOK_INTERVAL_MS = 50;
 const NANOSECONDS_PER_MILLISECOND = 1e6;
@@ -34,7 +34,9 @@ export function watchStarvation(
   environment: Environment,
   options: { withinMs: number; muchMs: number },
 ): Starvation {
-  const counters = new Map(INSTANCES.map((name) => [name, createCounter(environment.processes[name])]));
+  const counters = new Map(
+    environment.instances.map((name) => [name, createCounter(environment.processOf(name))]),
+  );
   const samples: Sample[] = [];
   let worstDelayMs = 0;
   let lastMs = nowMs();
@@ -47,7 +49,7 @@ export function watchStarvation(
     const atMs = nowMs();
     worstDelayMs = Math.max(worstDelayMs, atMs - lastMs - LOOK_INTERVAL_MS);
     lastMs = atMs;
-    samples.push({ atMs, waitedMs: new Map(INSTANCES.map((name) => [name, waitedMs(name)])) });
+    samples.push({ atMs, waitedMs: new Map(environment.instances.map((name) => [name, waitedMs(name)])) });
     while ((samples[0]?.atMs ?? atMs) < atMs - 2 * options.withinMs) samples.shift();
   };
   const timer = setInterval(look, LOOK_INTERVAL_MS);

@@ -10,6 +10,7 @@ import { copyProject, PROJECT_FOLDER } from '../../support/project-copy.js';
 
 const TEST_TIMEOUT_MS = 600_000;
 const MUTANTS = 3_000;
+const MUTANTS_THROUGH_GATES = 500;
 /** The place where only canonical base64url is accepted. */
 const GUARD_FILE = 'interceptors/src/token/compact.ts';
 const GUARD = "return bytes.toString('base64url') === segment ? bytes : undefined;";
@@ -49,6 +50,17 @@ describe('npm run attack', function () {
     }
     const mutants = Object.entries(figures.classes).filter(([name]) => name.startsWith('mutants'));
     expect(mutants.reduce((sum, [, { tried = 0 }]) => sum + tried, 0)).to.equal(MUTANTS);
+  });
+
+  it('rejects every attack through gates, with the bytes of the guards', async () => {
+    const flags = ['--through', 'gate', '--mutants', String(MUTANTS_THROUGH_GATES)];
+    const { code, figures } = await attackIn(PROJECT_FOLDER, flags);
+    expect(figures.findings).to.deep.equal([]);
+    expect(figures).to.include({ accepted: 0, crashes: 0, differing: 0, complete: true });
+    // Most refusals are compared with those of the guards, one by one.
+    const compared = figures.classes['gates refuse as guards do']?.['refused'] ?? 0;
+    expect(compared).to.be.greaterThan(figures.tried / 3);
+    expect(code).to.equal(0);
   });
 
   it('exits 1 when tokens are accepted in several spellings', async () => {

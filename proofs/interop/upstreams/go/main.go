@@ -1,5 +1,5 @@
-// An unguarded gRPC server in Go (grpc-go), with one method for each thing that a gate could spoil. Its messages are bytes
-// as they are, so that it needs no generated code. It prints its port, and ends with its parent.
+// An unguarded gRPC server in Go (grpc-go), with one method for each thing that a gate could spoil, and the echo of the drill.
+// Its messages are bytes as they are, so that it needs no generated code. It prints its port, and ends with its parent.
 package main
 
 import (
@@ -13,9 +13,11 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,6 +27,8 @@ import (
 )
 
 const service = "interop.v1.EchoService"
+const drillService = "drill.v1.EchoService"
+const drillTick = 100 * time.Millisecond
 const maxBytes = 32 << 20
 
 // bytesCodec leaves messages as they are.
@@ -160,6 +164,66 @@ func bidi(_ any, stream grpc.ServerStream) error {
 	}
 }
 
+// witnesses holds the last timestamp that each client stream of the drill has brought, by its name.
+var witnesses = struct {
+	sync.Mutex
+	last map[string]float64
+}{last: map[string]float64{}}
+
+func drillClientStream(_ any, stream grpc.ServerStream) error {
+	name, count := "", 0
+	for {
+		var request []byte
+		err := stream.RecvMsg(&request)
+		if err == io.EOF {
+			response := []byte(strconv.Itoa(count))
+			return stream.SendMsg(&response)
+		}
+		if err != nil {
+			return err
+		}
+		count++
+		if name == "" {
+			name = string(request)
+		} else if moment, err := strconv.ParseFloat(string(request), 64); err == nil {
+			witnesses.Lock()
+			witnesses.last[name] = moment
+			witnesses.Unlock()
+		}
+	}
+}
+
+// drillServerStream sends the time of the clock that all processes of a machine share.
+func drillServerStream(_ any, stream grpc.ServerStream) error {
+	var request []byte
+	if err := stream.RecvMsg(&request); err != nil {
+		return err
+	}
+	for {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+			return err
+		}
+		message := []byte(strconv.FormatFloat(float64(now.Nano())/1e6, 'f', 3, 64))
+		if err := stream.SendMsg(&message); err != nil {
+			return err
+		}
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-time.After(drillTick):
+		}
+	}
+}
+
+func drillWitness([]byte, grpc.ServerStream) ([]byte, error) {
+	witnesses.Lock()
+	defer witnesses.Unlock()
+	told, err := json.Marshal(witnesses.last)
+	witnesses.last = map[string]float64{}
+	return told, err
+}
+
 func main() {
 	network, address := "tcp", os.Args[1]
 	if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
@@ -185,6 +249,17 @@ func main() {
 			}),
 			{StreamName: "ServerStream", Handler: serverStream, ServerStreams: true},
 			{StreamName: "ClientStream", Handler: clientStream, ClientStreams: true},
+			{StreamName: "Bidi", Handler: bidi, ServerStreams: true, ClientStreams: true},
+		},
+	}, nil)
+	server.RegisterService(&grpc.ServiceDesc{
+		ServiceName: drillService,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{
+			once("Unary", func(request []byte, _ grpc.ServerStream) ([]byte, error) { return request, nil }),
+			once("Witness", drillWitness),
+			{StreamName: "ServerStream", Handler: drillServerStream, ServerStreams: true},
+			{StreamName: "ClientStream", Handler: drillClientStream, ClientStreams: true},
 			{StreamName: "Bidi", Handler: bidi, ServerStreams: true, ClientStreams: true},
 		},
 	}, nil)

@@ -1,4 +1,4 @@
-"""An unguarded gRPC server in Python (grpcio), with one method for each thing that a gate could spoil.
+"""An unguarded gRPC server in Python (grpcio), with one method for each thing that a gate could spoil, and the echo of the drill.
 
 Its messages are bytes as they are, so that it needs no generated code. It prints its port, or serves a unix socket.
 """
@@ -11,6 +11,10 @@ from concurrent import futures
 import grpc
 
 SERVICE = "interop.v1.EchoService"
+DRILL_SERVICE = "drill.v1.EchoService"
+DRILL_TICK_SECONDS = 0.1
+# Each open stream occupies one.
+THREADS = 256
 DETAILS = bytes.fromhex(sys.argv[2]) if len(sys.argv) > 2 else b""
 cancelled_count = 0
 
@@ -74,8 +78,43 @@ def compressed(request, context):
     return request
 
 
+# The last timestamp that each client stream of the drill has brought, by its name.
+witnesses = {}
+
+
+def drill_client_stream(requests, context):
+    name, count = None, 0
+    for request in requests:
+        count += 1
+        if name is None:
+            name = request.decode()
+        else:
+            witnesses[name] = float(request)
+    return str(count).encode()
+
+
+def drill_server_stream(request, context):
+    """Sends the time of the clock that all processes of a machine share."""
+    while context.is_active():
+        yield str(time.monotonic() * 1000).encode()
+        time.sleep(DRILL_TICK_SECONDS)
+
+
+def drill_witness(request, context):
+    told = json.dumps(dict(witnesses))
+    witnesses.clear()
+    return told.encode()
+
+
 class Handler(grpc.GenericRpcHandler):
     def __init__(self):
+        self.drill_methods = {
+            "Unary": grpc.unary_unary_rpc_method_handler(lambda request, context: request),
+            "ClientStream": grpc.stream_unary_rpc_method_handler(drill_client_stream),
+            "ServerStream": grpc.unary_stream_rpc_method_handler(drill_server_stream),
+            "Bidi": grpc.stream_stream_rpc_method_handler(bidi),
+            "Witness": grpc.unary_unary_rpc_method_handler(drill_witness),
+        }
         self.methods = {
             "Unary": grpc.unary_unary_rpc_method_handler(unary),
             "Public": grpc.unary_unary_rpc_method_handler(unary),
@@ -91,12 +130,14 @@ class Handler(grpc.GenericRpcHandler):
 
     def service(self, details):
         _, service, method = details.method.split("/")
+        if service == DRILL_SERVICE:
+            return self.drill_methods.get(method)
         return self.methods.get(method) if service == SERVICE else None
 
 
 def main():
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=32),
+        futures.ThreadPoolExecutor(max_workers=THREADS),
         options=(("grpc.max_receive_message_length", 32 << 20), ("grpc.max_send_message_length", 32 << 20)),
     )
     server.add_generic_rpc_handlers((Handler(),))
