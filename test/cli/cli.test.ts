@@ -189,7 +189,7 @@ describe('the command line', () => {
       for (const [text, fault] of [
         ['services: [{audience: a, scope: [x]}]', /services\.0.*scope/],
         ['roles: [{role: a}, {scopes: [x]}]', /roles\.1\.role/],
-        ['roles: [', /Flow sequence/],
+        ['roles: [', /fault in line 1: .*bracket/],
         ['a: &x [1]\nb: [*x, *x]', /uses aliases/],
       ] as const) {
         await writeFile(file, text);
