@@ -151,7 +151,16 @@ export async function startGateUnderTest(
   const upstream = await startUpstream(folder);
   const given = typeof differences === 'function' ? differences(folder.path) : differences;
   const settings = { ...settingsFor(kit, file, upstream.address), ...given };
-  const gate = await startGate(settings, { log, engine, metrics });
+  const release = async (): Promise<void> => {
+    upstream.stop();
+    await kit.close();
+    await folder.remove();
+  };
+  const gate = await startGate(settings, { log, engine, metrics }).catch(async (error: unknown) => {
+    // A server that stays open would keep the test run from ending.
+    await release();
+    throw error;
+  });
   const client = new Client(gate.addresses.listen ?? 'unix:none', credentials.createInsecure());
   return {
     kit,
@@ -164,9 +173,7 @@ export async function startGateUnderTest(
     stop: async () => {
       client.close();
       await gate.close();
-      upstream.stop();
-      await kit.close();
-      await folder.remove();
+      await release();
     },
   };
 }
