@@ -114,7 +114,9 @@ describe('deploy/compose', () => {
     expect(settings.scrape_configs).to.have.lengthOf(4);
     for (const { job_name: name } of settings.scrape_configs) expect(name).to.match(/^portcullis/);
     expect(settings.rule_files).to.deep.equal(['/etc/prometheus/rules/*.rules.yaml']);
-    expect(existsSync(join(PROJECT_FOLDER, 'docs/operating/prometheus/portcullis.rules.yaml'))).to.equal(true);
+    expect(existsSync(join(PROJECT_FOLDER, 'docs/operating/prometheus/portcullis.rules.yaml'))).to.equal(
+      true,
+    );
     expect(compose.services['prometheus']?.volumes).to.include(
       '../../docs/operating/prometheus:/etc/prometheus/rules:ro',
     );
