@@ -86,14 +86,17 @@ describe('npm run drill, fence', function () {
   ] as const) {
     it(`finds late commits in races without: ${guard.line.trim()}`, async () => {
       const copy = await copyWithout(join(folder.path, `races without ${faults}`), guard);
-      const options = ['--seed', '7', '--only', 'fence', '--races', '2500', '--faults', faults];
-      const { code, figures } = await runDrill<RaceFigures>(
-        copy,
-        join(folder.path, `late ${faults}`),
-        options,
-      );
-      expect(code).to.equal(1);
-      expect(figures.late_commits).to.be.above(0);
+      // Where other programs keep the processors busy, all races of a run may happen one after the other.
+      for (const seed of ['7', '8', '9']) {
+        const options = ['--seed', seed, '--only', 'fence', '--races', '2500', '--faults', faults];
+        const out = join(folder.path, `late ${faults} ${seed}`);
+        const { code, figures } = await runDrill<RaceFigures>(copy, out, options);
+        if (code === 0) continue;
+        expect(code).to.equal(1);
+        expect(figures.late_commits).to.be.above(0);
+        return;
+      }
+      expect.fail('no late commit was found with three seeds');
     });
   }
 });
