@@ -50,6 +50,8 @@ export interface GateParts {
   readonly engine?: Engine | undefined;
   /** Default: metrics of its own. */
   readonly metrics?: GateMetrics | undefined;
+  /** Whether callers find it only when it is ready for the first time. Default: it refuses calls until then. */
+  readonly opensWhenReady?: boolean | undefined;
 }
 
 /**
@@ -76,6 +78,7 @@ class RunningGate implements Gate {
   readonly #identity: Identity;
   readonly #metrics: GateMetrics;
   readonly #engineOption: Engine | undefined;
+  readonly #opensWhenReady: boolean;
   readonly #listeners = new Set<() => void>();
   readonly #ports: OpenPort[] = [];
   readonly #closers: (() => void)[] = [];
@@ -95,11 +98,13 @@ class RunningGate implements Gate {
   #isDraining = false;
   #resolveReady: () => void = () => {};
 
-  constructor(settings: GateSettings, table: RuleTable, { log, engine, metrics }: GateParts) {
+  constructor(settings: GateSettings, table: RuleTable, parts: GateParts) {
+    const { log, engine, metrics, opensWhenReady = false } = parts;
     this.#settings = settings;
     this.#table = table;
     this.#log = log;
     this.#engineOption = engine;
+    this.#opensWhenReady = opensWhenReady;
     this.#metrics = metrics ?? createGateMetrics();
     this.#identity = createIdentity(settings.identity);
     this.ready = new Promise((resolve) => {
@@ -146,6 +151,7 @@ class RunningGate implements Gate {
       this.#health = await this.#opened('health', 'health-listen', healthListen, opening);
     }
     const upstreamTls = this.#watchUpstream();
+    if (this.#opensWhenReady) await this.#allPresent();
     const identity = (): Identity => this.#identity;
     const asked = createAsked({ admit: this.#admit });
     if (extAuthz !== undefined) {
@@ -159,6 +165,19 @@ class RunningGate implements Gate {
     await this.#openRelay(engine, upstreamTls);
     this.#changed();
     log.info({ event: 'open', ...this.addresses, methods: this.#table.methods.size }, 'the gate is open');
+  }
+
+  /** Resolves when nothing is missing for the first time. */
+  #allPresent(): Promise<void> {
+    return new Promise((resolve) => {
+      const look = (): void => {
+        if (Object.keys(this.missing()).length > 0) return;
+        this.#listeners.delete(look);
+        resolve();
+      };
+      this.#listeners.add(look);
+      look();
+    });
   }
 
   async #openRelay(engine: Engine, upstreamTls: TlsWatch | undefined): Promise<void> {

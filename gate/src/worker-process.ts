@@ -33,7 +33,7 @@ async function obey(command: WorkerCommand): Promise<void> {
     await gate?.close();
     process.exit(0);
   }
-  const { flags, configFile, identityKey } = command;
+  const { flags, configFile, identityKey, opensWhenReady } = command;
   const settings = readSettings(flags, configFile);
   const metrics = createGateMetrics();
   AggregatorRegistry.setRegistries([metrics.registry]);
@@ -49,7 +49,7 @@ async function obey(command: WorkerCommand): Promise<void> {
         key: identityKey === undefined ? undefined : createPrivateKey(identityKey),
       },
     },
-    { log: createGateLog(settings.logLevel), metrics },
+    { log: createGateLog(settings.logLevel), metrics, opensWhenReady },
   );
   gate = started;
   const tell = (): void => report({ kind: 'state', missing: started.missing() });

@@ -23,6 +23,8 @@ export type WorkerCommand =
       readonly configFile: string | undefined;
       /** Ed25519, PKCS #8 PEM: all workers sign identities with one key. */
       readonly identityKey: string | undefined;
+      /** Whether it replaces another: it takes connections only when it can decide calls. */
+      readonly opensWhenReady: boolean;
     }
   | { readonly kind: 'reload' }
   | { readonly kind: 'stop' };
@@ -71,6 +73,8 @@ class WorkerSet implements Workers {
   #ops: Address | undefined;
   #health: HealthPort | undefined;
   #isStopping = false;
+  /** Whether all workers have been ready at once. */
+  #hasBeenReady = false;
   #resolveOpened: () => void = () => {};
   #rejectOpened: (error: Error) => void = () => {};
 
@@ -125,9 +129,15 @@ class WorkerSet implements Workers {
     const identityKey = this.#key?.export({ type: 'pkcs8', format: 'pem' }).toString();
     worker.on('message', (report: WorkerReport | { readonly type: string }) => {
       if (!('kind' in report)) return;
-      if (report.kind === 'listening') this.#tell(worker, { kind: 'start', flags, configFile, identityKey });
-      else if (report.kind === 'state') this.#reported.set(worker, report.missing);
-      else this.#rejectOpened(new Error(report.message));
+      if (report.kind === 'listening') {
+        const opensWhenReady = this.#hasBeenReady;
+        this.#tell(worker, { kind: 'start', flags, configFile, identityKey, opensWhenReady });
+      } else if (report.kind === 'state') {
+        this.#reported.set(worker, report.missing);
+      } else {
+        log.error({ event: 'worker_failed', pid: worker.process.pid, why: report.message }, 'a worker fails');
+        this.#rejectOpened(new Error(report.message));
+      }
       if (this.#reported.size === this.#options.settings.workers) this.#resolveOpened();
       this.#changed();
     });
@@ -150,16 +160,23 @@ class WorkerSet implements Workers {
     if (worker.isConnected()) worker.send(command);
   }
 
-  /** Ready while one worker is: the port is open then. What each lacks is told all the same. */
+  /**
+   * Ready when all workers are, the first time: connections go to each in turn. From then on while one is, so that one
+   * that dies does not take the others out of service. What each lacks is told all the same.
+   */
   #missing(): Missing {
     if (this.#isStopping) return { process: 'shutting down' };
     const reported = [...this.#reported.values()];
+    const ready = reported.filter(isReady).length;
+    if (this.#hasBeenReady && ready > 0) return {};
+    const { workers } = this.#options.settings;
     if (reported.length === 0) return { workers: 'none is running yet' };
-    if (reported.some((missing) => Object.keys(missing).length === 0)) return {};
-    return Object.assign({}, ...reported) as Missing;
+    return Object.assign({ workers: `${ready} of ${workers} are ready` }, ...reported) as Missing;
   }
 
   #changed(): void {
+    const reported = [...this.#reported.values()];
+    this.#hasBeenReady ||= reported.length === this.#options.settings.workers && reported.every(isReady);
     this.#health?.setReady(Object.keys(this.#missing()).length === 0);
   }
 
@@ -185,4 +202,8 @@ class WorkerSet implements Workers {
       this.#tell(worker, { kind: 'stop' });
     });
   }
+}
+
+function isReady(missing: Missing): boolean {
+  return Object.keys(missing).length === 0;
 }

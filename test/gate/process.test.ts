@@ -114,6 +114,49 @@ describe('portcullis gate', function () {
     expect(said.output + said.errors).to.not.include(accessToken);
   });
 
+  it('is ready when all workers are, and replaces one without a refused call', async () => {
+    const { port, ops, words } = await settings();
+    const { child, said, exit } = start([...words, '--workers=6', '--drain-seconds=0']);
+    const get = (path: string): Promise<Response | undefined> =>
+      fetch(`http://127.0.0.1:${ops}${path}`).catch(() => undefined);
+    await until(async () => (await get('/readyz'))?.status === 200 || child.exitCode !== null);
+    expect(child.exitCode, said.errors).to.equal(null);
+    const { accessToken } = await clients.logIn('alice');
+    // Connections go to the workers in turn.
+    const callOnce = async (): Promise<string> => {
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
+        'grpc.use_local_subchannel_pool': 1,
+      });
+      try {
+        await callEcho(client, bearer(accessToken));
+        return 'OK';
+      } catch (error) {
+        return errorOf(error).reason;
+      } finally {
+        client.close();
+      }
+    };
+    for (let call = 0; call < 12; call++) expect(await callOnce()).to.equal('OK');
+    const started = () =>
+      [...said.output.matchAll(/"pid":(\d+).*"event":"open"/g)].map(([, pid]) => Number(pid));
+    const first = started();
+    expect(first).to.have.length(6);
+    process.kill(first[0] ?? 0, 'SIGKILL');
+    await until(() => said.output.includes('"worker_ended"') || said.errors.includes('"worker_ended"'));
+    const outcomes = new Set<string>();
+    const callAll = async (): Promise<void> => {
+      for (const outcome of await Promise.all(Array.from({ length: 6 }, callOnce))) outcomes.add(outcome);
+    };
+    // Not by polling: the new worker would be ready before the next look.
+    const deadlineMs = Date.now() + 30_000;
+    while (started().length < 7 && Date.now() < deadlineMs) await callAll();
+    expect(started()).to.have.length(7);
+    await callAll();
+    expect([...outcomes]).to.deep.equal(['OK']);
+    child.kill('SIGTERM');
+    expect(await exit).to.equal(0);
+  });
+
   it('accepts tokens of an issuer that its settings trust, and refuses nothing while it observes', async () => {
     const { privateKey, publicKey } = generateKeyPairSync('ed25519');
     const jwks = { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA', use: 'sig' }] };
