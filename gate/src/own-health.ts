@@ -1,13 +1,14 @@
 /** `grpc.health.v1` at the callers' port, in the place of an upstream that has no health service of its own. */
 
 import { service as definition } from 'grpc-health-check';
-import type { OwnMethod, OwnResponder, RelayStatus } from './relay/judge.js';
+import { OWN_MESSAGE_BYTES_MAX, type OwnMethod, type OwnResponder, type RelayStatus } from './relay/judge.js';
 import { plainStatus } from './relay/statuses.js';
 
 const PREFIX = '/grpc.health.v1.Health/';
 
 const INVALID_ARGUMENT = 3;
 const NOT_FOUND = 5;
+const RESOURCE_EXHAUSTED = 8;
 const UNAVAILABLE = 14;
 
 const OK: RelayStatus = {
@@ -20,6 +21,7 @@ const OK: RelayStatus = {
 };
 const MALFORMED = plainStatus(INVALID_ARGUMENT, 'expected a HealthCheckRequest');
 const UNKNOWN = plainStatus(NOT_FOUND, 'unknown service');
+const TOO_MANY = plainStatus(RESOURCE_EXHAUSTED, 'too many services: ask for one');
 const STOPPING = plainStatus(UNAVAILABLE, 'the gate stops');
 
 /** What the answers depend on. */
@@ -75,12 +77,16 @@ export class OwnHealth {
   }
 
   #statusOf(service: string): ServingStatus {
-    if (service !== '' && !this.#services().has(service)) return 'SERVICE_UNKNOWN';
+    if (service !== '' && !this.#isKnown(service)) return 'SERVICE_UNKNOWN';
     return this.#facts.isServing() ? 'SERVING' : 'NOT_SERVING';
   }
 
-  #services(): Set<string> {
-    return new Set([...this.#facts.paths()].map((path) => path.slice(1, path.lastIndexOf('/'))));
+  /** Strangers ask often: nothing is built for it. */
+  #isKnown(service: string): boolean {
+    for (const path of this.#facts.paths()) {
+      if (path.lastIndexOf('/') === service.length + 1 && path.startsWith(service, 1)) return true;
+    }
+    return false;
   }
 
   #check(request: Buffer, responder: OwnResponder): () => void {
@@ -98,11 +104,18 @@ export class OwnHealth {
   }
 
   #list(responder: OwnResponder): () => void {
-    const statuses = Object.fromEntries(
-      ['', ...this.#services()].map((service) => [service, { status: this.#statusOf(service) }]),
-    );
-    responder.send(serialized('List', { statuses }));
-    responder.end(OK);
+    const services = new Set(['']);
+    for (const path of this.#facts.paths()) services.add(path.slice(1, path.lastIndexOf('/')));
+    const status = this.#statusOf('');
+    const list = serialized('List', {
+      statuses: Object.fromEntries([...services].map((service) => [service, { status }])),
+    });
+    if (list.length > OWN_MESSAGE_BYTES_MAX) {
+      responder.end(TOO_MANY);
+    } else {
+      responder.send(list);
+      responder.end(OK);
+    }
     return () => {};
   }
 

@@ -75,6 +75,32 @@ describe('the health of an upstream that has no health service', () => {
     expect(under.upstream.received).to.be.empty;
   });
 
+  it('lists services only where the list fits into one message', async () => {
+    const method = (count: number): string =>
+      Array.from({ length: count }, (_, index) => `  many.v1.Service${index}: {Get: public}\n`).join('');
+    // Each takes 26 bytes.
+    for (const [count, fits] of [
+      [600, true],
+      [700, false],
+    ] as const) {
+      await under.rules(`services:\n${method(count)}`);
+      under.gate.reload();
+      expect(await check(under.client, `many.v1.Service${count - 1}`)).to.equal('SERVING');
+      const listed = await check(under.client, '', 'List');
+      if (fits) expect(listed).to.have.property('statuses').with.property('many.v1.Service7');
+      else expect(listed).to.equal(status.RESOURCE_EXHAUSTED);
+    }
+    for (const near of [
+      'many.v1.Service',
+      'many.v1.Service1/',
+      'any.v1.Service1',
+      '/many.v1.Service1',
+      'many.v1.Service1/Get',
+    ]) {
+      expect(await check(under.client, near), near).to.equal(status.NOT_FOUND);
+    }
+  });
+
   it('follows what the gate lacks, also for those who watch', async () => {
     const { client, kit } = under;
     const whole = watch(client, '');

@@ -1,6 +1,8 @@
 /** What the relay asks about each call, and what it tells about calls in progress. */
 
+import { FRAME_BYTES_DEFAULT } from '../http2/frames.js';
 import type { RequestHead } from '../http2/request-head.js';
+import { PREFIX_BYTES } from './message-meter.js';
 
 /** A header: its name in lower case, and its value. */
 export type Header = readonly [name: string, value: string];
@@ -42,6 +44,9 @@ export interface CutHandler {
   cut(status: RelayStatus): void;
 }
 
+/** Maximum size of a message that the gate sends of its own, in bytes: with its prefix it fits into one frame of any client. */
+export const OWN_MESSAGE_BYTES_MAX = FRAME_BYTES_DEFAULT - PREFIX_BYTES;
+
 /** A method that the gate answers in the server's place. */
 export interface OwnMethod {
   /**
@@ -54,7 +59,7 @@ export interface OwnMethod {
 
 /** Answers a call. Both do nothing once the call has ended. */
 export interface OwnResponder {
-  /** Sends a message. It replaces one for which the client had no room: only the latest counts. */
+  /** Sends a message of {@link OWN_MESSAGE_BYTES_MAX}. It replaces one for which the client had no room: only the latest counts. */
   send(message: Buffer): void;
   /** Ends the call after what was sent. */
   end(status: RelayStatus): void;

@@ -1,7 +1,7 @@
 /** Follows the lengths of messages in a body, without keeping any of it (gRPC over HTTP/2: Length-Prefixed-Message). */
 
 /** The flag and the length before each message. */
-const PREFIX_BYTES = 5;
+export const PREFIX_BYTES = 5;
 
 /** Counts the messages of one direction of one call. */
 export class MessageMeter {

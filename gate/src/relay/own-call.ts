@@ -4,13 +4,11 @@ import { dateField } from '../http2/date.js';
 import { FLAG_PADDED, FRAME_HEADER_BYTES, writeData } from '../http2/frames.js';
 import { encodeFields } from '../http2/hpack-encoder.js';
 import type { Header, OwnMethod, OwnResponder, RelayStatus } from './judge.js';
+import { PREFIX_BYTES } from './message-meter.js';
 import type { ConnectionPort } from './port.js';
 import { writeBlock } from './replies.js';
 import { plainStatus } from './statuses.js';
 import type { OwnAnswer, RelayStream } from './stream.js';
-
-/** Length of the flag and the length before a message (gRPC over HTTP/2: Length-Prefixed-Message). */
-const PREFIX_BYTES = 5;
 
 /** Maximum length of a request message, in bytes: the name of a service. */
 const REQUEST_BYTES_MAX = 1024;
