@@ -12,6 +12,7 @@ import { PARTIES, type Party } from './parties.js';
 
 const AUTHORITY_DAYS = 3_650;
 const CERTIFICATE_DAYS = 397;
+const NEW_KEY_PARAMETERS = ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'];
 const NEW_KEY = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc'];
 
 /** Makes the missing certificates: `ca.crt`, and for each part `PART.crt` and `PART.key`. */
@@ -33,19 +34,18 @@ export async function makeCertificates(
 
 async function makeAuthority(folder: CredentialFolder, scratch: string): Promise<void> {
   const [cert, key] = [join(scratch, 'ca.crt'), join(scratch, 'ca.key')];
-  const make = async (): Promise<void> => {
+  await folder.readOrMake('ca.key', async () => {
+    await openssl(['genpkey', ...NEW_KEY_PARAMETERS, '-out', key]);
+    return await readFile(key, 'utf8');
+  });
+  // From the key that there is: a certificate that was lost can be made again, and what the key has issued stays valid.
+  await folder.readOrMake('ca.crt', async () => {
     await openssl([
-      ...['req', '-x509', ...NEW_KEY, '-keyout', key, '-out', cert, '-days', String(AUTHORITY_DAYS)],
+      ...['req', '-x509', '-key', folder.file('ca.key'), '-out', cert, '-days', String(AUTHORITY_DAYS)],
       ...['-subj', '/CN=Portcullis deployment CA', '-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
     ]);
-  };
-  // The certificate belongs to the key, so both are made together.
-  if (!(await exists(folder.file('ca.crt')))) {
-    await rm(folder.file('ca.key'), { force: true });
-    await make();
-  }
-  await folder.readOrMake('ca.key', () => readFile(key, 'utf8'));
-  await folder.readOrMake('ca.crt', () => readFile(cert, 'utf8'));
+    return await readFile(cert, 'utf8');
+  });
 }
 
 /** A part without a certificate gets a new key as well. To renew a certificate, remove its file and run the command again. */

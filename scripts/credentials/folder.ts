@@ -34,7 +34,7 @@ export class CredentialFolder {
 
   /** The content of a file, made when it is missing. */
   async readOrMake(name: string, make: () => string | Promise<string>): Promise<string> {
-    const known = await readFile(this.file(name), 'utf8').catch(() => undefined);
+    const known = await this.#known(name);
     if (known !== undefined) {
       this.kept += 1;
       return known;
@@ -47,11 +47,21 @@ export class CredentialFolder {
 
   /** Writes a file that follows from the others. */
   async derive(name: string, content: string): Promise<void> {
-    const known = await readFile(this.file(name), 'utf8').catch(() => undefined);
+    const known = await this.#known(name);
     if (known === content) this.kept += 1;
     else {
       await this.#write(name, content);
       this.made.push(name);
+    }
+  }
+
+  /** Undefined when the file is missing. One that cannot be read is there, and must not be overwritten. */
+  async #known(name: string): Promise<string | undefined> {
+    try {
+      return await readFile(this.file(name), 'utf8');
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+      throw error;
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { makeCredentials } from '../../scripts/credentials/make.js';
@@ -63,6 +63,29 @@ describe('npm run credentials', function () {
     expect([...made].sort()).to.deep.equal(['gate.crt', 'gate.key']);
     expect(read('ca.crt')).to.equal(before['ca.crt']);
     expect(read('gate.key')).to.not.equal(before['gate.key']);
+  });
+
+  it('makes the certificate of the authority again from its key', async () => {
+    const key = read('ca.key');
+    rmSync(join(folder, 'ca.crt'));
+    const { made } = await makeCredentials({ folder, database });
+    expect(made).to.deep.equal(['ca.crt']);
+    expect(read('ca.key')).to.equal(key);
+    const authority = new X509Certificate(read('ca.crt'));
+    expect(new X509Certificate(read('auth.crt')).verify(authority.publicKey)).to.equal(true);
+  });
+
+  it('overwrites nothing that it cannot read', async () => {
+    const other = join(parent.path, 'other');
+    mkdirSync(other);
+    // A link that leads to itself can be replaced, and cannot be read.
+    symlinkSync('admin-password', join(other, 'admin-password'));
+    const error = await makeCredentials({ folder: other, database }).then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    expect(error).to.have.property('code', 'ELOOP');
+    expect(readlinkSync(join(other, 'admin-password'))).to.equal('admin-password');
   });
 
   it('makes a bootstrap file that auth accepts', () => {
