@@ -26,11 +26,32 @@ async function lock(file: string): Promise<void> {
   const untilMs = Date.now() + WAIT_MS_MAX;
   while (!(await isCreated(file))) {
     const holder = await holderOf(file);
-    if (holder !== undefined && !isRunning(holder)) await rm(file, { force: true });
-    else if (Date.now() > untilMs) {
+    if (holder !== undefined && !isRunning(holder)) {
+      await takeOver(file, untilMs);
+    } else if (Date.now() > untilMs) {
       const who = holder === undefined ? 'another command' : `the command with process id ${holder}`;
       throw new CommandError(`${file} is held by ${who}. If it does not run any more, remove the file.`);
     } else await sleep(POLL_MS);
+  }
+}
+
+/**
+ * Removes the lock of a process that has ended. Of several commands that find it, one at a time looks again: the lock may
+ * belong to another one by now.
+ */
+async function takeOver(file: string, untilMs: number): Promise<void> {
+  const turn = `${file}.takeover`;
+  while (!(await isCreated(turn))) {
+    if (Date.now() > untilMs) {
+      throw new CommandError(`${turn} is held by another command. If none runs any more, remove the file.`);
+    }
+    await sleep(POLL_MS);
+  }
+  try {
+    const holder = await holderOf(file);
+    if (holder !== undefined && !isRunning(holder)) await rm(file, { force: true });
+  } finally {
+    await rm(turn, { force: true });
   }
 }
 

@@ -3,8 +3,10 @@
 import { spawnSync } from 'node:child_process';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { type Context, type ContextStore, createContextStore } from '../../cli/src/contexts.js';
+import { whileLocked } from '../../cli/src/lock-file.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { rejectionOf } from '../support/outcomes.js';
 
@@ -65,6 +67,23 @@ describe('the file of sessions', () => {
     await writeFile(`${file}.lock`, `${pid}\n`);
     await open().save('mine', contextOf('olga'));
     expect((await open().load('mine')).name).to.equal('mine');
+  });
+
+  it('is taken over by one of several commands at a time', async () => {
+    const { pid } = spawnSync(process.execPath, ['--version']);
+    const lock = join(folder.path, 'lock');
+    await writeFile(lock, `${pid}\n`);
+    let working = 0;
+    let most = 0;
+    const work = async (): Promise<void> => {
+      working += 1;
+      most = Math.max(most, working);
+      await sleep(2);
+      working -= 1;
+    };
+    await Promise.all(Array.from({ length: 40 }, () => whileLocked(lock, work)));
+    expect(most).to.equal(1);
+    expect(await readdir(folder.path)).to.deep.equal([]);
   });
 
   it('is not changed while a running command has it, and the message says which one', async function () {

@@ -48,8 +48,8 @@ export interface AddOptions {
 }
 
 /**
- * Registers a service: its scopes from the descriptor set or from a file of rules, a client with a key that is made here, and its user at the
- * broker. Repeating the command after a failure goes on where it stopped.
+ * Registers a service: its scopes from the descriptor set or from a file of rules, a client with a key that is made here,
+ * and its user at the broker. Repeating the command after a failure goes on where it stopped.
  */
 export async function addService(
   terminal: Terminal,
