@@ -9,11 +9,13 @@ import { type Ended, runProgram } from '../../support/programs.js';
 const TEST_TIMEOUT_MS = 600_000;
 
 /**
- * The decision takes less than half of a look-up in a Map of whole tokens; on virtual machines whose memory is slow, about
- * as long. A guard that hashes the token or verifies again on every call takes several times as long. The two clocks that
- * it must read are left out: a hypervisor that answers for them may take longer than all the rest.
+ * The decision takes about a quarter of a cache that hashes the token. A guard that hashes it, or verifies again on every
+ * call, exceeds this bound; one that awaits a promise fails in the bench itself. A hash is the measure because it depends on
+ * the processor alone: a look-up in a Map of whole tokens also reads the memory of a token, which takes as long as the
+ * decision on some virtual machines. The two clocks are left out: a hypervisor that answers for them may take longer than
+ * all the rest.
  */
-const DECISION_TO_MAP_MAX = 1.5;
+const DECISION_TO_DIGEST_MAX = 0.75;
 /** Below 1.1 on an idle machine, up to 1.3 beside other tests. */
 const WARM_CPU_MAX = 1.5;
 /** Both verify the same signature; the guard adds a strict parser. */
@@ -27,7 +29,7 @@ interface Figures {
   readonly warm: {
     readonly cpu_ratio: number;
     readonly aa_cpu_ratio: number;
-    readonly decision_to_map_ratio_without_clocks: number;
+    readonly decision_to_digest_ratio: number;
   };
   readonly cold: { readonly EdDSA: { readonly cpu_ratio: number; readonly cpu_ratio_64: number } };
   readonly list: {
@@ -48,10 +50,10 @@ describe('npm run bench -- --short', function () {
 
   after(() => folder.remove());
 
-  it('decides on a known token in about the time of a look-up in a Map of whole tokens', async () => {
+  it('decides on a known token in less time than a look-up by the hash of the token', async () => {
     const { figures, output } = await bench('warm');
     expect(output).to.contain('goal ≤ 1.06 ×');
-    expect(figures.warm.decision_to_map_ratio_without_clocks).to.be.within(0.01, DECISION_TO_MAP_MAX);
+    expect(figures.warm.decision_to_digest_ratio).to.be.within(0.01, DECISION_TO_DIGEST_MAX);
     expect(figures.warm.cpu_ratio).to.be.within(0.7, WARM_CPU_MAX);
     expect(figures.warm.aa_cpu_ratio).to.be.within(0.6, 1.6);
   });
