@@ -16,7 +16,7 @@ import { startWorkers } from './workers.js';
 
 /** What is stopped and reloaded by signals. */
 interface Running {
-  reload(): void;
+  reload(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -36,11 +36,11 @@ export async function runGate(flags: RawSettings, configFile: string | undefined
     log.info({ event: 'reload' }, 'reading rules and certificates again');
     // One that comes while workers are still starting must not be lost.
     if (running === undefined) isReloadDue = true;
-    else running.reload();
+    else void running.reload();
   };
   process.on('SIGHUP', onHangUp);
   running = await start(settings, { flags, configFile, log });
-  if (isReloadDue) running.reload();
+  if (isReloadDue) await running.reload();
   const signal = await stopped;
   log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
   await running.close();

@@ -8,6 +8,7 @@ import {
   type sendUnaryData,
 } from '@grpc/grpc-js';
 import type { ReadyStatus } from '@portcullis/guard/engine';
+import { serverCredentialsFrom, type TlsFiles, watchTlsFiles } from '@portcullis/guard/tls';
 import {
   type AuthorizationServer,
   AuthorizationService,
@@ -22,14 +23,12 @@ import { type Answer, type Asked, isLoopbackAddress } from './decide.js';
 import { type Header, IDENTITY_HEADERS, type Identity, isIdentityName } from './identity.js';
 import type { GateLog } from './log.js';
 import { httpStatusOf, protocolOf, type RequestForm, refusalOf } from './refusals.js';
-import type { TlsFiles } from './tls-files.js';
-import { watchTlsFiles } from './tls-files.js';
 
 /** A port that is open. */
 export interface OpenPort {
   readonly address: Address;
-  /** Reads certificates again. */
-  reload(): void;
+  /** Reads certificates again. Never rejects. */
+  reload(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -51,51 +50,24 @@ export async function openExtAuthz(options: {
   if (address.kind !== 'unix' && (tls?.ca === undefined || tls.cert === undefined)) {
     throw new TypeError('ext_authz needs a unix socket, or certificates of both sides');
   }
-  let server = createServer(asked, identity, log);
-  const watch = tls && watchTlsFiles(tls, log, () => void replace());
-  const port = await bind(server, address);
-  const bound: Address = address.kind === 'unix' ? address : { ...address, port };
-
-  async function bind(target: Server, at: Address): Promise<number> {
-    return await new Promise((resolve, reject) => {
-      target.bindAsync(formatAddress(at), credentialsOf(), (error, boundPort) => {
-        if (error === null) resolve(boundPort);
-        else reject(error);
-      });
+  const server = createServer(asked, identity, log);
+  const watch = tls && watchTlsFiles({ files: tls, log });
+  const credentials =
+    watch === undefined ? ServerCredentials.createInsecure() : serverCredentialsFrom(watch, 'required');
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(formatAddress(address), credentials, (error, bound) => {
+      if (error === null) resolve(bound);
+      else reject(error);
     });
-  }
-  function credentialsOf(): ServerCredentials {
-    const current = watch?.current();
-    if (current === undefined) return ServerCredentials.createInsecure();
-    const { ca, cert, key } = current;
-    return ServerCredentials.createSsl(
-      asBuffer(ca),
-      [{ cert_chain: asBuffer(cert), private_key: asBuffer(key) }],
-      true,
-    );
-  }
-  /** grpc-js cannot change the certificates of a port, so the port is opened again. */
-  async function replace(): Promise<void> {
-    const former = server;
-    server = createServer(asked, identity, log);
-    former.forceShutdown();
-    await bind(server, bound).catch((error: unknown) => {
-      log.error({ event: 'ext_authz_closed', err: error }, 'ext_authz could not be opened again');
-    });
-  }
+  });
   return {
-    address: bound,
-    reload: () => watch?.reload(),
+    address: address.kind === 'unix' ? address : { ...address, port },
+    reload: async () => await watch?.reload(),
     close: async () => {
       watch?.close();
       await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
     },
   };
-}
-
-function asBuffer(part: unknown): Buffer {
-  if (part instanceof Buffer) return part;
-  throw new TypeError('expected the content of a file');
 }
 
 function createServer(asked: Asked, identity: () => Identity, log: GateLog): Server {

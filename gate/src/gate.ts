@@ -1,8 +1,9 @@
 /** One gate: the engine that decides, and the ports at which it is asked. */
 
+import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { createEngine, type Engine } from '@portcullis/guard/engine';
+import { channelCredentialsFrom, type TlsFiles, type TlsWatch, watchTlsFiles } from '@portcullis/guard/tls';
 import { type Address, formatAddress, portError } from './addresses.js';
-import { channelCredentials } from './channel-credentials.js';
 import { createAsked } from './decide.js';
 import { type ExposureWatch, watchExposure } from './exposure-watch.js';
 import { type OpenPort, openExtAuthz } from './ext-authz.js';
@@ -17,7 +18,6 @@ import { OwnHealth } from './own-health.js';
 import { openRelay, type RelayPort } from './relay-port.js';
 import { type RuleTable, readRuleTable } from './rules.js';
 import type { GateSettings } from './settings.js';
-import { type TlsFiles, type TlsWatch, watchTlsFiles } from './tls-files.js';
 
 /** A running gate. */
 export interface Gate {
@@ -37,8 +37,8 @@ export interface Gate {
   metrics(): Promise<string>;
   /** Calls the listener when the answer of {@link missing} may have changed. */
   onChange(listener: () => void): void;
-  /** Reads rules and certificates again. Those that cannot be used are logged, and the former ones stay in use. */
-  reload(): void;
+  /** Reads rules and certificates again. Those that cannot be used are logged, and the former ones stay in use. Never rejects. */
+  reload(): Promise<void>;
   /** Refuses new connections, lets calls end for as long as the settings say, and closes everything. */
   close(): Promise<void>;
 }
@@ -238,7 +238,7 @@ class RunningGate implements Gate {
   /** Certificates that follow their files until the gate is closed. */
   #certificatesIn(files: TlsFiles | undefined): TlsWatch | undefined {
     if (files === undefined) return undefined;
-    const watch = watchTlsFiles(files, this.#log, () => {});
+    const watch = watchTlsFiles({ files, log: this.#log });
     this.#certificates.push(watch);
     this.#closers.push(() => watch.close());
     return watch;
@@ -300,10 +300,16 @@ class RunningGate implements Gate {
     for (const listener of this.#listeners) listener();
   }
 
-  reload(): void {
-    for (const watch of this.#certificates) watch.reload();
-    for (const port of this.#ports) port.reload();
-    void this.#exposure?.look();
+  async reload(): Promise<void> {
+    this.#reloadRules();
+    await Promise.all([
+      ...this.#certificates.map((watch) => watch.reload()),
+      ...this.#ports.map((port) => port.reload()),
+      this.#exposure?.look(),
+    ]);
+  }
+
+  #reloadRules(): void {
     const engine = this.#engine;
     if (engine === undefined) return;
     try {
@@ -329,4 +335,9 @@ class RunningGate implements Gate {
     for (const port of this.#ports.splice(0).reverse()) await port.close();
     if (this.#engineOption === undefined) await this.#engine?.close();
   }
+}
+
+/** Credentials with which every new connection uses the current certificates; plaintext without files. */
+function channelCredentials(watch: TlsWatch | undefined): ChannelCredentials {
+  return watch === undefined ? credentials.createInsecure() : channelCredentialsFrom(watch);
 }

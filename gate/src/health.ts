@@ -143,7 +143,7 @@ export async function openHealth(address: Address, log: GateLog): Promise<Health
   return {
     address: address.kind === 'unix' ? address : { ...address, port },
     setReady,
-    reload: () => {},
+    reload: async () => {},
     close: async () => server.forceShutdown(),
   };
 }

@@ -70,7 +70,7 @@ export async function openHttpCheck(options: HttpCheckOptions): Promise<OpenPort
     address.kind === 'unix' ? address : { ...address, port: (server.address() as AddressInfo).port };
   return {
     address: bound,
-    reload: () => {},
+    reload: async () => {},
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

@@ -52,7 +52,7 @@ export async function openOps(address: Address, content: OpsContent, log: GateLo
   server.on('error', (error) => log.warn({ event: 'ops_error', err: error }, 'error of the ops port'));
   return {
     address: address.kind === 'unix' ? address : { ...address, port: (server.address() as AddressInfo).port },
-    reload: () => {},
+    reload: async () => {},
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

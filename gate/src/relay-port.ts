@@ -4,12 +4,12 @@ import { connect as connectTcp, createServer as createTcpServer, type Server, ty
 import {
   connect as connectTls,
   createServer as createTlsServer,
-  type SecureContextOptions,
   TLSSocket,
   type Server as TlsServer,
 } from 'node:tls';
 import { systemClock } from '@portcullis/guard/clock';
 import type { Decision, Engine, EngineCall, EngineCaller } from '@portcullis/guard/engine';
+import { type TlsWatch, watchTlsFiles } from '@portcullis/guard/tls';
 import type { Address } from './addresses.js';
 import { isLoopbackAddress } from './decide.js';
 import type { OpenPort } from './ext-authz.js';
@@ -22,7 +22,6 @@ import type { Judge, OwnMethod, Verdict } from './relay/judge.js';
 import type { RelayEvent } from './relay/observer.js';
 import { type RelayOptions, startRelay } from './relay/relay.js';
 import type { ListenSettings, UpstreamSettings } from './settings.js';
-import { type TlsWatch, watchTlsFiles } from './tls-files.js';
 
 /** The port, open. */
 export interface RelayPort extends OpenPort {
@@ -72,13 +71,8 @@ interface KnownConnection {
 /** Opens the port. */
 export async function openRelay(options: RelayPortOptions): Promise<RelayPort> {
   const { listen, upstream, upstreamTls, engine, metrics, log } = options;
-  let server: Server | TlsServer | undefined;
-  const own =
-    listen.tls &&
-    watchTlsFiles(listen.tls, log, (next) => {
-      if (server !== undefined && 'setSecureContext' in server) server.setSecureContext(next);
-    });
-  server = own === undefined ? createTcpServer() : createTlsServer(serverOptions(own.current(), listen));
+  const own = listen.tls && watchTlsFiles({ files: listen.tls, log });
+  const server = own === undefined ? createTcpServer() : tlsServer(own, listen);
   // The engine counts connections before TLS.
   server.prependListener('connection', (socket: Socket) => engine.connections.accepted(socket));
   const relay = startRelay({
@@ -107,7 +101,7 @@ export async function openRelay(options: RelayPortOptions): Promise<RelayPort> {
     get calls() {
       return relay.calls;
     },
-    reload: () => own?.reload(),
+    reload: async () => await own?.reload(),
     drain: (waitMs) => relay.drain(waitMs),
     close: async () => {
       own?.close();
@@ -120,13 +114,15 @@ function finite(limit: number): number {
   return Number.isFinite(limit) ? limit : Number.MAX_SAFE_INTEGER;
 }
 
-function serverOptions(current: SecureContextOptions, { clientAuth }: ListenSettings) {
-  return {
-    ...current,
+function tlsServer(watch: TlsWatch, { clientAuth }: ListenSettings): TlsServer {
+  const server = createTlsServer({
+    ...watch.current(),
     ALPNProtocols: H2,
     requestCert: clientAuth !== 'off',
     rejectUnauthorized: clientAuth === 'require',
-  };
+  });
+  watch.onChange((next) => server.setSecureContext(next));
+  return server;
 }
 
 async function listenAt(server: Server, address: Address): Promise<Address> {

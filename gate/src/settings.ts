@@ -4,6 +4,7 @@ import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
 import type { GuardLimits, TrustedIssuer } from '@portcullis/guard';
+import { type TlsFiles, tlsFaultsOf } from '@portcullis/guard/tls';
 import type { Address } from './addresses.js';
 import type { FlagName } from './flags.js';
 import { trustedIssuersOf } from './issuers-shape.js';
@@ -16,7 +17,7 @@ import {
   type Values,
 } from './settings-shape.js';
 import { shapeFaults } from './shape-faults.js';
-import { readTlsFiles, type TlsFiles } from './tls-files.js';
+
 import { codeOf, readBytes, readYaml, UnreadableError } from './yaml-file.js';
 
 /** Texts of settings, by name, as flags have them. */
@@ -198,7 +199,7 @@ function settingsOf(values: Values, faults: string[]): GateSettings | undefined 
   const tls = (names: TlsNames): TlsFiles | undefined => {
     const files: TlsFiles = { cert: values[names.cert], key: values[names.key], ca: values[names.ca] };
     if (files.cert === undefined && files.key === undefined && files.ca === undefined) return undefined;
-    faults.push(...readTlsFiles(files).faults.map(({ file, problem }) => `${names[file]} ${problem}`));
+    faults.push(...tlsFaultsOf(files).map(({ file, problem }) => `${names[file]} ${problem}`));
     return files;
   };
   const clientId = values['client-id'] ?? '';

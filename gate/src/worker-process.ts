@@ -26,7 +26,7 @@ report({ kind: 'listening' });
 
 async function obey(command: WorkerCommand): Promise<void> {
   if (command.kind === 'reload') {
-    gate?.reload();
+    await gate?.reload();
     return;
   }
   if (command.kind === 'stop') {

@@ -47,7 +47,8 @@ export interface Workers {
   readonly ops: Address | undefined;
   /** Resolves when every worker has opened its ports. */
   readonly opened: Promise<void>;
-  reload(): void;
+  /** Tells the workers, and does not wait for them. */
+  reload(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -180,7 +181,7 @@ class WorkerSet implements Workers {
     this.#health?.setReady(Object.keys(this.#missing()).length === 0);
   }
 
-  reload(): void {
+  async reload(): Promise<void> {
     for (const worker of this.#workers) this.#tell(worker, { kind: 'reload' });
   }
 

@@ -133,15 +133,15 @@ describe('startGate', () => {
         (error: unknown) => errorOf(error).code,
       );
     await under.rules('services: {test.v1.EchoService: {Unary: {scopes: echo.more}}}');
-    gate.reload();
+    await gate.reload();
     expect(await outcome('Unary')).to.equal(status.PERMISSION_DENIED);
     expect(await outcome('Public')).to.equal(status.UNIMPLEMENTED);
     await under.rules('services: {test.v1.EchoService: {Unary: {scope: echo.call}}}');
-    gate.reload();
+    await gate.reload();
     expect(lines.some(({ event }) => event === 'rules_refused')).to.equal(true);
     expect(await outcome('Unary')).to.equal(status.PERMISSION_DENIED);
     await under.rules('services: {test.v1.EchoService: {Unary: {scopes: echo.call}, Public: public}}');
-    gate.reload();
+    await gate.reload();
     expect(await outcome('Unary')).to.equal(status.OK);
     expect(await outcome('Public')).to.equal(status.OK);
   });

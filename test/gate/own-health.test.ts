@@ -84,7 +84,7 @@ describe('the health of an upstream that has no health service', () => {
       [700, false],
     ] as const) {
       await under.rules(`services:\n${method(count)}`);
-      under.gate.reload();
+      await under.gate.reload();
       expect(await check(under.client, `many.v1.Service${count - 1}`)).to.equal('SERVING');
       const listed = await check(under.client, '', 'List');
       if (fits) expect(listed).to.have.property('statuses').with.property('many.v1.Service7');
@@ -200,7 +200,7 @@ describe('an upstream that can be called around its gate', () => {
         const socket = join(under.folder.path, 'up.sock');
         await chmod(under.folder.path, 0o711);
         await chmod(socket, 0o777);
-        gate.reload();
+        await gate.reload();
         await until(() => lines.some(({ event }) => event === 'upstream_exposed'));
         expect(await gate.metrics()).to.match(/^portcullis_gate_upstream_exposed 1$/m);
         if (exposed === 'refuse') {
@@ -219,7 +219,7 @@ describe('an upstream that can be called around its gate', () => {
           expect(isReady(under)).to.equal(true);
         }
         await chmod(socket, 0o700);
-        gate.reload();
+        await gate.reload();
         await until(() => lines.some(({ event }) => event === 'upstream_closed'));
         expect(await callEcho(client, caller)).to.deep.equal(HELLO);
         expect(await gate.metrics()).to.match(/^portcullis_gate_upstream_exposed 0$/m);

@@ -4,9 +4,17 @@ import { createHash, X509Certificate } from 'node:crypto';
 import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
-import { type ChannelCredentials, Client, credentials, ServerCredentials, status } from '@grpc/grpc-js';
+import {
+  type ChannelCredentials,
+  Client,
+  connectivityState,
+  credentials,
+  ServerCredentials,
+  status,
+} from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
+import { AuthorizationClient, CheckRequest } from '../../gate/gen/envoy/service/auth/v3/external_auth.js';
 import type { ListenSettings, UpstreamSettings } from '../../gate/src/settings.js';
 import { makeTemporaryFolder, type TemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { type Authority, createAuthority, type Identity } from '../support/certificates.js';
@@ -124,7 +132,7 @@ describe('TLS of a gate', () => {
       const started = await start(files, authority.certFile);
       await expectUnavailable(started);
       await install(gate, files);
-      started.gate.reload();
+      await started.gate.reload();
       await until(() => Object.keys(started.gate.missing()).length === 0, { withinMs: 20_000 });
       const client = new Client(started.gate.addresses.listen ?? '', credentials.createInsecure());
       expect(await call({ ...started, client })).to.deep.equal(HELLO);
@@ -180,11 +188,6 @@ describe('TLS of a gate', () => {
       );
     }
 
-    const thumbprintOf = async ({ certFile }: Identity): Promise<string> =>
-      createHash('sha256')
-        .update(new X509Certificate(await readFile(certFile)).raw)
-        .digest('base64url');
-
     it('admits without a certificate where none is asked for, and not in plaintext', async () => {
       await start('off');
       const { token } = under.kit.user({ scopes: ['echo.call'] });
@@ -234,14 +237,14 @@ describe('TLS of a gate', () => {
       const next = await authority.issue();
       await copyFile(next.certFile, files.certFile);
       lines.length = 0;
-      under.gate.reload();
+      await under.gate.reload();
       expect(
         lines.some(({ event }) => event === 'certificates_refused'),
         'the key is missing',
       ).to.equal(true);
       expect(await shown(port())).to.equal(await thumbprintOf(server));
       await install(next, files);
-      under.gate.reload();
+      await under.gate.reload();
       expect(await shown(port())).to.equal(await thumbprintOf(next));
       expect(await outcome(before, token), 'the connection of before').to.equal('ADMITTED');
       expect(await outcome(await open(), token)).to.equal('ADMITTED');
@@ -269,7 +272,7 @@ describe('TLS of a gate', () => {
       });
       first.destroy();
       await copyFile(other.certFile, ca);
-      under.gate.reload();
+      await under.gate.reload();
       const second = dial(session);
       const end = await new Promise<string>((resolve) => {
         second.on('data', () => resolve('served'));
@@ -280,6 +283,63 @@ describe('TLS of a gate', () => {
       second.destroy();
       expect(end).to.equal('refused');
     });
+  });
+
+  it('asks proxies for certificates, and changes its own without ending their connections', async () => {
+    const files = { certFile: join(folder.path, 'authz.pem'), keyFile: join(folder.path, 'authz-key.pem') };
+    await install(server, files);
+    const under = await startGateUnderTest({
+      listen: undefined,
+      upstream: undefined,
+      extAuthz: {
+        address: { kind: 'tcp', host: '127.0.0.1', port: 0 },
+        tls: { cert: files.certFile, key: files.keyFile, ca: authority.certFile },
+      },
+    });
+    const port = Number(under.gate.addresses.extAuthz?.split(':')[1]);
+    const [ca, cert, key] = await Promise.all(
+      [authority.certFile, caller.certFile, caller.keyFile].map((file) => readFile(file)),
+    );
+    const clientWith = (own: ChannelCredentials): AuthorizationClient =>
+      new AuthorizationClient(`localhost:${port}`, own, { 'grpc.use_local_subchannel_pool': 1 });
+    const proxies = [clientWith(credentials.createSsl(ca, key ?? null, cert ?? null))];
+    const check = (proxy: AuthorizationClient): Promise<string> =>
+      new Promise((resolve) => {
+        proxy.check(CheckRequest.fromPartial({ attributes: {} }), (error) =>
+          resolve(error === null ? 'answered' : (status[error.code] ?? '')),
+        );
+      });
+    try {
+      const [first] = proxies;
+      if (first === undefined) return;
+      expect(await check(first)).to.equal('answered');
+      const states: number[] = [];
+      const channel = first.getChannel();
+      const watch = (): void => {
+        channel.watchConnectivityState(
+          channel.getConnectivityState(false),
+          Number.POSITIVE_INFINITY,
+          (error) => {
+            const state = channel.getConnectivityState(false);
+            if (error !== undefined || state === connectivityState.SHUTDOWN) return;
+            states.push(state);
+            watch();
+          },
+        );
+      };
+      watch();
+      const next = await authority.issue();
+      await install(next, files);
+      await under.gate.reload();
+      expect(await shown(port)).to.equal(await thumbprintOf(next));
+      expect([await check(first), states]).to.deep.equal(['answered', []]);
+      const stranger = clientWith(credentials.createSsl(ca));
+      proxies.push(stranger);
+      expect(await check(stranger)).to.equal('UNAVAILABLE');
+    } finally {
+      for (const proxy of proxies) proxy.close();
+      await under.stop();
+    }
   });
 });
 
@@ -302,4 +362,10 @@ async function shown(port: number): Promise<string> {
   } finally {
     socket.destroy();
   }
+}
+
+async function thumbprintOf({ certFile }: Identity): Promise<string> {
+  return createHash('sha256')
+    .update(new X509Certificate(await readFile(certFile)).raw)
+    .digest('base64url');
 }

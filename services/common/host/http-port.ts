@@ -14,7 +14,7 @@ import { createServer as createHttpServer } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { type Clock, systemClock } from '@portcullis/guard';
-import type { TlsWatch } from '../tls/tls-files.js';
+import type { TlsWatch } from '@portcullis/guard/tls';
 import { HttpConnections } from './http-connections.js';
 import { type HttpLimit, HttpLimits, requestClassOf } from './http-limits.js';
 import type { Log } from './log.js';

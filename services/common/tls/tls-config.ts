@@ -1,4 +1,6 @@
 /** The TLS settings of every service. */
+
+import { CLIENT_AUTH_MODES, type TlsFiles, tlsFaultsOf } from '@portcullis/guard/tls';
 import {
   type ConfigurationFault,
   type EnvironmentValues,
@@ -8,8 +10,7 @@ import {
   text,
   withDefault,
 } from '../config/env.js';
-import { CLIENT_AUTH_MODES, type TlsSettings } from './tls.js';
-import { type TlsFiles, tlsFaultsOf } from './tls-files.js';
+import type { TlsSettings } from './tls.js';
 
 /** The variables, the same in all services. They hold the names of files, because the files are read again later. */
 export const TLS_VARIABLES = {

@@ -1,17 +1,14 @@
 /** TLS of listeners and clients, with certificates that follow their files. */
-import { createSecureContext, type SecureContextOptions } from 'node:tls';
-import { ChannelCredentials, credentials, ServerCredentials } from '@grpc/grpc-js';
+import { type ChannelCredentials, credentials, type ServerCredentials } from '@grpc/grpc-js';
 import type { BrokerFiles, Clock, Plaintext } from '@portcullis/guard';
-import { type TlsLog, type TlsWatch, watchTlsFiles } from './tls-files.js';
-
-/** Maximum duration of a TLS handshake. */
-const TLS_HANDSHAKE_TIMEOUT_MS = 10_000;
-
-/** Whether callers of a listener present a certificate: never requested, verified if presented, or required. */
-export const CLIENT_AUTH_MODES = ['off', 'optional', 'required'] as const;
-
-/** One of {@link CLIENT_AUTH_MODES}. */
-export type ClientAuth = (typeof CLIENT_AUTH_MODES)[number];
+import {
+  type ClientAuth,
+  channelCredentialsFrom,
+  serverCredentialsFrom,
+  type TlsLog,
+  type TlsWatch,
+  watchTlsFiles,
+} from '@portcullis/guard/tls';
 
 /** The TLS settings of a service. */
 export interface TlsSettings {
@@ -91,77 +88,4 @@ function listenerTls(
 ): ListenerTls {
   const watched = watch({ cert: certFile, key: keyFile, ca: clientCaFile });
   return { credentials: serverCredentialsFrom(watched, clientAuth), watch: watched };
-}
-
-/**
- * Credentials for a grpc-js server that follow a watch: new connections use the current certificates, open connections
- * stay as they are.
- *
- * An optional certificate from another authority is ignored: grpc-js shows handlers only verified ones.
- */
-function serverCredentialsFrom(watch: TlsWatch, clientAuth: ClientAuth): ServerCredentials {
-  return new WatchedServerCredentials(watch, clientAuth);
-}
-
-/** Credentials for grpc-js channels that follow a watch: every new connection uses the current certificates. */
-export function channelCredentialsFrom(watch: TlsWatch): ChannelCredentials {
-  return new WatchedChannelCredentials(watch);
-}
-
-/**
- * grpc-js's own certificate provider drops a good certificate as soon as its files cannot be read or do not match,
- * rejects every connection from then on, and falls back to Node's versions and ciphers.
- */
-class WatchedServerCredentials extends ServerCredentials {
-  constructor(watch: TlsWatch, clientAuth: ClientAuth) {
-    super(
-      {
-        requestCert: clientAuth !== 'off',
-        rejectUnauthorized: clientAuth === 'required',
-        handshakeTimeout: TLS_HANDSHAKE_TIMEOUT_MS,
-      },
-      watch.current(),
-    );
-    watch.onChange((next) => this.updateSecureContextOptions(next));
-  }
-
-  override _equals(other: ServerCredentials): boolean {
-    return this === other;
-  }
-}
-
-type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
-type ConnectorArguments = Parameters<ChannelCredentials['_createSecureConnector']>;
-
-/** Delegates to the current credentials at every connection. */
-class WatchedChannelCredentials extends ChannelCredentials {
-  #current: ChannelCredentials;
-
-  constructor(watch: TlsWatch) {
-    super();
-    const credentialsOf = (options: SecureContextOptions): ChannelCredentials =>
-      ChannelCredentials.createFromSecureContext(createSecureContext(options));
-    this.#current = credentialsOf(watch.current());
-    watch.onChange((next) => {
-      this.#current = credentialsOf(next);
-    });
-  }
-
-  override _isSecure(): boolean {
-    return true;
-  }
-
-  override _equals(other: ChannelCredentials): boolean {
-    return this === other;
-  }
-
-  override _createSecureConnector(...given: ConnectorArguments): Connector {
-    const first = this.#current._createSecureConnector(...given);
-    return {
-      connect: (socket) => this.#current._createSecureConnector(...given).connect(socket),
-      waitForReady: () => first.waitForReady(),
-      getCallCredentials: () => first.getCallCredentials(),
-      destroy: () => first.destroy(),
-    };
-  }
 }

@@ -16,6 +16,7 @@ import {
   ServerCredentials,
   type ServiceDefinition,
 } from '@grpc/grpc-js';
+import { channelCredentialsFrom, type TlsWatch, watchTlsFiles } from '@portcullis/guard/tls';
 import { expect } from 'chai';
 import {
   authenticate,
@@ -24,8 +25,6 @@ import {
 } from '../../../interceptors/src/client.js';
 import { IssueServiceTokenResponse } from '../../../proto/gen/portcullis/token/v1/token.js';
 import { makeTemporaryFolder } from '../../../scripts/system/temporary-folder.js';
-import { channelCredentialsFrom } from '../../../services/common/tls/tls.js';
-import { type TlsWatch, watchTlsFiles } from '../../../services/common/tls/tls-files.js';
 import { type Authority, createAuthority, type Identity } from '../../support/certificates.js';
 import {
   bearer,

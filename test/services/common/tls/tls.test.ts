@@ -20,10 +20,10 @@ import {
   ServerListenerBuilder,
   status,
 } from '@grpc/grpc-js';
+import { type ClientAuth, TlsFilesError, tlsFaultsOf, watchTlsFiles } from '@portcullis/guard/tls';
 import { expect } from 'chai';
 import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
-import { type ClientAuth, openTls, type Tls, type TlsSettings } from '../../../../services/common/tls/tls.js';
-import { TlsFilesError, tlsFaultsOf, watchTlsFiles } from '../../../../services/common/tls/tls-files.js';
+import { openTls, type Tls, type TlsSettings } from '../../../../services/common/tls/tls.js';
 import { type Authority, createAuthority, type Identity } from '../../../support/certificates.js';
 import { refusalOf, rejectionOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';

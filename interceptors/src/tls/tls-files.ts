@@ -3,7 +3,7 @@ import { createHash, createPrivateKey, type KeyObject, X509Certificate } from 'n
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions, type SecureVersion } from 'node:tls';
-import { type Clock, systemClock } from '@portcullis/guard';
+import { type Clock, systemClock } from '../clock.js';
 
 /** The oldest accepted version, whatever Node's own default is. */
 const TLS_VERSION_MIN: SecureVersion = 'TLSv1.2';
