@@ -2,6 +2,7 @@
 
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { ChannelCredentials, ServerCredentials } from '@grpc/grpc-js';
+import { changingCredentials } from '../wire/grpc-js-internals.js';
 import type { TlsWatch } from './tls-files.js';
 
 /** Maximum duration of a TLS handshake, in milliseconds. */
@@ -53,41 +54,11 @@ class WatchedServerCredentials extends ServerCredentials {
  * rejects every connection from then on.
  */
 export function channelCredentialsFrom(watch: TlsWatch): ChannelCredentials {
-  return new WatchedChannelCredentials(watch);
-}
-
-type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
-type ConnectorArguments = Parameters<ChannelCredentials['_createSecureConnector']>;
-
-/** Delegates to the current credentials at every connection. */
-class WatchedChannelCredentials extends ChannelCredentials {
-  #current: ChannelCredentials;
-
-  constructor(watch: TlsWatch) {
-    super();
-    const credentialsOf = (options: SecureContextOptions): ChannelCredentials =>
-      ChannelCredentials.createFromSecureContext(createSecureContext(options));
-    this.#current = credentialsOf(watch.current());
-    watch.onChange((next) => {
-      this.#current = credentialsOf(next);
-    });
-  }
-
-  override _isSecure(): boolean {
-    return true;
-  }
-
-  override _equals(other: ChannelCredentials): boolean {
-    return this === other;
-  }
-
-  override _createSecureConnector(...given: ConnectorArguments): Connector {
-    const first = this.#current._createSecureConnector(...given);
-    return {
-      connect: (socket) => this.#current._createSecureConnector(...given).connect(socket),
-      waitForReady: () => first.waitForReady(),
-      getCallCredentials: () => first.getCallCredentials(),
-      destroy: () => first.destroy(),
-    };
-  }
+  const credentialsOf = (options: SecureContextOptions): ChannelCredentials =>
+    ChannelCredentials.createFromSecureContext(createSecureContext(options));
+  let current = credentialsOf(watch.current());
+  watch.onChange((next) => {
+    current = credentialsOf(next);
+  });
+  return changingCredentials(() => current);
 }

@@ -6,7 +6,7 @@
 
 import type { IncomingHttpHeaders } from 'node:http2';
 import {
-  type ChannelCredentials,
+  ChannelCredentials,
   Metadata,
   type Server,
   type ServerInterceptingCall,
@@ -27,6 +27,47 @@ export type ServerCallStatus = Parameters<ServerInterceptingCall['sendStatus']>[
  */
 export function isSecure(credentials: ChannelCredentials): boolean {
   return credentials._isSecure();
+}
+
+type Connector = ReturnType<ChannelCredentials['_createSecureConnector']>;
+type ConnectorArguments = Parameters<ChannelCredentials['_createSecureConnector']>;
+
+/**
+ * Secure credentials that may change: every new connection of a channel uses those that the function returns then. Relies
+ * on the method with which a channel makes the connector of a subchannel, once for all its connections.
+ */
+export function changingCredentials(current: () => ChannelCredentials): ChannelCredentials {
+  return new ChangingCredentials(current);
+}
+
+class ChangingCredentials extends ChannelCredentials {
+  readonly #current: () => ChannelCredentials;
+
+  constructor(current: () => ChannelCredentials) {
+    super();
+    this.#current = current;
+  }
+
+  override _isSecure(): boolean {
+    return true;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(...given: ConnectorArguments): Connector {
+    const first = this.#current()._createSecureConnector(...given);
+    return {
+      connect: (socket) =>
+        this.#current()
+          ._createSecureConnector(...given)
+          .connect(socket),
+      waitForReady: () => first.waitForReady(),
+      getCallCredentials: () => first.getCallCredentials(),
+      destroy: () => first.destroy(),
+    };
+  }
 }
 
 /**
