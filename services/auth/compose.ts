@@ -233,7 +233,7 @@ const CANARY_LOOKS = 5;
 function startCanary(
   { canarySeconds: intervalSeconds }: Config,
   { database, log, closer }: ServiceResources,
-  { promiseStore: store, tokens, instances, fences, clock }: Parts,
+  { promiseStore: store, groups, tokens, instances, fences, clock }: Parts,
   { observer, running }: { readonly observer: CanaryObserver; readonly running: RunningService },
 ): void {
   if (intervalSeconds === 0) return;
@@ -241,7 +241,19 @@ function startCanary(
   const turns = createCanaryStore(database.lane('promise'));
   const accept = async (token: string): Promise<string> =>
     (await guard.authenticateToken(token, OWN_AUDIENCE)).tokenId;
-  const deps = { intervalSeconds, turns, store, tokens, instances, fences, accept, observer, clock, log };
+  const deps = {
+    intervalSeconds,
+    turns,
+    store,
+    groups,
+    tokens,
+    instances,
+    fences,
+    accept,
+    observer,
+    clock,
+    log,
+  };
   const canary = startHousekeeping({
     log,
     intervalMs: (intervalSeconds * 1000) / CANARY_LOOKS,

@@ -34,6 +34,7 @@ import { createInstanceStore } from './revocation/instance-store.js';
 import { createInstances } from './revocation/instances.js';
 import { createRevocationRecords } from './revocation/listed-revocations-store.js';
 import type { SyncPosition } from './revocation/log.js';
+import { createRevocationGroups } from './revocation/revocation-groups.js';
 import { createRevocations } from './revocation/revocations.js';
 import { createRevocationStore } from './revocation/store.js';
 import type { Finding } from './security/anomaly-rules.js';
@@ -237,6 +238,12 @@ function createRevocationParts(
   closer.add('instances', instances.close);
   const fences = createFences({ store: createFenceStore(lane), clock });
   const revocationLog = createRevocationStore({ database: lane, publishedKeys: readPublishedKeys });
+  const groups = createRevocationGroups({
+    store: promiseStore,
+    clock,
+    onGroup: base.counts.revocationsGrouped,
+    onGroupRefused: base.counts.revocationRefused,
+  });
   const revocations = createRevocations({
     store: promiseStore,
     log: revocationLog,
@@ -250,11 +257,11 @@ function createRevocationParts(
     fences,
     onKeyRevoked: replenishKeys,
     onLogChanged: (question) => reportLogChanged(base, question),
-    onGroup: base.counts.revocationsGrouped,
-    onGroupRefused: base.counts.revocationRefused,
+    groups,
   });
   return {
     instances,
+    groups,
     fences,
     revocationLog,
     revocations,

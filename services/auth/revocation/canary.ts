@@ -13,7 +13,7 @@ import type { InstanceReceipt } from './enforcement-watch.js';
 import type { Fences } from './fences.js';
 import type { Instances } from './instances.js';
 import { tokenRevocation } from './log.js';
-import { receiptOfWritten, type Written } from './revocation-groups.js';
+import { type RevocationGroups, receiptOfWritten, type Written } from './revocation-groups.js';
 import { waitUntilEnforced } from './revoke.js';
 
 /** Default time between two measurements, in seconds: none are made. */
@@ -62,8 +62,9 @@ interface CanaryLog {
 export interface CanaryDeps {
   readonly intervalSeconds: number;
   readonly turns: CanaryTurns;
-  /** Transactions of the class `promise`, as revocations have. */
   readonly store: AuthStore;
+  /** Those in which tokens are revoked: the canary waits its turn as every caller of Revoke does. */
+  readonly groups: RevocationGroups;
   readonly tokens: Pick<Tokens, 'mint'>;
   readonly instances: Pick<Instances, 'wait' | 'list'>;
   readonly fences: Pick<Fences, 'wait'>;
@@ -104,7 +105,7 @@ async function measure(deps: CanaryDeps, signal: AbortSignal): Promise<CanaryOut
   );
   const tokenId = await deps.accept(token);
   const startedMs = clock.monotonicMs();
-  const written = await revokeToken(deps, tokenId, expireTime);
+  const written = await revokeToken(deps.groups, tokenId, expireTime);
   const writtenMs = written.committedAtMs - startedMs;
   const { instances } = await waitUntilEnforced(deps, written, {
     wait: 'KNOWN_INSTANCES',
@@ -128,27 +129,21 @@ async function measure(deps: CanaryDeps, signal: AbortSignal): Promise<CanaryOut
 }
 
 async function revokeToken(
-  { store, clock }: CanaryDeps,
+  groups: RevocationGroups,
   tokenId: string,
   tokenExpireTime: Date,
 ): Promise<Written> {
-  const startedMs = clock.monotonicMs();
-  const appended = await store.transaction((tx) =>
-    tx.revocations.append([
-      {
-        ...tokenRevocation(tokenId),
-        tokenExpireTime,
-        reason: 'canary',
-        actor: OWN_AUDIENCE,
-        acknowledge: true,
-        canary: true,
-      },
-    ]),
-  );
-  const committedAtMs = clock.monotonicMs();
-  const [entry] = appended.entries;
-  if (entry === undefined) throw new TypeError('the log has written no entry');
-  return { appended, entry, committedAtMs, elapsedMs: committedAtMs - startedMs };
+  const entry = {
+    ...tokenRevocation(tokenId),
+    tokenExpireTime,
+    reason: 'canary',
+    actor: OWN_AUDIENCE,
+    acknowledge: true,
+    canary: true,
+  };
+  const written = await groups.write({ caller: CANARY_CLIENT, decide: () => ({ entry }) });
+  if (written === undefined) throw new TypeError('the log has written no entry');
+  return written;
 }
 
 /** Instances that stop say so, and are not expected to confirm anything. */

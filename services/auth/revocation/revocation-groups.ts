@@ -52,6 +52,9 @@ export interface GroupWrite {
   readonly why?: SessionEnd;
 }
 
+/** What a revocation writes that nobody has asked for: it has no event. */
+export type UnrecordedWrite = Omit<GroupWrite, 'event'> & { readonly event?: undefined };
+
 /** One revocation of a group. */
 export interface GroupMember {
   /** Whom it is for. Callers take turns when more wait than fit into one group. */
@@ -64,7 +67,7 @@ export interface GroupMember {
    *
    * @param session - undefined when there is no such session, and for a member without one
    */
-  readonly decide: (session: LockedSession | undefined) => GroupWrite | undefined;
+  readonly decide: (session: LockedSession | undefined) => GroupWrite | UnrecordedWrite | undefined;
 }
 
 /** The part of a transaction that a group uses. */
@@ -279,7 +282,7 @@ const NOTHING: Outcome = { kind: 'nothing' };
 
 type Decision =
   | Exclude<Outcome, { kind: 'written' }>
-  | { readonly kind: 'write'; readonly write: GroupWrite };
+  | { readonly kind: 'write'; readonly write: GroupWrite | UnrecordedWrite };
 
 /** @param alone - where a transaction of one member runs; it waits for locks, and a group skips what is locked */
 async function commitGroup(
@@ -293,13 +296,13 @@ async function commitGroup(
     const decisions = await decideAll(tx, members, alone === undefined ? 'skip' : 'wait');
     const writes = decisions.flatMap((decision) => (decision.kind === 'write' ? [decision.write] : []));
     if (writes.length === 0) return { decisions, appended: undefined };
-    const { events, sharedIds } = rollUp(writes.map(({ event }) => event));
+    const { events, entries } = recordsOf(writes);
     startedMs = clock.monotonicMs();
     // The revocation log is locked last, so its statement comes last.
     const [, , appended] = await Promise.all([
       endSessions(tx, members, decisions),
       tx.events.recordAll(events),
-      tx.revocations.append(writes.map(({ entry }, index) => ({ ...entry, eventId: sharedIds[index] }))),
+      tx.revocations.append(entries),
     ]);
     return { decisions, appended };
   }, place);
@@ -312,6 +315,19 @@ async function commitGroup(
     const written = { appended, entry, committedAtMs, elapsedMs: committedAtMs - startedMs };
     return { kind: 'written', written };
   });
+}
+
+/** What a group records: its security events, and the entries with the ids of those that they share. */
+function recordsOf(writes: readonly (GroupWrite | UnrecordedWrite)[]): {
+  readonly events: readonly NewSecurityEvent[];
+  readonly entries: readonly NewEntry[];
+} {
+  const { events, sharedIds } = rollUp(writes.flatMap(({ event }) => event ?? []));
+  let next = 0;
+  const entries = writes.map(({ entry, event }) =>
+    event === undefined ? entry : { ...entry, eventId: sharedIds[next++] },
+  );
+  return { events, entries };
 }
 
 /** Locks the sessions of the members, and decides for each of them in turn. */

@@ -24,11 +24,7 @@ import {
 } from './log.js';
 import type { LogReader, RevocationStore } from './log-access.js';
 import { LogTail } from './log-tail.js';
-import {
-  createRevocationGroups,
-  type RevocationGroups,
-  type RevocationGroupsDeps,
-} from './revocation-groups.js';
+import { createRevocationGroups, type RevocationGroups } from './revocation-groups.js';
 import { checkOnly, type RevokeDeps, type RevokeReceipt, type RevokeRequest, revoke } from './revoke.js';
 import { type RevokedSessions, type RevokeManyReceipt, revokeMany, revokeSessions } from './revoke-many.js';
 import { createSessionSearch, type MatchedSessions, type SearchCaller } from './session-search.js';
@@ -57,10 +53,6 @@ export interface RevocationDeps extends Omit<RevokeDeps, 'groups'> {
   readonly fences: Pick<Fences, 'reported' | 'waits' | 'wait'>;
   /** Called when an instance has seen entries that the log does not have: transactions were lost. */
   readonly onLogChanged: (question: SyncPosition) => void;
-  /** See {@link RevocationGroupsDeps.onGroup}. */
-  readonly onGroup?: RevocationGroupsDeps['onGroup'];
-  /** See {@link RevocationGroupsDeps.onGroupRefused}. */
-  readonly onGroupRefused?: RevocationGroupsDeps['onGroupRefused'];
   /** What writes revocations of sessions and tokens; by default groups of its own. */
   readonly groups?: RevocationGroups;
 }

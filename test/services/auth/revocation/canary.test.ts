@@ -10,6 +10,7 @@ import { type CanaryDeps, measureRevocation } from '../../../../services/auth/re
 import { createCanaryStore } from '../../../../services/auth/revocation/canary-store.js';
 import { createFenceStore } from '../../../../services/auth/revocation/fence-store.js';
 import { createFences } from '../../../../services/auth/revocation/fences.js';
+import { createRevocationGroups } from '../../../../services/auth/revocation/revocation-groups.js';
 import { rejectionOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { type Cluster, type Replica, startCluster, verdictOf } from '../cluster.js';
@@ -57,6 +58,7 @@ describe('canary tokens', function () {
       intervalSeconds: INTERVAL_SECONDS,
       turns: createCanaryStore(database),
       store,
+      groups: createRevocationGroups({ store, clock: systemClock }),
       tokens,
       instances,
       fences: createFences({ store: createFenceStore(database), clock: systemClock }),
