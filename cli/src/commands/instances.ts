@@ -1,5 +1,6 @@
 /** `portcullis instances` and `portcullis top`. */
 
+import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { type Instance, RevocationServiceClient } from '../../gen/portcullis/revocation/v1/revocation.js';
@@ -93,11 +94,14 @@ interface TopOptions {
 async function top(cli: Cli, { metrics, interval, once }: TopOptions): Promise<void> {
   await cli.inSession(async (session, terminal) => {
     const interrupt = interruptOf(terminal);
+    const { caFile } = session.context;
+    // The ops addresses have certificates of the same authority as auth.
+    const ca = caFile === undefined || metrics.length === 0 ? undefined : await readFile(caFile);
     let before: readonly Scraped[] = [];
     while (!interrupt.aborted) {
       const [instances, scraped] = await Promise.all([
         instancesOf(session),
-        Promise.all(metrics.map(scrape)),
+        Promise.all(metrics.map((url) => scrape(url, ca))),
       ]);
       writeReading(terminal, instances, ratesOf(before, scraped));
       before = scraped;
