@@ -26,7 +26,7 @@ const HEAVY_PACKAGES = ['node:child_process', 'nats', 'pg'];
 /** Folders of code that a test uses to reach its subject; the subject's own imports do not count. */
 const FOLLOWED = /^(test|scripts|proofs)\//;
 /** Unit tests by their imports that are left out because they take long: random schedules, and the growth of memory. */
-const LONG = ['test/proofs/simulate/run.test.ts', 'test/interceptors/reports/security-reports.test.ts'];
+const LONG = ['test/proofs/simulate/run.test.ts', 'test/interceptors/reports/report-memory.test.ts'];
 
 const IMPORT = /^(?:import|export)\s+(type\s+)?(?:(\{[^}]*\}|[\w*\s,]+?)\s+from\s+)?'([^']+)';/gm;
 

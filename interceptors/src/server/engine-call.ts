@@ -47,7 +47,8 @@ export class DecidedEngineCall extends DecidedCall implements EngineCall {
   /** The same after the token was verified. In the turns since then its revocation may have arrived. */
   beginLate(admission: Admission): Decision {
     const decision = this.begin(admission);
-    const denial = decision.kind === 'refused' ? undefined : this.denial();
+    // A refused call has no verified token, and so no denial.
+    const denial = this.denial();
     return denial === undefined ? decision : { kind: 'refused', status: denial };
   }
 

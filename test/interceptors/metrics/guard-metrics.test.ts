@@ -45,6 +45,10 @@ describe('metrics of a guard', () => {
       expect(text).to.include('portcullis_revocation_entries_max 1000');
       expect(text).to.include('portcullis_revocation_applied_sequence 1');
       expect(text).to.include('portcullis_revocation_current 1');
+      const bounds = [...text.matchAll(/^portcullis_verify_seconds_bucket\{.*le="([^"]+)".*\}/gm)];
+      expect(bounds.map(([, bound]) => bound)).to.deep.equal(
+        '0.0001 0.00025 0.0005 0.001 0.0025 0.005 0.01 0.025 0.1 0.5 2 +Inf'.split(' '),
+      );
       for (const secret of [claims['sub'], claims['sid'], claims['jti'], token]) {
         expect(text).to.not.include(String(secret));
       }

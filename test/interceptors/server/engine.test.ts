@@ -3,32 +3,55 @@
  * ended once.
  */
 
+import { generateKeyPairSync } from 'node:crypto';
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders } from 'node:http2';
-import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
-import { type GuardErrorCode, type LimitName, native } from '@portcullis/guard';
-import type {
-  Decision,
-  Engine,
-  EngineCall,
-  EngineCaller,
-  Header,
-  ReadyStatus,
+import { type AddressInfo, connect as connectTcp, createServer, type Socket } from 'node:net';
+import { hostname } from 'node:os';
+import {
+  credentials,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import { type GuardErrorCode, type LimitName, native, type SendReport } from '@portcullis/guard';
+import {
+  createEngine,
+  type Decision,
+  type Engine,
+  type EngineCall,
+  type EngineCaller,
+  type Header,
+  type ReadyStatus,
 } from '@portcullis/guard/engine';
 import { createTestKit, type Persona, type Served, type TestKit } from '@portcullis/guard/testing';
 import { expect } from 'chai';
-import { invalidField, type ServiceError } from '../../../interceptors/src/errors.js';
+import { GuardError, invalidField, type ServiceError } from '../../../interceptors/src/errors.js';
 import { DecidedEngineCall } from '../../../interceptors/src/server/engine-call.js';
 import { DEFAULT_LIMITS, type GuardLimits } from '../../../interceptors/src/server/guard-limits.js';
 import { limitRefusal, type RefusalCode, sharedRefusal } from '../../../interceptors/src/server/refusals.js';
 import { accessRulesOf } from '../../../interceptors/src/server/rule-sources.js';
 import { readyStatusOf } from '../../../interceptors/src/wire/ready-status.js';
 import { statusOf } from '../../../interceptors/src/wire/status.js';
+import type { Report } from '../../../proto/gen/portcullis/security/v1/report.js';
 import { ECHO, ECHO_RULES, echoHandlers, echoSchema, HELLO, Trace } from '../../support/echo.js';
+import { ISSUER, TestIssuer } from '../../support/issuer.js';
+import { rejectionOf } from '../../support/outcomes.js';
+import { until } from '../../support/waiting.js';
 import { verifiedToken } from '../tokens-support.js';
 import { FakeGuard } from './fake-calls.js';
 import { frameOf } from './raw-calls.js';
 
 const AUDIENCE = 'echo';
+
+/** The kit's engines have no limits in time, because its clock is set forward. */
+const NO_TIME_LIMITS: Partial<GuardLimits> = {
+  requestMs: Number.POSITIVE_INFINITY,
+  publicIdleMs: Number.POSITIVE_INFINITY,
+  responseMs: Number.POSITIVE_INFINITY,
+  connectionSetupMs: Number.POSITIVE_INFINITY,
+  firstRequestMs: Number.POSITIVE_INFINITY,
+};
 
 /** A caller on this machine, as the guarded server sees the clients of these tests. */
 const LOCAL: EngineCaller = {
@@ -604,6 +627,24 @@ describe('an engine', () => {
       expect(engine.state().publicCalls).to.equal(2);
     });
 
+    it('nothing twice: what has ended keeps its first status', async () => {
+      const caller = user();
+      const call = await entered('Bidi', bearer(caller));
+      await kit.revoke({ session: caller });
+      const first = call.denial();
+      expect(first?.reason).to.equal('TOKEN_REVOKED');
+      expect(call.exceeded('request_bytes')).to.equal(first);
+    });
+
+    it('calls that have ended more than once, once', async () => {
+      await restart({ callsPerUser: 1 });
+      const caller = user();
+      const call = await entered('Unary', bearer(caller));
+      for (let each = 0; each < 3; each += 1) call.unlink();
+      await entered('Unary', bearer(caller));
+      expect((await refused('Unary', bearer(caller))).reason).to.equal('RATE_LIMITED');
+    });
+
     it('what its wire finds exceeded, and counts it', async () => {
       const call = await entered('Unary', bearer(user()));
       const cuts = linked(call);
@@ -641,8 +682,126 @@ describe('an engine', () => {
       `${pathOf('Unary')} was added to this guard before, with another rule`,
     );
     expect(await outcome('Unary')).to.equal('admitted');
+    expect((await entered('Unary', bearer(user()))).method).to.deep.equal({
+      requestStream: false,
+      responseStream: false,
+    });
     engine.replaceRules([{ rules: changed }]);
     expect(await outcome('Unary')).to.equal('SCOPE_MISSING');
+  });
+
+  it('states its limits, and when its list becomes current or stale', async () => {
+    await restart({ callsPerUser: 7 });
+    expect(engine.limits).to.deep.equal({ ...DEFAULT_LIMITS, ...NO_TIME_LIMITS, callsPerUser: 7 });
+    await engine.ready;
+    const changes: boolean[] = [];
+    const stop = engine.onStateChange(() => changes.push(engine.state().current));
+    await kit.goStale();
+    await kit.recover();
+    expect(changes).to.deep.equal([false, true]);
+    stop();
+    await kit.goStale();
+    expect(changes).to.have.length(2);
+    await kit.recover();
+  });
+
+  it('verifies tokens that are no credential, for one audience or any', async () => {
+    const caller = user();
+    for (const audience of [undefined, AUDIENCE]) {
+      expect((await engine.authenticateToken(caller.token, audience)).subject).to.equal(caller.id);
+    }
+    const other = await engine
+      .authenticateToken(caller.token, 'other')
+      .catch((error: ServiceError) => error.code);
+    expect(other).to.equal('TOKEN_INVALID');
+    await kit.revoke({ session: caller });
+    const revoked = await engine.authenticateToken(caller.token).catch((error: ServiceError) => error.code);
+    expect(revoked).to.equal('TOKEN_REVOKED');
+  });
+
+  it('counts the connections that are reported to it, and destroys those beyond a limit', async () => {
+    await restart({ connections: 1 });
+    const sockets: Socket[] = [];
+    const listener = createServer((socket) => {
+      sockets.push(socket);
+      engine.connections.accepted(socket);
+    });
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    const { port } = listener.address() as AddressInfo;
+    const peers = [connectTcp(port, '127.0.0.1'), connectTcp(port, '127.0.0.1')];
+    for (const peer of peers) peer.on('error', () => {});
+    await until(() => sockets.length === 2);
+    expect(sockets.map(({ destroyed }) => destroyed)).to.deep.equal([false, true]);
+    expect(limited).to.deep.equal(['connections']);
+    for (const peer of peers) peer.destroy();
+    await new Promise((resolve) => listener.close(resolve));
+  });
+
+  it('reports the calls that it admits, and the connections of which it is told', async () => {
+    const issuer = await TestIssuer.create();
+    const reports: Report[] = [];
+    const report: SendReport = async (one) => void reports.push(one);
+    const own = await createEngine({
+      issuer: ISSUER,
+      audience: AUDIENCE,
+      auth: { source: issuer.source, report },
+      log: 'silent',
+    });
+    own.addRules(accessRulesOf(ECHO, echoSchema()));
+    await own.ready;
+    own.recordConnection('remote');
+    await own.admit(pathOf('Unary'), [`Bearer ${await issuer.token()}`], LOCAL);
+    await own.close();
+    expect(reports.some(({ remotePlaintext }) => remotePlaintext)).to.equal(true);
+    const admitted = reports.flatMap((one) => one.admitted);
+    expect(admitted.map(({ calls, addresses }) => [calls, addresses])).to.deep.equal([[1n, ['127.0.0.1']]]);
+  });
+
+  it('may be allowed plaintext for its callers, and not towards its issuer', async () => {
+    const { privateKey: clientKey } = generateKeyPairSync('ed25519');
+    const auth = {
+      address: '192.0.2.1:50051',
+      credentials: credentials.createInsecure(),
+      clientId: 'echo',
+      clientKey,
+    };
+    const open = async (plaintext: 'loopback' | undefined) =>
+      await createEngine({
+        issuer: ISSUER,
+        audience: AUDIENCE,
+        auth: { ...auth, ...(plaintext !== undefined && { plaintext }) },
+        plaintext: 'allow',
+        log: 'silent',
+      });
+    expect(await rejectionOf(open('loopback'))).to.be.instanceOf(TypeError);
+    await (await open(undefined)).close();
+  });
+
+  it('says where it runs, asks its issuer when it is told to, and not after it was closed', async () => {
+    const issuer = await TestIssuer.create();
+    // No regular sync is due for minutes.
+    issuer.leaseMs = 600_000;
+    const own = await createEngine({
+      issuer: ISSUER,
+      audience: AUDIENCE,
+      auth: { source: issuer.source },
+      log: 'silent',
+    });
+    await own.ready;
+    const { description } = issuer.request ?? {};
+    expect(description?.host).to.equal(hostname());
+    expect(description?.version).to.match(/^\d+\.\d+\.\d+/);
+    const startedMs = Date.now() - process.uptime() * 1000;
+    expect(description?.startTime?.getTime()).to.be.within(startedMs - 1000, startedMs + 1000);
+    const { asked } = issuer;
+    own.syncNow();
+    await until(() => issuer.asked === asked + 1);
+    await own.close();
+    // It has said goodbye.
+    const after = issuer.asked;
+    own.syncNow();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(issuer.asked).to.equal(after);
   });
 
   it('keeps the metrics of unknown methods bounded', async () => {
@@ -680,6 +839,14 @@ describe('an engine', () => {
       ]);
     });
 
+    it('says of a call that goes on without its rights nothing more when its token is revoked', async () => {
+      const caller = kit.user();
+      const call = await entered('Unary', bearer(caller));
+      await kit.revoke({ session: caller });
+      expect(call.denial()).to.equal(undefined);
+      expect(observed).to.deep.equal(['Unary observed SCOPE_MISSING']);
+    });
+
     it('cuts no call of a revoked token, and says so once', async () => {
       const caller = user();
       const call = await entered('Bidi', bearer(caller));
@@ -691,6 +858,35 @@ describe('an engine', () => {
   });
 
   describe('a decision that took several turns', () => {
+    it('keeps the reason of its refusal, and is counted once', () => {
+      const guard = new FakeGuard();
+      guard.denial = 'TOKEN_REVOKED';
+      const decision = new DecidedEngineCall(pathOf('Bidi'), undefined, guard, LOCAL).beginLate({
+        kind: 'refused',
+        error: new GuardError('SCOPE_MISSING', 'a scope is missing'),
+        token: verifiedToken(),
+      });
+      expect(decision.kind === 'refused' && decision.status.reason).to.equal('SCOPE_MISSING');
+      expect(guard.decisions).to.have.length(1);
+    });
+
+    it('may be about a method that no schema describes, which may have streams', async () => {
+      const guard = new FakeGuard();
+      const call = new DecidedEngineCall('/x.v1.X/Y', undefined, guard, LOCAL);
+      expect([call.method, call.requestStream, call.isStream]).to.deep.equal([undefined, true, true]);
+      const begun = call.begin({
+        kind: 'admitted',
+        token: verifiedToken(),
+        allowStale: false,
+        requestBytesMax: 1,
+      });
+      expect(begun.kind).to.equal('admitted');
+      // Only a single response ends what could be withheld.
+      call.answered();
+      guard.denial = 'TOKEN_REVOKED';
+      expect(call.denial()?.reason).to.equal('TOKEN_REVOKED');
+    });
+
     it('is none when the token was revoked in the last of them', () => {
       const guard = new FakeGuard();
       const begin = (): Decision =>

@@ -2,7 +2,7 @@
 
 import { expect } from 'chai';
 import { GuardLines } from '../../../interceptors/src/server/guard-lines.js';
-import { SetClock } from '../tokens-support.js';
+import { SetClock, verifiedToken } from '../tokens-support.js';
 
 const PATH = '/test.v1.EchoService/Unary';
 
@@ -34,6 +34,36 @@ describe('the lines of a guard', () => {
     expect(lines).to.deep.equal(
       new Array(5).fill({ event: 'would_refuse', path: PATH, reason: 'TOKEN_MISSING', count: 1 }),
     );
+  });
+
+  it('are five a second about rejected tokens, and one about limits and unknown methods', () => {
+    const quotas = [
+      [5, () => guardLines.tokenInvalid('signature')],
+      [1, () => guardLines.limited('calls_per_user')],
+      [1, () => guardLines.unknownMethod('/x/y')],
+    ] as const;
+    for (const [quota, write] of quotas) {
+      lines.length = 0;
+      for (let call = 0; call < 9; call += 1) write();
+      expect(lines).to.have.length(quota);
+      clock.pass(1000);
+      write();
+      expect(lines.at(-1)).to.include({ count: 10 - quota });
+    }
+  });
+
+  it('are short, however long the path is', () => {
+    guardLines.unknownMethod(`/${'x'.repeat(10_000)}`);
+    expect(lines).to.deep.equal([{ event: 'method_without_rule', path: `/${'x'.repeat(199)}`, count: 1 }]);
+  });
+
+  it('name the caller of a refused call, and no more of it', () => {
+    const token = verifiedToken();
+    guardLines.refused(PATH, 'SCOPE_MISSING', token);
+    const { kind, clientId } = token.claims;
+    expect(lines).to.deep.equal([
+      { event: 'refused', path: PATH, reason: 'SCOPE_MISSING', kind, clientId, count: 1 },
+    ]);
   });
 
   it('are not written about refusals that have a line of their own', () => {

@@ -343,6 +343,18 @@ describe('a guarded call', () => {
       expect(isLive()).to.equal(false);
     });
 
+    it('goes on with a malformed timeout while the guard only observes', () => {
+      guard.observes = true;
+      guard.admission = {
+        kind: 'observed',
+        reason: 'TOKEN_MISSING',
+        token: undefined,
+        requestBytesMax: 1000,
+      };
+      const { inner, received } = startFakeCall(guard, UNARY, 'malformed');
+      expect([inner.sent, received]).to.deep.equal([[], ['metadata']]);
+    });
+
     it('ends as INTERNAL when its decision fails, and the cause is logged', async () => {
       const fault = new Error('a fault');
       guard.admission = Promise.reject(fault);
