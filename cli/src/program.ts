@@ -16,6 +16,7 @@ import { addKeyCommands } from './commands/keys.js';
 import { login, logout, printToken } from './commands/login.js';
 import { applyPolicy, getPolicy, planPolicy } from './commands/policy.js';
 import { addRevocationCommands } from './commands/revocations.js';
+import { addRevokeCommand } from './commands/revoke.js';
 import { addService, printBrokerConfig } from './commands/service.js';
 import { addSessionCommands } from './commands/sessions.js';
 import { addUserCommands } from './commands/users.js';
@@ -178,6 +179,7 @@ function createProgram(streams: Streams, store: ContextStore): Command {
 /** The commands beyond logins, the policy and services, in the order of the help. */
 const COMMANDS = [
   addSessionCommands,
+  addRevokeCommand,
   addRevocationCommands,
   addInstanceCommands,
   addKeyCommands,

@@ -1,0 +1,235 @@
+/** `portcullis revoke`. */
+
+import type { Command } from 'commander';
+import { KeyServiceClient } from '../../gen/auth/v1/key_service.js';
+import {
+  type ForeignTarget,
+  RevocationServiceClient,
+  type RevokeRequest,
+  RevokeWait,
+  type SessionFilter,
+} from '../../gen/portcullis/revocation/v1/revocation.js';
+import type { Cli } from '../cli.js';
+import { findSessionId, findUser, sessionName } from '../directory.js';
+import { boundText, followEnforcement, noteRevoked } from '../enforcement.js';
+import { CommandError, EXIT } from '../failures.js';
+import type { Session } from '../session.js';
+import { tableOf, timeText } from '../tables.js';
+import { readInput, type Terminal, writeResult } from '../terminal.js';
+
+export function addRevokeCommand(program: Command, cli: Cli): void {
+  program
+    .command('revoke')
+    .description('end sessions and revoke tokens, at every instance')
+    .option('--user <name>', 'all sessions and tokens of a user')
+    .option('--session <name>', 'one session, as portcullis sessions prints it')
+    .option(
+      '--token <->',
+      'the token on standard input: an access token, or a refresh token with its session',
+    )
+    .option('--client <id>', 'all tokens whose chain includes a client')
+    .option('--key <kid>', 'all tokens that a key signed; the start of the kid is enough')
+    .option('--role <name>', 'all open sessions of users with a role')
+    .option('--foreign <what>', 'of another issuer: ISSUER sub=…, jti=…, sid=…, or /claim=…')
+    .option('--reason <text>', 'why, for the receipt and the security event')
+    .option('--dry-run', 'print what would be revoked, and revoke nothing')
+    .option('--wait', 'print a line for each instance as it confirms')
+    .action((options: RevokeOptions) => revoke(cli, options));
+}
+
+interface RevokeOptions {
+  readonly user?: string;
+  readonly session?: string;
+  readonly token?: string;
+  readonly client?: string;
+  readonly key?: string;
+  readonly role?: string;
+  readonly foreign?: string;
+  readonly reason?: string;
+  readonly dryRun?: true;
+  readonly wait?: true;
+}
+
+const TARGETS = ['user', 'session', 'token', 'client', 'key', 'role', 'foreign'] as const;
+
+async function revoke(cli: Cli, options: RevokeOptions): Promise<void> {
+  const chosen = TARGETS.filter((name) => options[name] !== undefined);
+  if (chosen.length !== 1) {
+    throw new CommandError(`Name exactly one of ${TARGETS.map((name) => `--${name}`).join(', ')}.`, {
+      exitCode: EXIT.usage,
+    });
+  }
+  const [kind = 'user'] = chosen;
+  if (kind === 'token' && options.token !== '-') {
+    throw new CommandError('A token is read from standard input only: --token -', { exitCode: EXIT.usage });
+  }
+  await cli.inSession(async (session, terminal) => {
+    if (options.dryRun === true) return await dryRun(session, terminal, kind, options);
+    const reason = options.reason ?? '';
+    const revocations = session.client(RevocationServiceClient);
+    if (kind === 'role') {
+      const done = await session.call(revocations.revokeSessions.bind(revocations), {
+        ...NO_FILTER_RUN,
+        filter: { ...NO_FILTER, role: options.role ?? '' },
+        reason,
+      });
+      return await tell(session, terminal, options, done, `Ended ${done.sessionCount} sessions.`);
+    }
+    const target = await targetOf(session, terminal, kind, options);
+    const done = await session.call(revocations.revoke.bind(revocations), { ...NO_TARGET, target, reason });
+    const unknown = done.targetKnown
+      ? ''
+      : ' Auth keeps no record of it: it takes effect if the identifier is right.';
+    await tell(session, terminal, options, done, `Revoked.${unknown}`);
+  });
+}
+
+async function tell(
+  session: Session,
+  terminal: Terminal,
+  { wait }: RevokeOptions,
+  done: { readonly sequence: bigint; readonly enforcedEverywhereBy: Date | undefined },
+  text: string,
+): Promise<void> {
+  const { sequence, enforcedEverywhereBy } = done;
+  writeResult(terminal, { receipt: sequence, ...done }, () =>
+    sequence === 0n ? `${text} ${boundText(undefined)}` : `${text} Receipt ${sequence}.`,
+  );
+  if (sequence === 0n) return;
+  noteRevoked(terminal, { sequence, enforcedEverywhereBy });
+  if (wait === true) await followEnforcement(session, terminal, { sequence, enforcedEverywhereBy });
+}
+
+async function dryRun(
+  session: Session,
+  terminal: Terminal,
+  kind: (typeof TARGETS)[number],
+  options: RevokeOptions,
+): Promise<void> {
+  const revocations = session.client(RevocationServiceClient);
+  if (kind === 'session') {
+    const sessionId = await findSessionId(session, options.session ?? '');
+    return writeResult(
+      terminal,
+      { sessionCount: 1, sessions: [{ sessionId }] },
+      () => `Would end session ${options.session}.`,
+    );
+  }
+  if (kind === 'key' || kind === 'token') {
+    const what =
+      kind === 'key' ? `all tokens signed by key ${await keyIdOf(session, options.key ?? '')}` : 'the token';
+    return writeResult(terminal, { what }, () => `Would revoke ${what}.`);
+  }
+  if (kind === 'foreign') {
+    const target = { $case: 'foreign', value: foreignOf(options.foreign ?? '') } as const;
+    if (target.value.what?.$case === 'claim') {
+      await session.call(revocations.revoke.bind(revocations), {
+        ...NO_TARGET,
+        target,
+        reason: '',
+        dryRun: true,
+      });
+    }
+    return writeResult(
+      terminal,
+      { foreign: options.foreign },
+      () => `Would revoke ${options.foreign}; auth keeps no record to count.`,
+    );
+  }
+  const filter = {
+    ...NO_FILTER,
+    role: options.role ?? '',
+    clientId: options.client ?? '',
+    userId: options.user === undefined ? '' : (await findUser(session, options.user)).userId,
+  };
+  const { sessionCount, sessions } = await session.call(revocations.revokeSessions.bind(revocations), {
+    ...NO_FILTER_RUN,
+    filter,
+    reason: '',
+    dryRun: true,
+  });
+  const named = sessions.map((one) => ({ name: sessionName(one.username, one.sessionId), ...one }));
+  writeResult(terminal, { sessionCount, sessions: named }, () =>
+    [
+      `Would end ${sessionCount} sessions${kind === 'client' ? ', and revoke every token whose chain includes the client' : ''}.`,
+      ...(named.length === 0
+        ? []
+        : [
+            tableOf(
+              ['SESSION', 'STARTED', 'CLIENT'],
+              named.map((one) => [one.name, timeText(one.createTime), one.clientId]),
+              terminal,
+            ),
+          ]),
+    ].join('\n'),
+  );
+}
+
+async function targetOf(
+  session: Session,
+  terminal: Terminal,
+  kind: Exclude<(typeof TARGETS)[number], 'role'>,
+  options: RevokeOptions,
+): Promise<NonNullable<RevokeRequest['target']>> {
+  switch (kind) {
+    case 'user':
+      return { $case: 'userId', value: (await findUser(session, options.user ?? '')).userId };
+    case 'session':
+      return { $case: 'sessionId', value: await findSessionId(session, options.session ?? '') };
+    case 'token':
+      return { $case: 'token', value: (await readInput(terminal)).trim() };
+    case 'client':
+      return { $case: 'clientId', value: options.client ?? '' };
+    case 'key':
+      return { $case: 'keyId', value: await keyIdOf(session, options.key ?? '') };
+    case 'foreign':
+      return { $case: 'foreign', value: foreignOf(options.foreign ?? '') };
+  }
+}
+
+/** The `kid` that begins like this. */
+async function keyIdOf(session: Session, start: string): Promise<string> {
+  const keys = session.client(KeyServiceClient);
+  const page = await session.call(keys.listKeys.bind(keys), { pageSize: 200, pageToken: '' });
+  const found = page.keys.filter(({ kid }) => kid.startsWith(start));
+  const [key] = found;
+  if (key !== undefined && found.length === 1) return key.kid;
+  throw new CommandError(
+    found.length === 0 ? `There is no key ${start}.` : `Several keys begin with ${start}.`,
+  );
+}
+
+function foreignOf(text: string): ForeignTarget {
+  const [, issuer = '', claim = '', value = ''] = /^(\S+)\s+([^=\s]+)=(.+)$/s.exec(text) ?? [];
+  switch (claim) {
+    case 'sub':
+      return { issuer, what: { $case: 'subject', value } };
+    case 'jti':
+      return { issuer, what: { $case: 'tokenId', value } };
+    case 'sid':
+      return { issuer, what: { $case: 'sessionId', value } };
+    default:
+  }
+  if (claim.startsWith('/')) return { issuer, what: { $case: 'claim', value: { claim, value } } };
+  throw new CommandError(
+    'Expected --foreign "ISSUER sub=…", with sub, jti, sid or the JSON Pointer of a claim such as /tenant.',
+    { exitCode: EXIT.usage },
+  );
+}
+
+const NO_TARGET = {
+  wait: RevokeWait.REVOKE_WAIT_NONE,
+  targets: [],
+  fences: [],
+  dryRun: false,
+};
+
+const NO_FILTER: SessionFilter = {
+  role: '',
+  clientId: '',
+  loggedInBeforeTime: undefined,
+  network: '',
+  userId: '',
+};
+
+const NO_FILTER_RUN = { wait: RevokeWait.REVOKE_WAIT_NONE, dryRun: false, fences: [] };
