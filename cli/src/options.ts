@@ -29,3 +29,12 @@ export function secondsOf(text: string): number {
 
 const SECONDS_MIN = 0.2;
 const SECONDS_MAX = 3600;
+
+/** A moment, as ISO 8601 with its zone: without one it would depend on the machine. */
+export function timeOf(text: string): Date {
+  const time = /^\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,3})?)?(?:Z|[+-]\d{2}:\d{2}))?$/.test(text)
+    ? new Date(text)
+    : undefined;
+  if (time !== undefined && !Number.isNaN(time.getTime())) return time;
+  throw new InvalidArgumentError('Expected a time such as 2026-11-30T14:03:00Z, or a day in UTC.');
+}

@@ -138,6 +138,48 @@ describe('an operator on the command line', function () {
     expect(list.out).to.match(new RegExp(`^${before} +broadcast +verify-only`, 'm'));
   });
 
+  it('ends the sessions for which all conditions hold, and finds what was revoked', async () => {
+    await login();
+    const auth = new AuthServiceClient(system.auth.address, system.credentials);
+    const open = async (deviceName: string): Promise<string> => {
+      const { username, password } = system.users.alice;
+      const { session } = await ask(auth.login.bind(auth), {
+        ...{ username, password, audiences: [], scopes: [], deviceName },
+      });
+      return session?.sessionId ?? '';
+    };
+    const devices = async (): Promise<string[]> => {
+      const { sessions } = JSON.parse((await run(['--json', 'sessions', 'alice'])).out);
+      return sessions.map(({ deviceName }: { deviceName: string }) => deviceName);
+    };
+    try {
+      const older = await open('older');
+      await new Promise((resolve) => setTimeout(resolve, 1_100));
+      const time = new Date().toISOString();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      await open('newer');
+      const conditions = ['--user', 'alice', '--logged-in-before', time, '--network', '127.0.0.1'];
+      const planned = JSON.parse((await run(['--json', 'revoke', ...conditions, '--dry-run'])).out);
+      expect(planned.sessions.map(({ sessionId }: { sessionId: string }) => sessionId)).to.include(older);
+      expect(await devices()).to.include.members(['older', 'newer']);
+      const elsewhere = ['--user', 'alice', '--network', '192.0.2.1'];
+      expect((await run(['revoke', ...elsewhere, '--dry-run'])).out).to.equal('Would end 0 sessions.\n');
+      const done = await run(['revoke', ...conditions, '--reason', 'test of conditions']);
+      expect(done.code, done.err).to.equal(0);
+      expect(await devices())
+        .to.include('newer')
+        .and.not.include('older');
+      const of = JSON.parse((await run(['--json', 'revocations', '--of', older, '--by', 'olga'])).out);
+      expect(of.revocations.map(({ reason }: { reason: string }) => reason)).to.deep.equal([
+        'test of conditions',
+      ]);
+      const none = await run(['revocations', '--by', 'alice']);
+      expect(none.out).to.equal('The log has no such revocation.\n');
+    } finally {
+      auth.close();
+    }
+  });
+
   it('follows events beyond the end of its own token, and misses none', async () => {
     await login();
     const auth = new AuthServiceClient(system.auth.address, system.credentials);

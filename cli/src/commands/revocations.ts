@@ -1,15 +1,17 @@
 /** `portcullis revocations` and `portcullis receipt`. */
 
 import { readFile, writeFile } from 'node:fs/promises';
+import { errorOf } from '@portcullis/guard/client';
 import type { Command } from 'commander';
 import { EvidenceServiceClient } from '../../gen/auth/v1/evidence_service.js';
 import { EntryKind, RevocationServiceClient } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { Cli } from '../cli.js';
-import { rowsFrom, userNames } from '../directory.js';
+import { findSessionId, findUser, rowsFrom, userNames } from '../directory.js';
 import { CommandError, EXIT } from '../failures.js';
 import { exportFinalReceipt, exportReceipt } from '../final-receipt.js';
 import { rowsOf } from '../options.js';
 import { describeReceipt, type Receipt, readReceipt, verifyReceipt } from '../receipt-file.js';
+import type { Session } from '../session.js';
 import { tableOf, timeText } from '../tables.js';
 import { note, type Terminal, writeResult } from '../terminal.js';
 
@@ -18,7 +20,9 @@ export function addRevocationCommands(program: Command, cli: Cli): void {
     .command('revocations')
     .description('list the revocations in the log, newest first')
     .option('--limit <number>', 'at most so many', rowsOf, 50)
-    .action((options: { readonly limit: number }) => listRevocations(cli, options.limit));
+    .option('--of <what>', 'only those of a user by name, or of a token, session, client or key by its id')
+    .option('--by <who>', 'only those of a user by name, or of a client by its id')
+    .action((options: ListOptions) => listRevocations(cli, options));
   const receipt = program
     .command('receipt')
     .description('the receipt of a revocation: who, when, why, and which instance enforced it when');
@@ -59,12 +63,33 @@ const KINDS: Readonly<Record<number, string>> = {
   [EntryKind.ENTRY_KIND_CLAIM]: 'claim',
 };
 
-async function listRevocations(cli: Cli, limit: number): Promise<void> {
+interface ListOptions {
+  readonly limit: number;
+  readonly of?: string;
+  readonly by?: string;
+}
+
+/** The id of a user by name, or of a session by the name that `sessions` prints; what else it is, is its id already. */
+async function idOf(session: Session, text = ''): Promise<string> {
+  if (text === '') return '';
+  if (SESSION_NAME.test(text)) return await findSessionId(session, text);
+  const user = await findUser(session, text).catch((error: unknown) => {
+    if (error instanceof CommandError || errorOf(error).reason === 'FIELD_INVALID') return undefined;
+    throw error;
+  });
+  return user?.userId ?? text;
+}
+
+/** Such as `alice/3f9a1c0b`. */
+const SESSION_NAME = /^[^/]+\/[0-9a-f-]{4,36}$/;
+
+async function listRevocations(cli: Cli, { limit, of, by }: ListOptions): Promise<void> {
   await cli.inSession(async (session, terminal) => {
     const client = session.client(RevocationServiceClient);
     const names = userNames(session);
+    const [target, actor] = [await idOf(session, of), await idOf(session, by)];
     const revocations = await rowsFrom(limit, async (pageSize, pageToken) => {
-      const request = { pageSize, pageToken, target: '', actor: '', eventId: '' };
+      const request = { pageSize, pageToken, target, actor, eventId: '' };
       const page = await session.call(client.listRevocations.bind(client), request);
       return { rows: page.revocations, nextPageToken: page.nextPageToken };
     });
@@ -78,7 +103,7 @@ async function listRevocations(cli: Cli, limit: number): Promise<void> {
     );
     writeResult(terminal, { revocations: named }, () =>
       named.length === 0
-        ? 'The log has no revocation.'
+        ? `The log has no ${of === undefined && by === undefined ? '' : 'such '}revocation.`
         : tableOf(
             ['RECEIPT', 'WHEN', 'WHAT', 'OF', 'BY', 'FROM', 'WHY'],
             named.map((one) => [

@@ -13,6 +13,7 @@ import type { Cli } from '../cli.js';
 import { findSessionId, findUser, sessionName } from '../directory.js';
 import { boundText, followEnforcement, noteRevoked } from '../enforcement.js';
 import { CommandError, EXIT } from '../failures.js';
+import { timeOf } from '../options.js';
 import type { Session } from '../session.js';
 import { tableOf, timeText } from '../tables.js';
 import { readInput, type Terminal, writeResult } from '../terminal.js';
@@ -30,6 +31,9 @@ export function addRevokeCommand(program: Command, cli: Cli): void {
     .option('--client <id>', 'all tokens whose chain includes a client')
     .option('--key <kid>', 'all tokens that a key signed; the start of the kid is enough')
     .option('--role <name>', 'all open sessions of users with a role')
+    .option('--login-client <id>', 'all open sessions whose users logged in through a client')
+    .option('--logged-in-before <time>', 'all open sessions that began before a time, as ISO 8601', timeOf)
+    .option('--network <address>', 'all open sessions whose users logged in from an IPv4 address, or a /64')
     .option('--foreign <what>', 'of another issuer: ISSUER sub=…, jti=…, sid=…, or /claim=…')
     .option('--reason <text>', 'why, for the receipt and the security event')
     .option('--dry-run', 'print what would be revoked, and revoke nothing')
@@ -44,22 +48,39 @@ interface RevokeOptions {
   readonly client?: string;
   readonly key?: string;
   readonly role?: string;
+  readonly loginClient?: string;
+  readonly loggedInBefore?: Date;
+  readonly network?: string;
   readonly foreign?: string;
   readonly reason?: string;
   readonly dryRun?: true;
   readonly wait?: true;
 }
 
-const TARGETS = ['user', 'session', 'token', 'client', 'key', 'role', 'foreign'] as const;
+const TARGETS = ['user', 'session', 'token', 'client', 'key', 'foreign'] as const;
+
+/** Conditions on sessions: those of a user, or of all users, for which all of them hold. */
+const CONDITIONS = ['role', 'loginClient', 'loggedInBefore', 'network'] as const;
+
+/** What is revoked: one thing, or the sessions that match a filter. */
+type Kind = (typeof TARGETS)[number] | 'filter';
+
+/** @throws CommandError when that is not exactly one */
+function kindOf(options: RevokeOptions): Kind {
+  const chosen = TARGETS.filter((name) => options[name] !== undefined);
+  const [first] = chosen;
+  const isFiltered = CONDITIONS.some((name) => options[name] !== undefined);
+  if (isFiltered && (first === undefined || (first === 'user' && chosen.length === 1))) return 'filter';
+  if (first !== undefined && chosen.length === 1 && !isFiltered) return first;
+  throw new CommandError(
+    `Name exactly one of ${TARGETS.map((name) => `--${name}`).join(', ')}, or conditions on sessions: ` +
+      '--role, --login-client, --logged-in-before, --network, and with them --user.',
+    { exitCode: EXIT.usage },
+  );
+}
 
 async function revoke(cli: Cli, options: RevokeOptions): Promise<void> {
-  const chosen = TARGETS.filter((name) => options[name] !== undefined);
-  if (chosen.length !== 1) {
-    throw new CommandError(`Name exactly one of ${TARGETS.map((name) => `--${name}`).join(', ')}.`, {
-      exitCode: EXIT.usage,
-    });
-  }
-  const [kind = 'user'] = chosen;
+  const kind = kindOf(options);
   if (kind === 'token' && options.token !== '-') {
     throw new CommandError('A token is read from standard input only: --token -', { exitCode: EXIT.usage });
   }
@@ -67,10 +88,10 @@ async function revoke(cli: Cli, options: RevokeOptions): Promise<void> {
     if (options.dryRun === true) return await dryRun(session, terminal, kind, options);
     const reason = options.reason ?? '';
     const revocations = session.client(RevocationServiceClient);
-    if (kind === 'role') {
+    if (kind === 'filter') {
       const done = await session.call(revocations.revokeSessions.bind(revocations), {
         ...NO_FILTER_RUN,
-        filter: { ...NO_FILTER, role: options.role ?? '' },
+        filter: await filterOf(session, options),
         reason,
       });
       return await tell(session, terminal, options, done, `Ended ${done.sessionCount} sessions.`);
@@ -103,7 +124,7 @@ async function tell(
 async function dryRun(
   session: Session,
   terminal: Terminal,
-  kind: (typeof TARGETS)[number],
+  kind: Kind,
   options: RevokeOptions,
 ): Promise<void> {
   const revocations = session.client(RevocationServiceClient);
@@ -136,12 +157,8 @@ async function dryRun(
       () => `Would revoke ${options.foreign}; auth keeps no record to count.`,
     );
   }
-  const filter = {
-    ...NO_FILTER,
-    role: options.role ?? '',
-    clientId: options.client ?? '',
-    userId: options.user === undefined ? '' : (await findUser(session, options.user)).userId,
-  };
+  const sought = await filterOf(session, options);
+  const filter = kind === 'client' ? { ...sought, clientId: options.client ?? '' } : sought;
   const { sessionCount, sessions } = await session.call(revocations.revokeSessions.bind(revocations), {
     ...NO_FILTER_RUN,
     filter,
@@ -168,7 +185,7 @@ async function dryRun(
 async function targetOf(
   session: Session,
   terminal: Terminal,
-  kind: Exclude<(typeof TARGETS)[number], 'role'>,
+  kind: (typeof TARGETS)[number],
   options: RevokeOptions,
 ): Promise<NonNullable<RevokeRequest['target']>> {
   switch (kind) {
@@ -185,6 +202,20 @@ async function targetOf(
     case 'foreign':
       return { $case: 'foreign', value: foreignOf(options.foreign ?? '') };
   }
+}
+
+/** The sessions for which the conditions hold. */
+async function filterOf(
+  session: Session,
+  { user, role = '', loginClient = '', loggedInBefore, network = '' }: RevokeOptions,
+): Promise<SessionFilter> {
+  return {
+    role,
+    clientId: loginClient,
+    loggedInBeforeTime: loggedInBefore,
+    network,
+    userId: user === undefined ? '' : (await findUser(session, user)).userId,
+  };
 }
 
 /** The `kid` that begins like this. */
@@ -222,14 +253,6 @@ const NO_TARGET = {
   targets: [],
   fences: [],
   dryRun: false,
-};
-
-const NO_FILTER: SessionFilter = {
-  role: '',
-  clientId: '',
-  loggedInBeforeTime: undefined,
-  network: '',
-  userId: '',
 };
 
 const NO_FILTER_RUN = { wait: RevokeWait.REVOKE_WAIT_NONE, dryRun: false, fences: [] };
