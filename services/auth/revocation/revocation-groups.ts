@@ -53,7 +53,7 @@ export interface GroupWrite {
 }
 
 /** What a revocation writes that nobody has asked for: it has no event. */
-export type UnrecordedWrite = Omit<GroupWrite, 'event'> & { readonly event?: undefined };
+type UnrecordedWrite = Omit<GroupWrite, 'event'> & { readonly event?: undefined };
 
 /** One revocation of a group. */
 export interface GroupMember {
