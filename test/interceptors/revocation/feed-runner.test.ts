@@ -17,6 +17,7 @@ import {
   Broadcast,
   type Entry,
   type EntryKind,
+  type InstanceDescription,
   type SyncResponse,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { until } from '../../support/waiting.js';
@@ -52,13 +53,20 @@ describe('a feed runner', () => {
     events = [];
     logged = [];
     const instance = Buffer.alloc(16, 1);
-    const note = (fields: object) => logged.push('event' in fields ? String(fields.event) : '');
     feed = new Feed({
       service: 'inventory',
       instance,
       listener: { entryAdded: () => {}, listFilled: () => {}, epochChanged: () => events.push('epoch') },
     });
-    runner = new FeedRunner({
+    runner = createRunner();
+    runner.start();
+  });
+
+  function createRunner(description?: InstanceDescription): FeedRunner {
+    const instance = Buffer.alloc(16, 1);
+    const note = (fields: object) => logged.push('event' in fields ? String(fields.event) : '');
+    return new FeedRunner({
+      ...(description !== undefined && { description }),
       feed,
       source,
       service: 'inventory',
@@ -75,8 +83,7 @@ describe('a feed runner', () => {
       onCurrentChange: (isCurrent) => events.push(isCurrent ? 'current' : 'stale'),
       onForgery: () => events.push('forgery'),
     });
-    runner.start();
-  });
+  }
 
   afterEach(() => runner.close());
 
@@ -90,6 +97,49 @@ describe('a feed runner', () => {
     await settled();
     events.length = 0;
   }
+
+  it('asks again only for a list that came to its end', async () => {
+    (await source.question(0)).answer(answer({ pull: true, keySet }));
+    const pull = await source.pullNumber(0);
+    pull.end();
+    await settled();
+    expect(source.questions).to.have.length(1);
+  });
+
+  describe('that is closed', () => {
+    const description = { host: 'web1', version: '0.1.0', startTime: new Date(0) };
+
+    async function restart(given: InstanceDescription | undefined): Promise<void> {
+      await runner.close();
+      source = new HeldSource(clock);
+      runner = createRunner(given);
+      runner.start();
+    }
+
+    it('says that it leaves, and who it was', async () => {
+      await restart(description);
+      await hydrate();
+      const closing = runner.close();
+      const last = await source.question(2);
+      expect(last.request).to.deep.include({ leaving: true, description });
+      last.answer(answer());
+      await closing;
+      expect(source.isClosed).to.equal(true);
+      runner = createRunner();
+    });
+
+    it('says nothing when the issuer did not answer, or it has no name', async () => {
+      await restart(description);
+      (await source.question(0)).fail(new Error('unreachable'));
+      await settled();
+      await runner.close();
+      expect(source.questions).to.have.length(1);
+      await restart(undefined);
+      await hydrate();
+      await runner.close();
+      expect(source.questions).to.have.length(2);
+    });
+  });
 
   it('syncs at once, pulls, syncs again, and installs the keys before it is current', async () => {
     (await source.question(0)).answer(answer({ pull: true, keySet }));

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { ACKNOWLEDGEMENTS_MAX } from '../../../interceptors/src/limits.js';
-import type { SyncTicket } from '../../../interceptors/src/revocation/feed.js';
+import { Feed, type SyncTicket } from '../../../interceptors/src/revocation/feed.js';
 import {
   EntryKind,
   type PullResponse,
@@ -57,6 +57,16 @@ describe('a feed', () => {
       });
       expect(held.leaseLeftMs(at(0))).to.equal(0);
       expect(feed.hydrated).to.equal(false);
+    });
+
+    it("says what it reads in other issuers' tokens", () => {
+      const claimIds = [Uint8Array.of(1, 2), Uint8Array.of(3)];
+      const listener = { entryAdded: () => {}, listFilled: () => {}, epochChanged: () => {} };
+      const reading = new Feed({ service: 'inventory', instance: Buffer.alloc(16, 1), listener, claimIds });
+      expect(reading.createSyncRequest(at(0)).request.claimIds).to.deep.equal([
+        Buffer.from([1, 2]),
+        Buffer.from([3]),
+      ]);
     });
 
     it('pulls first, even when the response seems complete, because it does not continue the request', () => {

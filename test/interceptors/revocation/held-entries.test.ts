@@ -114,6 +114,44 @@ describe('held entries', () => {
     });
   });
 
+  it('count the id that came last for an entry that the log has twice, and none that is over', () => {
+    const [first, other, second] = [randomBytes(ID_BYTES), randomBytes(ID_BYTES), randomBytes(ID_BYTES)];
+    held.add(1n, first);
+    held.add(1n, other);
+    expect(found()).to.deep.equal({ heldTo: 1n, digest: other });
+    held.add(2n, second);
+    held.add(2n, first);
+    held.add(2n, second);
+    expect(found()).to.deep.equal({ heldTo: 2n, digest: xorOf([other, second]) });
+    held.advance(1n);
+    // Late, and with another id than the list has it.
+    held.add(1n, first);
+    expect(found()).to.deep.equal({ heldTo: 2n, digest: second });
+    held.advance(2n);
+    expect(found()).to.deep.equal({ heldTo: 0n, digest: Buffer.alloc(0) });
+  });
+
+  it('that contend for the last place are the later one, unless the digest covers the other', () => {
+    const ids = Array.from({ length: HELD_ENTRIES_MAX + 1 }, () => randomBytes(ID_BYTES));
+    const idOf = (sequence: number): Buffer => ids[sequence % ids.length] ?? Buffer.alloc(0);
+    const far = 10 * HELD_ENTRIES_MAX;
+    held.add(BigInt(far + HELD_ENTRIES_MAX), idOf(1));
+    held.add(BigInt(far), idOf(2));
+    held.advance(BigInt(far + HELD_ENTRIES_MAX - 1));
+    expect(found()).to.deep.equal({ heldTo: BigInt(far + HELD_ENTRIES_MAX), digest: idOf(1) });
+    held.clear();
+    for (let sequence = 1; sequence <= HELD_ENTRIES_MAX; sequence += 1)
+      held.add(BigInt(sequence), idOf(sequence));
+    // Its place is that of the last one that the digest covers.
+    held.add(BigInt(2 * HELD_ENTRIES_MAX), randomBytes(ID_BYTES));
+    held.advance(BigInt(HELD_ENTRIES_MAX - 1));
+    expect(found()).to.deep.equal({ heldTo: BigInt(HELD_ENTRIES_MAX), digest: idOf(HELD_ENTRIES_MAX) });
+    held.advance(BigInt(HELD_ENTRIES_MAX));
+    expect(found()).to.deep.equal({ heldTo: 0n, digest: Buffer.alloc(0) });
+    held.add(BigInt(HELD_ENTRIES_MAX + 1), idOf(3));
+    expect(found()).to.deep.equal({ heldTo: BigInt(HELD_ENTRIES_MAX + 1), digest: idOf(3) });
+  });
+
   it('are none when an id or a sequence is not one', () => {
     held.add(1n, Buffer.alloc(3));
     held.add(0n, randomBytes(ID_BYTES));
