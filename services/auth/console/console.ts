@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { errorOf } from '@portcullis/guard/client';
 import type { Clock } from '@portcullis/guard/clock';
 import { endIfUnread, type HttpPort, openHttpListener } from '../../common/host/http-port.js';
 import type { LocalConnections } from '../../common/host/local-connections.js';
@@ -20,7 +21,9 @@ import {
   sendFile,
   sendResponse,
 } from './http.js';
+import { instancesPage, instancesSource } from './instances-page.js';
 import { documentOf, failureText, type Page } from './layout.js';
+import { createLiveStreams, type LiveSource, type LiveStreams } from './live.js';
 import { logIn, loginPage } from './login-page.js';
 import {
   createOperators,
@@ -29,6 +32,7 @@ import {
   type Operator,
   type Operators,
 } from './operators.js';
+import { revocationPage, revocationsPage, sequenceOf, spreadSource } from './revocations-page.js';
 import { revoke, revokePage } from './revoke-page.js';
 import { userPage, usersPage } from './users-page.js';
 
@@ -62,11 +66,12 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
   const { listen, tls, log, clock, connectionsMax, requestsPerAddress } = options;
   const calls = createCalls(options.local);
   const operators = createOperators({ calls, clock });
+  const streams = createLiveStreams(clock);
   const origins = new Set<string>(options.origin === undefined ? [] : [options.origin]);
   const isSecure = tls !== undefined || options.origin?.startsWith('https:') === true;
   const cookies = createLoginCookies(isSecure);
   const files = readFiles(options.files ?? new URL('./browser/', import.meta.url));
-  const parts: ConsoleParts = { place: { origins, cookies }, operators, files, log };
+  const parts: ConsoleParts = { place: { origins, cookies }, operators, files, streams, log, clock };
   let port: HttpPort;
   let host: string;
   try {
@@ -91,6 +96,7 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
     address,
     close: async () => {
       operators.close();
+      streams.close();
       calls.close();
       await port.close();
     },
@@ -101,29 +107,66 @@ interface ConsoleParts {
   readonly place: Place;
   readonly operators: Operators;
   readonly files: Files;
+  readonly streams: LiveStreams;
   readonly log: Log;
+  readonly clock: Clock;
 }
 
 async function answer(parts: ConsoleParts, message: IncomingMessage, to: ServerResponse): Promise<void> {
   // A browser may disconnect before the response is complete.
   to.on('error', () => {});
-  endIfUnread(to, READ_TIMEOUT_MS);
   const file = parts.files.get(message.url ?? '');
   if (file !== undefined && (message.method === 'GET' || message.method === 'HEAD'))
     return sendFile(to, file);
-  sendResponse(to, await responseTo(parts, message));
+  const response = await responseTo(parts, message, to);
+  if (response === undefined) return;
+  endIfUnread(to, READ_TIMEOUT_MS);
+  sendResponse(to, response);
 }
 
-async function responseTo(parts: ConsoleParts, message: IncomingMessage): Promise<ConsoleResponse> {
+/** @returns undefined when the response is a stream */
+async function responseTo(
+  parts: ConsoleParts,
+  message: IncomingMessage,
+  to: ServerResponse,
+): Promise<ConsoleResponse | undefined> {
   try {
-    return await route(parts, await readRequest(message, parts.place));
+    const request = await readRequest(message, parts.place);
+    if (request.method === 'GET' && request.path.endsWith('/live')) return await streamTo(parts, request, to);
+    return await route(parts, request);
   } catch (error) {
     if (error instanceof RefusedRequest) return errorPage(error.status, error.message);
     if (error instanceof LoginEndedError) return loginEnded(parts.place);
-    if (error instanceof CallError) return errorPage(502, failureText(error));
+    if (error instanceof CallError) return errorPage(statusOf(error), failureText(error));
     parts.log.error({ err: error }, 'a page of the console failed');
-    return errorPage(500, 'The page cannot be shown. The log of auth has the cause.');
+    if (!to.headersSent) return errorPage(500, 'The page cannot be shown. The log of auth has the cause.');
+    to.destroy();
+    return undefined;
   }
+}
+
+async function streamTo(
+  { operators, streams, clock }: ConsoleParts,
+  { loginId, peer, path }: ConsoleRequest,
+  to: ServerResponse,
+): Promise<ConsoleResponse | undefined> {
+  // A page that stays open does not keep its login alive.
+  const operator = loginId === undefined ? undefined : operators.find(loginId, peer, false);
+  if (loginId === undefined || operator === undefined) {
+    streams.end(to);
+    return undefined;
+  }
+  const source = sourceUnder(operator, path, clock);
+  if (source === undefined) return notFound(operator);
+  await streams.run(loginId, to, source);
+  return undefined;
+}
+
+function sourceUnder(operator: Operator, path: string, clock: Clock): LiveSource | undefined {
+  if (path === '/instances/live') return instancesSource(operator);
+  const [, text = ''] = /^\/revocations\/(\d+)\/live$/.exec(path) ?? [];
+  const sequence = sequenceOf(text);
+  return sequence === undefined ? undefined : spreadSource(operator, sequence, clock.wallMs);
 }
 
 async function route(parts: ConsoleParts, request: ConsoleRequest): Promise<ConsoleResponse> {
@@ -137,7 +180,7 @@ async function route(parts: ConsoleParts, request: ConsoleRequest): Promise<Cons
   if (loginId === undefined || operator === undefined) {
     return loginId === undefined ? { redirectTo: '/login' } : loginEnded(place);
   }
-  if (method === 'GET') return await pageOf(operator, request);
+  if (method === 'GET') return await pageOf(parts, operator, request);
   if (!hasFormToken(operator, form)) {
     throw new RefusedRequest(403, 'The form is older than your login. Open the page again.');
   }
@@ -152,24 +195,57 @@ async function route(parts: ConsoleParts, request: ConsoleRequest): Promise<Cons
   }
 }
 
-async function pageOf(operator: Operator, request: ConsoleRequest): Promise<ConsoleResponse> {
-  const [, first = '', second] = request.path.split('/');
-  if (first === 'revoke' && second === undefined) return await revokePage(operator, request);
-  const found = await pageUnder(operator, request, first, second);
+async function pageOf(
+  parts: ConsoleParts,
+  operator: Operator,
+  request: ConsoleRequest,
+): Promise<ConsoleResponse> {
+  if (request.path === '/revoke') return await revokePage(operator, request);
+  const found = await pageUnder(parts, operator, request);
   if (found === undefined) return notFound(operator);
   if ('redirectTo' in found) return found;
   return { status: 200, page: documentOf(found, operator, request.path) };
 }
 
 async function pageUnder(
+  { clock }: ConsoleParts,
   operator: Operator,
   request: ConsoleRequest,
-  first: string,
-  second: string | undefined,
 ): Promise<Page | { readonly redirectTo: string } | undefined> {
-  if (first === '' && second === undefined) return await usersPage(operator, request);
-  if (first === 'users' && second !== undefined) return await userPage(operator, second, request);
-  return undefined;
+  const [, place = '', id, ...more] = request.path.split('/');
+  if (more.length > 0) return undefined;
+  switch (place) {
+    case '':
+      return await usersPage(operator, request);
+    case 'users':
+      return id === undefined ? { redirectTo: '/' } : await userPage(operator, id, request);
+    case 'revocations': {
+      if (id === undefined) return await revocationsPage(operator, request);
+      const sequence = sequenceOf(id);
+      return sequence === undefined ? undefined : await revocationPage(operator, sequence, clock.wallMs);
+    }
+    case 'instances':
+      return id === undefined ? await instancesPage(operator) : undefined;
+    default:
+      return undefined;
+  }
+}
+
+/** The status of a page whose call has failed. */
+function statusOf(error: CallError): number {
+  switch (errorOf(error).reason) {
+    case 'NOT_FOUND':
+      return 404;
+    case 'SCOPE_MISSING':
+    case 'ROLE_MISSING':
+      return 403;
+    case 'FIELD_INVALID':
+      return 400;
+    case 'RATE_LIMITED':
+      return 429;
+    default:
+      return 502;
+  }
 }
 
 function notFound(operator: Operator): ConsoleResponse {

@@ -173,3 +173,13 @@ export function sendFile(to: ServerResponse, file: { readonly type: string; read
   to.writeHead(200, { ...HEADERS, 'content-type': file.type, 'content-length': file.bytes.length });
   to.end(to.req.method === 'HEAD' ? undefined : file.bytes);
 }
+
+/** Begins a stream of server-sent events. */
+export function beginEvents(to: ServerResponse): void {
+  to.writeHead(200, { ...HEADERS, 'content-type': 'text/event-stream; charset=utf-8' });
+}
+
+/** Sends one event; its data is JSON, which has no line breaks. */
+export function sendEvent(to: ServerResponse, event: string, data: unknown): void {
+  to.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+}

@@ -10,7 +10,11 @@ export interface Page {
   readonly body: Html;
 }
 
-const PLACES = [['/', 'Users']] as const;
+const PLACES = [
+  ['/', 'Users'],
+  ['/revocations', 'Revocations'],
+  ['/instances', 'Instances'],
+] as const;
 
 /** The whole document. The navigation marks the place under which `path` is. */
 export function documentOf({ title, body }: Page, operator: Operator | undefined, path = ''): Html {
@@ -112,7 +116,7 @@ export function failureText(error: unknown): string {
     case 'LOGIN_FAILED':
       return 'The name or the password is wrong.';
     case 'RATE_LIMITED':
-      return 'Too many attempts. Wait some minutes, then try again.';
+      return 'Too many requests or attempts. Wait a minute, then try again.';
     case 'FIELD_INVALID':
       return fields === '' ? message : `${fields}.`;
     case '':

@@ -1,5 +1,6 @@
 /** The page on which operators log in. */
 
+import { CallError } from './calls.js';
 import { html } from './html.js';
 import type { ConsoleRequest, ConsoleResponse, LoginCookies } from './http.js';
 import { alertOf, documentOf, failureText } from './layout.js';
@@ -28,7 +29,8 @@ export async function logIn(
     if (loginId !== undefined) await operators.logOut(loginId, peer);
     return { redirectTo: '/', cookie: cookies.set(id) };
   } catch (error) {
-    const problem = error instanceof NotOperatorError ? error.message : failureText(error);
-    return loginPage(problem, username, 403);
+    if (error instanceof NotOperatorError) return loginPage(error.message, username, 403);
+    if (error instanceof CallError) return loginPage(failureText(error), username, 403);
+    throw error;
   }
 }

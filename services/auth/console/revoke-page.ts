@@ -1,5 +1,6 @@
 /** Ending sessions: the page that asks for a reason and, when the login is not fresh, for the password. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   RevocationServiceService,
   type RevokeRequest,
@@ -7,10 +8,17 @@ import {
   type RevokeTarget,
   RevokeWait,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { CallError } from './calls.js';
 import { type Html, html, NOTHING } from './html.js';
 import type { ConsoleRequest, ConsoleResponse, LoginCookies } from './http.js';
-import { alertOf, documentOf, failureText, formToken, timeOf } from './layout.js';
-import { FRESH_LOGIN_MS, LoginEndedError, type Operator, type Operators } from './operators.js';
+import { alertOf, documentOf, failureText, formToken } from './layout.js';
+import {
+  FRESH_LOGIN_MS,
+  LoginEndedError,
+  NotOperatorError,
+  type Operator,
+  type Operators,
+} from './operators.js';
 import { findUser } from './users-page.js';
 
 /** Maximum length of a reason, in characters. */
@@ -18,6 +26,9 @@ const REASON_CHARACTERS_MAX = 200;
 
 /** Maximum number of sessions that one form ends. */
 const SESSIONS_MAX = 200;
+
+/** How long a form waits for the instances, in milliseconds. */
+const SHORT_WAIT_MS = 400;
 
 /** What a form wants to end. */
 interface Wanted {
@@ -57,7 +68,8 @@ export async function revoke(
     if (confirmed === undefined) throw new LoginEndedError('the login has ended');
     next = { id, operator: confirmed };
   } catch (error) {
-    if (error instanceof LoginEndedError) throw error;
+    if (error instanceof NotOperatorError) return formOf(operator, wanted, error.message, 403);
+    if (!(error instanceof CallError)) throw error;
     return formOf(operator, wanted, failureText(error), 403);
   }
   return { ...(await revokeWanted(next.operator, wanted)), cookie: cookies.set(next.id) };
@@ -115,35 +127,65 @@ async function revokeWanted(operator: Operator, wanted: Wanted): Promise<Console
     target: targets.length === 0 ? { $case: 'userId', value: userId } : undefined,
     targets,
     reason,
-    wait: RevokeWait.REVOKE_WAIT_NONE,
+    // Instances then confirm at once, and the page of the revocation shows how it spreads.
+    wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
     fences: [],
     dryRun: false,
   };
-  let response: RevokeResponse;
   try {
-    response = await operator.call(RevocationServiceService.revoke, request);
+    return resultOf(operator, wanted, await revokeAndShow(operator, request, sessionIds.at(-1) ?? userId));
   } catch (error) {
-    if (error instanceof LoginEndedError) throw error;
+    if (!(error instanceof CallError)) throw error;
     return formOf(operator, wanted, failureText(error), 400);
   }
-  return resultOf(operator, wanted, response);
 }
 
-function resultOf(operator: Operator, wanted: Wanted, response: RevokeResponse): ConsoleResponse {
-  const { sequence, enforcedEverywhereBy, results } = response;
+/**
+ * Revokes, and waits for the instances, but not for long: the operator sees the slow ones on the page of the revocation.
+ *
+ * @param target - what the last entry of the revocation will name
+ */
+async function revokeAndShow(
+  operator: Operator,
+  request: RevokeRequest,
+  target: string,
+): Promise<Pick<RevokeResponse, 'sequence' | 'results'>> {
+  const former = await lastEntryOf(operator, target);
+  const responding = operator.call(RevocationServiceService.revoke, request);
+  // A failure after the entry was found is about the wait alone.
+  responding.catch(() => undefined);
+  const response = await Promise.race([responding, sleep(SHORT_WAIT_MS, undefined, { ref: false })]);
+  if (response !== undefined) return response;
+  const sequence = await lastEntryOf(operator, target);
+  return sequence > former ? { sequence, results: [] } : await responding;
+}
+
+/** The last entry of the log that names this target; 0 when there is none. */
+async function lastEntryOf(operator: Operator, target: string): Promise<bigint> {
+  const { revocations } = await operator.call(RevocationServiceService.listRevocations, {
+    pageSize: 1,
+    pageToken: '',
+    target,
+    actor: '',
+    eventId: '',
+  });
+  return revocations[0]?.sequence ?? 0n;
+}
+
+/** The page of the revocation; or what failed of it. */
+function resultOf(
+  operator: Operator,
+  wanted: Wanted,
+  { sequence, results }: Pick<RevokeResponse, 'sequence' | 'results'>,
+): ConsoleResponse {
   const failed = results.flatMap(({ errorReason, errorMessage }, at) =>
     errorReason === '' ? [] : [{ sessionId: wanted.sessionIds[at] ?? '', errorReason, errorMessage }],
   );
-  const body = html`${failed.length > 0 && alertOf(`${countText(failed.length)} could not be ended.`)}
-${failed.length > 0 && html`<ul>${failed.map(({ sessionId, errorReason, errorMessage }) => html`<li><code>${sessionId}</code>: ${errorMessage} (${errorReason})</li>`)}</ul>`}
-${sequence > 0n && html`<p role="status">Revoked: entry ${sequence} of the log. No instance admits it after ${timeOf(enforcedEverywhereBy)}, whatever fails.</p>`}
+  const path = `/revocations/${sequence}`;
+  if (failed.length === 0) return { redirectTo: path };
+  const body = html`${alertOf(`${countText(failed.length)} could not be ended.`)}
+<ul>${failed.map(({ sessionId, errorReason, errorMessage }) => html`<li><code>${sessionId}</code>: ${errorMessage} (${errorReason})</li>`)}</ul>
+${sequence > 0n && html`<p>The others have ended: <a href="${path}">revocation ${sequence}</a></p>`}
 <p><a href="/users/${wanted.userId}">Back to ${wanted.username}</a></p>`;
-  return {
-    status: failed.length === 0 ? 200 : 409,
-    page: documentOf(
-      { title: failed.length === 0 ? 'Sessions ended' : 'Not all sessions ended', body },
-      operator,
-      '/',
-    ),
-  };
+  return { status: 409, page: documentOf({ title: 'Not all sessions ended', body }, operator, '/') };
 }

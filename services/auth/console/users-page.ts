@@ -6,18 +6,15 @@ import { type User, UserServiceService, UserState } from '../../../proto/gen/aut
 import { type Html, html, NOTHING } from './html.js';
 import type { ConsoleRequest, ConsoleResponse } from './http.js';
 import { alertOf, type Page, pagesOf, pathWith, shortId, tableOf, timeOf } from './layout.js';
+import { isUuid } from './names.js';
 import type { Operator } from './operators.js';
 
 /** Rows of a page of a list. */
 const PAGE_SIZE = 50;
 
-const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
 /** A user by name, in any of its spellings, or by id; undefined when there is none. */
 export async function findUser(operator: Operator, nameOrId: string): Promise<User | undefined> {
-  const request = UUID.test(nameOrId)
-    ? { userId: nameOrId, username: '' }
-    : { userId: '', username: nameOrId };
+  const request = isUuid(nameOrId) ? { userId: nameOrId, username: '' } : { userId: '', username: nameOrId };
   try {
     return (await operator.call(UserServiceService.getUser, request)).user;
   } catch (error) {
@@ -69,7 +66,7 @@ export async function userPage(
   userId: string,
   { query }: ConsoleRequest,
 ): Promise<Page | undefined> {
-  const user = UUID.test(userId) ? await findUser(operator, userId) : undefined;
+  const user = isUuid(userId) ? await findUser(operator, userId) : undefined;
   if (user === undefined) return undefined;
   const pageToken = query.get('page') ?? '';
   const { sessions, nextPageToken } = await operator.call(UserServiceService.listUserSessions, {

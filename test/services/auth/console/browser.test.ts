@@ -2,9 +2,13 @@
 
 import { expect } from 'chai';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { ask } from '../../../../scripts/system/calls.js';
 import { findFreePort } from '../../../../scripts/system/ports.js';
 import { clientsOf, type SystemClients, startTestSystem, type TestSystem } from '../../../support/system.js';
 import { expectAccessible, launchChromium } from './chromium.js';
+
+/** Long enough for the browser to open the page of a revocation before a silent instance refuses calls. */
+const LEASE_MS = 4_000;
 
 /** The narrowest and a usual window, in CSS pixels. */
 const WIDTHS = [360, 1280];
@@ -15,15 +19,23 @@ describe('the console in Chromium', function () {
   let clients: SystemClients;
   let browser: Browser | undefined;
   let origin: string;
+  /** A revocation in the log. */
+  let sequence: bigint;
 
   before(async () => {
     browser = await launchChromium();
     if (browser === undefined) return;
     const address = `127.0.0.1:${await findFreePort()}`;
     origin = `http://${address}`;
-    system = await startTestSystem({ environment: { PORTCULLIS_CONSOLE_LISTEN: address } });
+    system = await startTestSystem({
+      environment: { PORTCULLIS_CONSOLE_LISTEN: address },
+      leaseMs: LEASE_MS,
+    });
     clients = clientsOf(system);
-    await clients.logIn('alice');
+    const { accessToken: token } = await clients.logIn('alice');
+    const { session } = await clients.logIn('alice');
+    const request = { sessionId: session?.sessionId ?? '' };
+    ({ sequence } = await ask(clients.auth.revokeSession.bind(clients.auth), request, { token }));
   });
 
   after(async () => {
@@ -51,6 +63,8 @@ describe('the console in Chromium', function () {
     try {
       const page = await context.newPage();
       page.on('console', (message) => {
+        // What the console answers to a login that has ended.
+        if (message.text().includes('status of 401')) return;
         if (message.type() === 'error' || message.type() === 'warning') problems.push(message.text());
       });
       page.on('pageerror', (error) => problems.push(String(error)));
@@ -74,26 +88,19 @@ describe('the console in Chromium', function () {
   };
 
   for (const width of WIDTHS) {
-    for (const colorScheme of ['light', 'dark'] as const) {
-      it(`has no fault that axe finds, and needs no sideways scrolling at ${width} px, ${colorScheme}`, async () => {
-        await withPage({ viewport: { width, height: 800 }, colorScheme }, async (page) => {
-          await findAlice(page);
-          const user = new URL(page.url()).pathname;
-          const paths = [
-            '/',
-            user,
-            `/revoke?user=${user.slice('/users/'.length)}&all=1`,
-            '/nowhere?',
-            '/login',
-          ];
-          for (const path of paths.filter((one) => one !== '/nowhere?')) {
-            await page.goto(`${origin}${path}`);
-            await expectAccessible(page, path);
-            expect(await page.evaluate('document.documentElement.scrollWidth'), path).to.be.at.most(width);
-          }
-        });
+    it(`has no fault that axe finds, and needs no sideways scrolling at ${width} px`, async () => {
+      await withPage({ viewport: { width, height: 800 } }, async (page) => {
+        await findAlice(page);
+        const user = new URL(page.url()).pathname;
+        const revoke = `/revoke?user=${user.slice('/users/'.length)}&all=1`;
+        const places = ['/revocations', `/revocations/${sequence}`, '/instances'];
+        for (const path of ['/', user, revoke, ...places, '/login']) {
+          await page.goto(`${origin}${path}`);
+          expect(await page.evaluate('document.documentElement.scrollWidth'), path).to.be.at.most(width);
+          await expectAccessible(page, path);
+        }
       });
-    }
+    });
   }
 
   it('ends a session with the keyboard alone, without scripts', async () => {
@@ -107,9 +114,62 @@ describe('the console in Chromium', function () {
       await page.getByLabel('Reason').focus();
       await page.keyboard.type('the phone was lost');
       await page.keyboard.press('Enter');
-      await page.getByRole('heading', { name: 'Sessions ended' }).waitFor();
+      await page.waitForURL(/\/revocations\/\d+$/);
       await page.goto(`${origin}/?user=bob`);
       expect(await choice.count()).to.equal(0);
+    });
+  });
+
+  it('shows a revocation as it spreads, with an instance that is silent', async () => {
+    const [, stopped] = system.inventory;
+    const { session } = await clients.logIn('bob');
+    await withPage({}, async (page) => {
+      try {
+        await page.goto(`${origin}/?user=bob`);
+        await page.getByRole('checkbox', { name: session?.sessionId.slice(0, 8) ?? '' }).check();
+        await page.getByRole('button', { name: 'End the chosen sessions…' }).click();
+        await page.getByLabel('Reason').fill('a test of the time axis');
+        stopped.kill('SIGSTOP');
+        await page.getByRole('button', { name: 'End 1 session' }).click();
+        await page.waitForURL(/\/revocations\/\d+$/);
+        const status = page.getByRole('status');
+        await status.getByText('3 of 4 instances enforce it.').waitFor();
+        await page.getByRole('cell', { name: 'not confirmed yet' }).waitFor();
+        // Its lease ends, and the page says so without a reload.
+        await status.getByText('The other 3 instances are enforcing it. 1 instance is silent').waitFor();
+        expect(await page.locator('circle.enforced').count()).to.equal(3);
+        expect(await page.locator('line.refusing').count()).to.equal(1);
+        expect(await page.getByRole('cell', { name: 'enforces it' }).count()).to.equal(3);
+        await page.goto(`${origin}/instances`);
+        await page.getByRole('cell', { name: 'refuses calls' }).waitFor();
+      } finally {
+        stopped.kill('SIGCONT');
+      }
+      await page.getByRole('status').getByText('4 serving, 0 refusing calls').waitFor();
+    });
+  });
+
+  it('shows nothing any more in a tab whose session was revoked', async () => {
+    await withPage({}, async (page) => {
+      await page.goto(`${origin}/instances`);
+      await page.getByRole('cell', { name: /^payment/ }).waitFor();
+      const { accessToken } = await clients.logIn('olga');
+      await ask(clients.auth.revokeOtherSessions.bind(clients.auth), {}, { token: accessToken });
+      await page.getByRole('heading', { name: 'Log in' }).waitFor();
+      expect(await page.content()).to.not.include('payment');
+    });
+  });
+
+  it('runs no script that a device name brings', async () => {
+    const { username, password } = system.users.bob;
+    const deviceName = '<script>document.title="evil"</script><img src=x onerror="document.title=1">';
+    const login = { username, password, audiences: [], scopes: [], deviceName };
+    await ask(clients.auth.login.bind(clients.auth), login);
+    await withPage({}, async (page) => {
+      await page.goto(`${origin}/?user=bob`);
+      await page.getByText(deviceName).waitFor();
+      expect(await page.title()).to.equal('bob · Portcullis console');
+      expect(await page.locator('img').count()).to.equal(0);
     });
   });
 });

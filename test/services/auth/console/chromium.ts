@@ -21,10 +21,18 @@ export async function launchChromium(): Promise<Browser | undefined> {
   return await chromium.launch({ executablePath: PROGRAM, args: ['--no-sandbox', '--disable-gpu'] });
 }
 
-/** Fails with every violation that axe finds on a page. */
+/** Fails with every violation that axe finds on a page, in light and in dark colours. */
 export async function expectAccessible(page: Page, what: string): Promise<void> {
   // The policy of the pages forbids an inline script; this is how a debugger runs one.
-  const found = await page.evaluate(`${axe.source}; axe.run({ resultTypes: ['violations'] }).then((result) =>
+  await page.evaluate(axe.source);
+  await page.emulateMedia({ colorScheme: 'light' });
+  expect(await violationsOf(page, {}), `${what}, light`).to.deep.equal([]);
+  await page.emulateMedia({ colorScheme: 'dark' });
+  expect(await violationsOf(page, { runOnly: ['color-contrast'] }), `${what}, dark`).to.deep.equal([]);
+}
+
+async function violationsOf(page: Page, options: object): Promise<unknown> {
+  const given = JSON.stringify({ ...options, resultTypes: ['violations'] });
+  return await page.evaluate(`axe.run(${given}).then((result) =>
     result.violations.flatMap(({ id, help, nodes }) => nodes.map(({ html }) => id + ': ' + help + ': ' + html)))`);
-  expect(found, what).to.deep.equal([]);
 }

@@ -217,7 +217,7 @@ describe('the console', () => {
     expect((await browser.post('/revoke', { ...form, reason: ' ' })).body).to.include('State a reason.');
     expect(await isAdmitted(token)).to.equal(true);
     const ended = await browser.post('/revoke', { ...form, reason: 'phone lost <b>' });
-    expect(ended.status, ended.body).to.be.oneOf([200, 303]);
+    expect(ended.headers.location, ended.body).to.match(/^\/revocations\/\d+$/);
     expect(await isAdmitted(token)).to.equal(false);
     const listed = await ask(
       clients.revocation.listRevocations.bind(clients.revocation),
@@ -278,7 +278,7 @@ describe('the console', () => {
       reason: 'a test',
       form_token,
     });
-    expect(status).to.be.oneOf([401, 502]);
+    expect(status).to.be.oneOf([401, 403]);
     expect(await isAdmitted(target.token)).to.equal(true);
   });
 
@@ -302,7 +302,7 @@ describe('the console', () => {
       reason: 'too many',
       form_token: await browser.formToken(),
     });
-    expect(ended.status, ended.body).to.be.oneOf([200, 303]);
+    expect(ended.headers.location, ended.body).to.match(/^\/revocations\/\d+$/);
     expect((await browser.get(`/users/${userId}`)).body).to.include('has no open session');
   });
 });
