@@ -3,6 +3,7 @@
  * docs/operating/console.md, in real Chromium. With a folder as argument, it writes there, and in all sizes and colours.
  */
 
+import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +12,7 @@ import { AuthServiceClient } from '../proto/gen/auth/v1/auth_service.js';
 import { ask } from './system/calls.js';
 import { findFreePort } from './system/ports.js';
 import { PROJECT_FOLDER } from './system/project.js';
+import type { DemoUser } from './system/secrets.js';
 import { type System, startSystem } from './system/system.js';
 import { makeTemporaryFolder } from './system/temporary-folder.js';
 
@@ -67,6 +69,7 @@ async function photograph({ auth: { address: auth }, ...rest }: System, browser:
     const login = { username, password, audiences: [], scopes: [], deviceName };
     await ask(client.login.bind(client), login);
   }
+  const stolen = await stealRefreshToken(client, users.bob);
   client.close();
   const context = await browser.newContext({ viewport: { width: 1280, height: 600 } });
   try {
@@ -92,6 +95,19 @@ async function photograph({ auth: { address: auth }, ...rest }: System, browser:
     silent.kill('SIGCONT');
     await page.goto(`${origin}/revocations`);
     await shoot(page, 'revocations');
+    await page.goto(`${origin}/sessions/${stolen}`);
+    await shoot(page, 'chain');
+    // The rule of the anomaly runs in the background.
+    const anomaly = page.getByRole('cell', { name: 'anomaly-detected' }).first();
+    for (let tries = 0; tries < 20 && (await anomaly.count()) === 0; tries += 1) {
+      await sleep(500);
+      await page.goto(`${origin}/events`);
+    }
+    await shoot(page, 'events');
+    await page.goto(`${origin}/keys`);
+    await shoot(page, 'keys');
+    await page.goto(`${origin}/policy`);
+    await shoot(page, 'policy');
     await page.goto(user);
     await page.getByRole('button', { name: 'Log out' }).click();
     await page.getByRole('heading', { name: 'Log in' }).waitFor();
@@ -99,6 +115,21 @@ async function photograph({ auth: { address: auth }, ...rest }: System, browser:
   } finally {
     await context.close();
   }
+}
+
+/** Refreshes a session some times, and then with a used token. @returns the session */
+async function stealRefreshToken(
+  client: AuthServiceClient,
+  { username, password }: DemoUser,
+): Promise<string> {
+  const login = { username, password, audiences: [], scopes: [], deviceName: 'Phone' };
+  const { session, refreshToken: first } = await ask(client.login.bind(client), login);
+  const refresh = async (refreshToken: string): Promise<string> =>
+    (await ask(client.refresh.bind(client), { refreshToken, requestId: randomUUID() })).refreshToken;
+  const second = await refresh(first);
+  await refresh(second);
+  await refresh(second).catch(() => undefined);
+  return session?.sessionId ?? '';
 }
 
 async function logIn(context: BrowserContext, password: string): Promise<Page> {
@@ -130,6 +161,7 @@ function shotsOf(name: string): readonly Shot[] {
       ];
     case 'user':
     case 'instances':
+    case 'chain':
       return [{ name, ...WIDE }];
     default:
       return [];

@@ -10,6 +10,7 @@ import type { Log } from '../../common/host/log.js';
 import { joinHostPort, type ListenAddress, listenError, requireFreePort } from '../../common/host/ports.js';
 import type { TlsWatch } from '../../common/tls/tls-files.js';
 import { CallError, createCalls } from './calls.js';
+import { eventsPage } from './events-page.js';
 import { html } from './html.js';
 import {
   type ConsoleRequest,
@@ -22,6 +23,7 @@ import {
   sendResponse,
 } from './http.js';
 import { instancesPage, instancesSource } from './instances-page.js';
+import { keysPage } from './keys-page.js';
 import { documentOf, failureText, type Page } from './layout.js';
 import { createLiveStreams, type LiveSource, type LiveStreams } from './live.js';
 import { logIn, loginPage } from './login-page.js';
@@ -32,8 +34,10 @@ import {
   type Operator,
   type Operators,
 } from './operators.js';
+import { policyPage } from './policy-page.js';
 import { revocationPage, revocationsPage, sequenceOf, spreadSource } from './revocations-page.js';
 import { revoke, revokePage } from './revoke-page.js';
+import { sessionPage } from './session-page.js';
 import { userPage, usersPage } from './users-page.js';
 
 /** How long a browser may take to read a page, in milliseconds. */
@@ -226,6 +230,14 @@ async function pageUnder(
     }
     case 'instances':
       return id === undefined ? await instancesPage(operator) : undefined;
+    case 'events':
+      return id === undefined ? await eventsPage(operator, request) : undefined;
+    case 'sessions':
+      return id === undefined ? undefined : await sessionPage(operator, id);
+    case 'keys':
+      return id === undefined ? await keysPage(operator, request, clock.wallMs()) : undefined;
+    case 'policy':
+      return id === undefined ? await policyPage(operator) : undefined;
     default:
       return undefined;
   }

@@ -14,6 +14,9 @@ const PLACES = [
   ['/', 'Users'],
   ['/revocations', 'Revocations'],
   ['/instances', 'Instances'],
+  ['/events', 'Events'],
+  ['/keys', 'Keys'],
+  ['/policy', 'Policy'],
 ] as const;
 
 /** The whole document. The navigation marks the place under which `path` is. */
@@ -44,7 +47,9 @@ ${body}
 }
 
 function navigationOf(operator: Operator, path: string): Html {
-  return html`<nav aria-label="Pages"><ul>${PLACES.map(
+  return html`<nav aria-label="Pages"><ul>${PLACES.filter(
+    ([place]) => place !== '/policy' || operator.canReadPolicy,
+  ).map(
     ([place, name]) =>
       html`<li><a href="${place}"${placeOf(path) === place ? html` aria-current="page"` : NOTHING}>${name}</a></li>`,
   )}</ul></nav>

@@ -81,6 +81,7 @@ export async function userPage(
 <div><dt>State</dt><dd>${stateOf(user)}</dd></div>
 <div><dt>Created</dt><dd>${timeOf(user.createTime)}</dd></div>
 </dl>
+<p><a href="/events?subject=${user.userId}">Events of ${user.username}</a></p>
 <h2>Open sessions</h2>
 ${sessions.length === 0 ? html`<p>${user.username} has no open session.</p>` : sessionsForm(operator, user, sessions)}
 ${pagesOf(path, pageToken, nextPageToken)}
@@ -93,7 +94,7 @@ function sessionsForm(operator: Operator, user: User, sessions: readonly Session
   const rows = sessions.map((session) => [
     ...(operator.canRevoke ? [choiceOf(session)] : []),
     deviceOf(session, operator),
-    shortId(session.sessionId),
+    html`<a href="/sessions/${session.sessionId}">${shortId(session.sessionId)}</a>`,
     session.clientId,
     session.network,
     timeOf(session.createTime),

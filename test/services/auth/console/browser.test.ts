@@ -1,5 +1,6 @@
 /** The console of a running auth, in a real browser. */
 
+import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { ask } from '../../../../scripts/system/calls.js';
@@ -19,6 +20,8 @@ describe('the console in Chromium', function () {
   let clients: SystemClients;
   let browser: Browser | undefined;
   let origin: string;
+  /** A session whose refresh token was used twice. */
+  let stolen: string;
   /** A revocation in the log. */
   let sequence: bigint;
 
@@ -35,6 +38,7 @@ describe('the console in Chromium', function () {
     const { accessToken: token } = await clients.logIn('alice');
     const { session } = await clients.logIn('alice');
     const request = { sessionId: session?.sessionId ?? '' };
+    stolen = await reuse(clients);
     ({ sequence } = await ask(clients.auth.revokeSession.bind(clients.auth), request, { token }));
   });
 
@@ -93,7 +97,8 @@ describe('the console in Chromium', function () {
         await findAlice(page);
         const user = new URL(page.url()).pathname;
         const revoke = `/revoke?user=${user.slice('/users/'.length)}&all=1`;
-        const places = ['/revocations', `/revocations/${sequence}`, '/instances'];
+        const lists = ['/revocations', '/instances', '/events', '/keys', '/policy'];
+        const places = [...lists, `/revocations/${sequence}`, `/sessions/${stolen}`];
         for (const path of ['/', user, revoke, ...places, '/login']) {
           await page.goto(`${origin}${path}`);
           expect(await page.evaluate('document.documentElement.scrollWidth'), path).to.be.at.most(width);
@@ -172,4 +177,36 @@ describe('the console in Chromium', function () {
       expect(await page.locator('img').count()).to.equal(0);
     });
   });
+
+  it('shows the chain of a session whose refresh token was stolen, and the anomaly', async () => {
+    await withPage({}, async (page) => {
+      await page.goto(`${origin}/sessions/${stolen}`);
+      const steps = await page.locator('.chain li').allTextContents();
+      expect(steps.map((step) => step.trim().split(/[:,\n]/)[0]).slice(0, 3)).to.deep.equal([
+        'Login',
+        'Refresh',
+        'Reuse',
+      ]);
+      const reused = await page.evaluate(
+        "getComputedStyle(document.querySelector('.chain .alarm strong')).color",
+      );
+      expect(reused).to.equal('rgb(179, 20, 28)');
+      await page.goto(`${origin}/events`);
+      await page.getByLabel('Type').selectOption('refresh-token-reused');
+      await page.getByLabel('About').fill('bob');
+      await page.getByRole('button', { name: 'Filter' }).click();
+      await page.getByRole('cell', { name: 'refresh-token-reused' }).first().waitFor();
+      await page.getByRole('link', { name: stolen.slice(0, 8) }).waitFor();
+    });
+  });
 });
+
+/** Uses a refresh token of bob twice. @returns the session, which has ended */
+async function reuse({ auth, logIn }: SystemClients): Promise<string> {
+  const { refreshToken, session } = await logIn('bob');
+  const refresh = (): Promise<unknown> =>
+    ask(auth.refresh.bind(auth), { refreshToken, requestId: randomUUID() });
+  await refresh();
+  await refresh().catch(() => undefined);
+  return session?.sessionId ?? '';
+}
