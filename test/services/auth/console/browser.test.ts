@@ -1,4 +1,4 @@
-/** The console of a running auth, in a real browser. */
+/** The console of a running auth, in a real browser unless it is missing. */
 
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
@@ -6,7 +6,9 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { ask } from '../../../../scripts/system/calls.js';
 import { findFreePort } from '../../../../scripts/system/ports.js';
 import { clientsOf, type SystemClients, startTestSystem, type TestSystem } from '../../../support/system.js';
+import { until } from '../../../support/waiting.js';
 import { expectAccessible, launchChromium } from './chromium.js';
+import { createBrowser } from './console-client.js';
 
 /** Long enough for the browser to open the page of a revocation before a silent instance refuses calls. */
 const LEASE_MS = 4_000;
@@ -14,7 +16,7 @@ const LEASE_MS = 4_000;
 /** The narrowest and a usual window, in CSS pixels. */
 const WIDTHS = [360, 1280];
 
-describe('the console in Chromium', function () {
+describe('the console of a running auth', function () {
   this.timeout(60_000);
   let system: TestSystem;
   let clients: SystemClients;
@@ -27,7 +29,6 @@ describe('the console in Chromium', function () {
 
   before(async () => {
     browser = await launchChromium();
-    if (browser === undefined) return;
     const address = `127.0.0.1:${await findFreePort()}`;
     origin = `http://${address}`;
     system = await startTestSystem({
@@ -43,8 +44,7 @@ describe('the console in Chromium', function () {
   });
 
   after(async () => {
-    if (browser === undefined) return;
-    await browser.close();
+    await browser?.close();
     clients.close();
     await system.remove();
   });
@@ -90,6 +90,23 @@ describe('the console in Chromium', function () {
     await page.keyboard.press('Enter');
     await page.waitForURL(/\/users\/[0-9a-f-]{36}$/);
   };
+
+  it('calls auth with the address of the browser, which events and limits then have', async () => {
+    const caller = createBrowser(origin, '127.0.0.2');
+    await caller.logIn({ ...system.users.olga, password: 'not the password' });
+    await caller.logIn(system.users.olga);
+    const networkOf = async (type: string): Promise<string | undefined> => {
+      const { body } = await caller.get(`/events?type=${type}`);
+      return /<td role="cell" data-label="From">([^<]*)</.exec(body)?.[1];
+    };
+    expect(await networkOf('session-established')).to.equal('127.0.0.2');
+    // Failed logins are recorded in the background.
+    await until(async () => (await networkOf('login-failed')) !== undefined, {
+      withinMs: 10_000,
+      pollMs: 100,
+    });
+    expect(await networkOf('login-failed')).to.equal('127.0.0.2');
+  });
 
   for (const width of WIDTHS) {
     it(`has no fault that axe finds, and needs no sideways scrolling at ${width} px`, async () => {

@@ -13,7 +13,8 @@ import { PROJECT_FOLDER } from '../../../support/project-copy.js';
 export interface TestConsole extends Console {
   readonly clock: MovableClock;
   readonly origin: string;
-  browser(): Browser;
+  /** @param localAddress - the address that the browser has */
+  browser(localAddress?: string): Browser;
 }
 
 /** What the browser got. */
@@ -60,17 +61,27 @@ export async function openTestConsole(system: System, origin?: string): Promise<
     files: pathToFileURL(`${PROJECT_FOLDER}/dist/services/auth/console/browser/`),
   });
   const ownOrigin = `http://${opened.address}`;
-  return { ...opened, clock, origin: ownOrigin, browser: () => createBrowser(ownOrigin) };
+  return {
+    ...opened,
+    clock,
+    origin: ownOrigin,
+    browser: (localAddress) => createBrowser(ownOrigin, localAddress),
+  };
 }
 
-function createBrowser(origin: string): Browser {
+export function createBrowser(origin: string, localAddress = '127.0.0.1'): Browser {
   const send = async (
     method: string,
     path: string,
     headers: Readonly<Record<string, string | undefined>>,
     body?: string,
   ): Promise<Shown> => {
-    const shown = await exchange(`${origin}${path}`, method, { cookie: browser.cookie, ...headers }, body);
+    const shown = await exchange(
+      `${origin}${path}`,
+      { method, localAddress },
+      { cookie: browser.cookie, ...headers },
+      body,
+    );
     for (const cookie of shown.headers['set-cookie'] ?? []) browser.cookie = cookie.split(';', 1)[0] ?? '';
     return shown;
   };
@@ -96,7 +107,7 @@ function createBrowser(origin: string): Browser {
 
 function exchange(
   url: string,
-  method: string,
+  options: { readonly method: string; readonly localAddress: string },
   headers: Readonly<Record<string, string | undefined>>,
   body = '',
 ): Promise<Shown> {
@@ -104,7 +115,7 @@ function exchange(
     Object.entries(headers).filter(([, value]) => value !== undefined && value !== ''),
   );
   return new Promise((resolve, reject) => {
-    const request = httpRequest(url, { method, headers: sent, agent: false }, (response) => {
+    const request = httpRequest(url, { ...options, headers: sent, agent: false }, (response) => {
       let text = '';
       response.setEncoding('utf8');
       response.on('data', (chunk: string) => {
