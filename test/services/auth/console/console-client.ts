@@ -1,11 +1,13 @@
 /** A console in the process of the test, which calls the auth of a running system, and a browser without scripts. */
 
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
 import { pathToFileURL } from 'node:url';
 import type { System } from '../../../../scripts/system/system.js';
 import { type Console, openConsole } from '../../../../services/auth/console/console.js';
 import { createLog } from '../../../../services/common/host/log.js';
+import type { TlsWatch } from '../../../../services/common/tls/tls-files.js';
 import { MovableClock } from '../../../support/clock.js';
 import { PROJECT_FOLDER } from '../../../support/project-copy.js';
 
@@ -39,13 +41,14 @@ export interface Browser {
   formToken(): Promise<string>;
 }
 
-export async function openTestConsole(system: System, origin?: string): Promise<TestConsole> {
+/** @param tls - HTTPS with these certificates */
+export async function openTestConsole(system: System, tls?: TlsWatch): Promise<TestConsole> {
   const clock = new MovableClock();
   const [host = '', port = ''] = system.auth.address.split(':');
   const opened = await openConsole({
     listen: { address: '127.0.0.1:0', variable: 'PORTCULLIS_CONSOLE_LISTEN' },
-    origin,
-    tls: undefined,
+    origin: undefined,
+    tls,
     local: {
       connect: (peer) =>
         new Promise((resolve, reject) => {
@@ -60,7 +63,7 @@ export async function openTestConsole(system: System, origin?: string): Promise<
     clock,
     files: pathToFileURL(`${PROJECT_FOLDER}/dist/services/auth/console/browser/`),
   });
-  const ownOrigin = `http://${opened.address}`;
+  const ownOrigin = `${tls === undefined ? 'http' : 'https'}://${opened.address}`;
   return {
     ...opened,
     clock,
@@ -115,7 +118,10 @@ function exchange(
     Object.entries(headers).filter(([, value]) => value !== undefined && value !== ''),
   );
   return new Promise((resolve, reject) => {
-    const request = httpRequest(url, { ...options, headers: sent, agent: false }, (response) => {
+    const send = url.startsWith('https:') ? httpsRequest : httpRequest;
+    // The certificate is one of the test's own.
+    const all = { ...options, headers: sent, agent: false, rejectUnauthorized: false } as const;
+    const request = send(url, all, (response) => {
       let text = '';
       response.setEncoding('utf8');
       response.on('data', (chunk: string) => {
