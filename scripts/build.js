@@ -25,8 +25,8 @@ const SETTINGS = [
 /** Where the packages are compiled to. */
 const PACKAGE_OUTPUTS = PACKAGES.map((name) => join(name, 'dist'));
 const OUTPUT = 'dist';
-/** Files beside the sources that programs read: migrations, the descriptor image, recordings. */
-const ASSET = /\.(sql|binpb|jsonl)$/;
+/** Files beside the sources that programs read: migrations, the descriptor image, recordings, files for browsers. */
+const ASSET = /\.(sql|binpb|jsonl|css|svg)$/;
 /** The hash of the sources that the output was compiled from. */
 const STAMP = join(OUTPUT, '.sources');
 

@@ -19,6 +19,7 @@ import { type ReportReceiver, receiveReports } from './adapters/report-receiver.
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
+import { openConsole } from './console/console.js';
 import { startHousekeeping } from './housekeeping.js';
 import { UnusableKeyError } from './keys/sealed-keys.js';
 import { authMetrics, createStoredFacts, type StoredFacts } from './metrics.js';
@@ -82,6 +83,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       running.readinessChanged();
       running.guard.syncNow();
       startCanary(config, resources, parts, { observer: canary, running });
+      await startConsole(config, resources, parts, running);
     },
   };
 }
@@ -260,6 +262,28 @@ function startCanary(
     chores: { canary: () => measureRevocation(deps, signal) },
   });
   closer.add('canary', canary.stop);
+}
+
+/** Opens the console, if that is configured. It closes before calls are drained: its streams would hold them up. */
+async function startConsole(
+  { consoleListen: address, consoleOrigin: origin, opsConnectionsMax, opsRequestsPerAddress }: Config,
+  { tls, log, closer }: ServiceResources,
+  { clock }: Parts,
+  { local, signal }: RunningService,
+): Promise<void> {
+  if (address === undefined || signal.aborted) return;
+  const opened = await openConsole({
+    listen: { address, variable: 'PORTCULLIS_CONSOLE_LISTEN' },
+    origin,
+    tls: tls.listener?.watch,
+    local,
+    connectionsMax: opsConnectionsMax,
+    requestsPerAddress: opsRequestsPerAddress,
+    log,
+    clock,
+  });
+  signal.addEventListener('abort', () => void opened.close());
+  closer.add('console', opened.close);
 }
 
 /** Makes keys, lease, lifetime of tokens and first accounts; repeated for as long as the database cannot be reached. */

@@ -15,6 +15,7 @@ import {
   seconds,
   secret,
   someOf,
+  url,
   wholeNumber,
   withDefault,
 } from '../common/config/env.js';
@@ -116,6 +117,10 @@ export interface Config extends ServiceConfig {
   readonly loginLimits: ThrottleLimits;
   /** A port of its own for the public keys, apart from probes and metrics. */
   readonly keysListen: string | undefined;
+  /** Where the console listens; there is none when undefined. */
+  readonly consoleListen: string | undefined;
+  /** Where browsers find the console; its loopback names when undefined. */
+  readonly consoleOrigin: string | undefined;
   /** Lifetime of the tokens with which users set a new password, in seconds. */
   readonly passwordResetSeconds: number;
   /** Whether users' sessions are bound to the client certificate of the login. */
@@ -136,6 +141,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     const faults: readonly ConfigurationFault[] = [
       ...serviceFaults(found, OWN_AUDIENCE),
       ...loginBindingFaults(found),
+      ...consoleFaults(found),
       ...keyEncryptionFaults(found),
     ];
     const text = found.PORTCULLIS_BOOTSTRAP_FILE;
@@ -180,6 +186,8 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
       windowSeconds: values.PORTCULLIS_LOGIN_WINDOW_SECONDS,
     },
     keysListen: values.PORTCULLIS_KEYS_LISTEN,
+    consoleListen: values.PORTCULLIS_CONSOLE_LISTEN,
+    consoleOrigin: values.PORTCULLIS_CONSOLE_ORIGIN,
     passwordResetSeconds: values.PORTCULLIS_PASSWORD_RESET_SECONDS,
     loginBinding: values.PORTCULLIS_LOGIN_BINDING,
     anomaliesRevoke: values.PORTCULLIS_ANOMALIES_REVOKE,
@@ -198,6 +206,42 @@ function loginBindingFaults({
   if (binding === undefined || binding === 'off' || clientAuth !== 'off') return [];
   const problem = 'can be other than off only when PORTCULLIS_TLS_CLIENT_AUTH is';
   return [{ variable: 'PORTCULLIS_LOGIN_BINDING', problem }];
+}
+
+/** Browsers have no client certificate for the console's calls, and must be able to tell its origin. */
+function consoleFaults({
+  PORTCULLIS_CONSOLE_LISTEN: listen,
+  PORTCULLIS_CONSOLE_ORIGIN: origin,
+  PORTCULLIS_LOGIN_BINDING: binding,
+}: {
+  readonly PORTCULLIS_CONSOLE_LISTEN?: string | undefined;
+  readonly PORTCULLIS_CONSOLE_ORIGIN?: string | undefined;
+  readonly PORTCULLIS_LOGIN_BINDING?: LoginBinding;
+}): readonly ConfigurationFault[] {
+  const faults: ConfigurationFault[] = [];
+  const fault = (variable: string, problem: string): void => void faults.push({ variable, problem });
+  if (listen === undefined) {
+    if (origin !== undefined) {
+      fault('PORTCULLIS_CONSOLE_ORIGIN', 'has no effect without PORTCULLIS_CONSOLE_LISTEN');
+    }
+    return faults;
+  }
+  if (binding === 'required') {
+    fault('PORTCULLIS_CONSOLE_LISTEN', 'can be set only when PORTCULLIS_LOGIN_BINDING is not required');
+  }
+  if (origin === undefined && !isLoopback(listen)) {
+    fault(
+      'PORTCULLIS_CONSOLE_ORIGIN',
+      'is required unless PORTCULLIS_CONSOLE_LISTEN stays on this machine, such as https://console.example',
+    );
+  }
+  if (origin !== undefined && new URL(origin).origin !== origin) {
+    fault(
+      'PORTCULLIS_CONSOLE_ORIGIN',
+      `must be an origin without a path, in lower case: ${new URL(origin).origin}`,
+    );
+  }
+  return faults;
 }
 
 /** The same key twice would look like a replacement that is not one. */
@@ -285,6 +329,8 @@ export const VARIABLES = {
   PORTCULLIS_LOGIN_BINDING: withDefault<LoginBinding>(oneOf(LOGIN_BINDINGS), 'off'),
   PORTCULLIS_ANOMALIES_REVOKE: withDefault<readonly AnomalyRule[]>(someOf(REVOKING_RULES), []),
   PORTCULLIS_KEYS_LISTEN: optional(hostPort()),
+  PORTCULLIS_CONSOLE_LISTEN: optional(hostPort()),
+  PORTCULLIS_CONSOLE_ORIGIN: optional(url({ protocols: ['http:', 'https:'] })),
   PORTCULLIS_BOOTSTRAP_FILE: optional(fileContents()),
 };
 
@@ -320,8 +366,8 @@ export function reviewSettingsOf(config: Config): ReviewSettings {
   };
 }
 
-function listenersOf({ listen, opsListen, keysListen }: Config): readonly string[] {
-  return keysListen === undefined ? [listen, opsListen] : [listen, opsListen, keysListen];
+function listenersOf({ listen, opsListen, keysListen, consoleListen }: Config): readonly string[] {
+  return [listen, opsListen, keysListen, consoleListen].filter((address) => address !== undefined);
 }
 
 function brokerOf(

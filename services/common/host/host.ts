@@ -10,6 +10,7 @@ import type { Health } from './health.js';
 import { createHealth, HEALTH_METHODS, HEALTH_SERVICE } from './health.js';
 import { HTTP_LIMITS } from './http-limits.js';
 import { type HttpPort, type HttpRoutes, openHttpPort } from './http-port.js';
+import { createLocalConnections, type LocalConnections } from './local-connections.js';
 import type { Log } from './log.js';
 import type { OpsOptions } from './ops.js';
 import { startOps } from './ops.js';
@@ -77,6 +78,8 @@ export interface Host {
   readonly address: string;
   /** Where HTTP for operators listens. */
   readonly opsAddress: string;
+  /** Opens connections of this process to its own gRPC server. */
+  readonly local: Pick<LocalConnections, 'connect'>;
   /** To be called when the result of a readiness check may have changed. */
   readinessChanged(): void;
   /** Turns readiness off, lets calls under way end within the drain time, then cuts them. May be called twice. */
@@ -107,16 +110,18 @@ export async function startHost(options: HostOptions): Promise<Host> {
   registerEvictions(registry, http);
   readiness.update();
   const poll = setInterval(readiness.update, READINESS_POLL_MS).unref();
+  const local = createLocalConnections(server);
   log.info({ address, opsAddress, routesAddress, tls: options.tls !== undefined }, 'listening');
 
   let stopped: Promise<void> | undefined;
   return {
     address,
     opsAddress,
+    local,
     readinessChanged: readiness.update,
     stop: () => {
       clearInterval(poll);
-      stopped ??= stopHost(options, { server, health, readiness, http });
+      stopped ??= stopHost(options, { server, health, readiness, http, local });
       return stopped;
     },
   };
@@ -230,12 +235,19 @@ function registerEvictions(registry: Registry, http: readonly HttpPort[]): void 
 
 async function stopHost(
   { drainMs, log, endStreams }: HostOptions,
-  running: { server: Server; health: Health; readiness: Readiness; http: readonly HttpPort[] },
+  running: {
+    server: Server;
+    health: Health;
+    readiness: Readiness;
+    http: readonly HttpPort[];
+    local: LocalConnections;
+  },
 ): Promise<void> {
   running.readiness.drain();
   running.health.endWatches();
   await endStreams?.().catch((error: unknown) => log.error({ err: error }, 'could not end the streams'));
   await drainCalls(running.server, drainMs, log);
+  await running.local.close();
   await Promise.all(running.http.map((port) => port.close()));
 }
 

@@ -71,10 +71,10 @@ export interface HttpPort {
   close(): Promise<void>;
 }
 
-export interface HttpPortOptions {
+/** What every HTTP port has. */
+export interface HttpListenerOptions {
   readonly host: string;
   readonly port: number;
-  readonly routes: HttpRoutes;
   readonly log: Log;
   /** HTTPS with these certificates; HTTP when undefined. */
   readonly tls?: TlsWatch | undefined;
@@ -88,10 +88,26 @@ export interface HttpPortOptions {
   readonly transferTimeoutMs?: number | undefined;
 }
 
-/** Opens the port. Rejects with the error of `listen`. */
+export interface HttpPortOptions extends HttpListenerOptions {
+  readonly routes: HttpRoutes;
+}
+
+/** Opens a port with routes. Rejects with the error of `listen`. */
 export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> {
-  const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS, connectionsMax = CONNECTIONS_MAX_DEFAULT } = options;
+  const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS } = options;
   const routes = new Map(Object.entries(options.routes));
+  return await openHttpListener(options, (request, response) => {
+    endIfUnread(response, transferTimeoutMs);
+    void respond(routes, log, request, response);
+  });
+}
+
+/** Opens a port whose requests, within the limits, are passed on to `answer`. Rejects with the error of `listen`. */
+export async function openHttpListener(
+  options: HttpListenerOptions,
+  answer: RequestListener,
+): Promise<HttpPort> {
+  const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS, connectionsMax = CONNECTIONS_MAX_DEFAULT } = options;
   const { requestsPerAddress = REQUESTS_PER_ADDRESS_DEFAULT, probes, clock = systemClock } = options;
   const limits = new HttpLimits(requestsPerAddress, clock);
   const settings = {
@@ -105,10 +121,10 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
     const { socket } = request;
     limits.enter(socket);
     response.once('close', () => limits.leave(socket));
-    endIfUnread(response, transferTimeoutMs);
     const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(socket.remoteAddress ?? '');
-    if (isAllowed) void respond(routes, log, request, response);
-    else refuse(response);
+    if (isAllowed) return answer(request, response);
+    endIfUnread(response, transferTimeoutMs);
+    refuse(response);
   });
   server.on('upgrade', (_, socket) => {
     limits.refused.pipelined += 1;
@@ -140,7 +156,7 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
 }
 
 /** Closes the connection of a caller that does not read its response. */
-function endIfUnread(response: ServerResponse, timeoutMs: number): void {
+export function endIfUnread(response: ServerResponse, timeoutMs: number): void {
   const timer = setTimeout(() => response.socket?.destroy(), timeoutMs).unref();
   response.once('close', () => clearTimeout(timer));
 }

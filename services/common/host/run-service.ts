@@ -74,6 +74,8 @@ export interface RunningService {
   /** Aborted as soon as the process is to stop. */
   readonly signal: AbortSignal;
   readonly guard: Guard;
+  /** Opens connections of this process to its own gRPC server. */
+  readonly local: Host['local'];
   /** To be called when the result of a readiness check may have changed. */
   readinessChanged(): void;
 }
@@ -113,7 +115,8 @@ export async function runService(options: {
   });
   try {
     await database.ready(stopping.signal);
-    await parts.start({ signal: stopping.signal, guard, readinessChanged: host.readinessChanged });
+    const { local, readinessChanged } = host;
+    await parts.start({ signal: stopping.signal, guard, local, readinessChanged });
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(error);
   }

@@ -60,6 +60,7 @@ export function tlsFaults(
     readonly PORTCULLIS_LISTEN?: string;
     readonly PORTCULLIS_OPS_LISTEN?: string;
     readonly PORTCULLIS_KEYS_LISTEN?: string | undefined;
+    readonly PORTCULLIS_CONSOLE_LISTEN?: string | undefined;
     readonly NATS_URL?: string | undefined;
   },
   peers: readonly TlsPeer[] = [],
@@ -78,12 +79,17 @@ export function tlsFaults(
   ];
 }
 
+const LISTENERS = [
+  'PORTCULLIS_LISTEN',
+  'PORTCULLIS_OPS_LISTEN',
+  'PORTCULLIS_KEYS_LISTEN',
+  'PORTCULLIS_CONSOLE_LISTEN',
+] as const;
+
 /** Tokens, passwords and verification keys all pass the listeners. */
 function listenerFaults(good: Parameters<typeof tlsFaults>[0]): ConfigurationFault[] {
   if (good.PORTCULLIS_TLS_CERT_FILE !== undefined || good.PORTCULLIS_PLAINTEXT !== 'loopback') return [];
-  const open = (['PORTCULLIS_LISTEN', 'PORTCULLIS_OPS_LISTEN', 'PORTCULLIS_KEYS_LISTEN'] as const).filter(
-    (variable) => !isLoopback(good[variable] ?? 'localhost:0'),
-  );
+  const open = LISTENERS.filter((variable) => !isLoopback(good[variable] ?? 'localhost:0'));
   if (open.length === 0) return [];
   const problem = `is required unless ${open.join(' and ')} stays on this machine, or PORTCULLIS_PLAINTEXT is allow`;
   return [{ variable: 'PORTCULLIS_TLS_CERT_FILE', problem }];

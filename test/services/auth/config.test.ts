@@ -115,6 +115,26 @@ describe('the configuration of auth', () => {
     expect(parseConfig({ ...GOOD, PORTCULLIS_LOGIN_BINDING: 'off' }).loginBinding).to.equal('off');
   });
 
+  it('opens a console only where browsers can tell its origin, and never beside a required certificate', () => {
+    const listen = { PORTCULLIS_CONSOLE_LISTEN: '127.0.0.1:52051' };
+    expect(parseConfig(GOOD).consoleListen).to.equal(undefined);
+    expect(parseConfig({ ...GOOD, ...listen }).consoleListen).to.equal('127.0.0.1:52051');
+    const origin = { PORTCULLIS_CONSOLE_ORIGIN: 'https://console.example' };
+    const open = { PORTCULLIS_CONSOLE_LISTEN: '0.0.0.0:52051', PORTCULLIS_PLAINTEXT: 'allow' };
+    expect(parseConfig({ ...GOOD, ...open, ...origin }).consoleOrigin).to.equal('https://console.example');
+    expect(faultsOf({ ...GOOD, ...open })).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
+    expect(faultsOf({ ...GOOD, ...origin })).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
+    for (const wrong of ['https://console.example/', 'https://Console.example', 'ftp://console.example']) {
+      const given = { ...GOOD, ...listen, PORTCULLIS_CONSOLE_ORIGIN: wrong };
+      expect(faultsOf(given), wrong).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
+    }
+    const exposed = { PORTCULLIS_CONSOLE_LISTEN: '0.0.0.0:52051', ...origin };
+    expect(faultsOf({ ...GOOD, ...exposed })).to.deep.equal(['PORTCULLIS_TLS_CERT_FILE']);
+    expect(faultsOf({ ...GOOD, ...listen, PORTCULLIS_LOGIN_BINDING: 'required' })).to.include(
+      'PORTCULLIS_CONSOLE_LISTEN',
+    );
+  });
+
   it('reads the bootstrap file', () => {
     const contents = {
       users: [{ username: 'Alice', password: 'long enough', roles: ['customer'] }],

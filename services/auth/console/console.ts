@@ -1,0 +1,296 @@
+/** The console: pages for operators on a port of their own, which call auth as the operator who has logged in. */
+
+import { readFileSync } from 'node:fs';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { errorOf } from '@portcullis/guard/client';
+import type { Clock } from '@portcullis/guard/clock';
+import type { TlsWatch } from '@portcullis/guard/tls';
+import { endIfUnread, type HttpPort, openHttpListener } from '../../common/host/http-port.js';
+import type { LocalConnections } from '../../common/host/local-connections.js';
+import type { Log } from '../../common/host/log.js';
+import { joinHostPort, type ListenAddress, listenError, requireFreePort } from '../../common/host/ports.js';
+import { CallError, createCalls } from './calls.js';
+import { eventsPage } from './events-page.js';
+import { html } from './html.js';
+import {
+  type ConsoleRequest,
+  type ConsoleResponse,
+  createLoginCookies,
+  type Place,
+  RefusedRequest,
+  readRequest,
+  sendFile,
+  sendResponse,
+} from './http.js';
+import { instancesPage, instancesSource } from './instances-page.js';
+import { keysPage } from './keys-page.js';
+import { documentOf, failureText, type Page } from './layout.js';
+import { createLiveStreams, type LiveSource, type LiveStreams } from './live.js';
+import { logIn, loginPage } from './login-page.js';
+import {
+  createOperators,
+  hasFormToken,
+  LoginEndedError,
+  type Operator,
+  type Operators,
+} from './operators.js';
+import { policyPage } from './policy-page.js';
+import { revocationPage, revocationsPage, sequenceOf, spreadSource } from './revocations-page.js';
+import { revoke, revokePage } from './revoke-page.js';
+import { sessionPage } from './session-page.js';
+import { userPage, usersPage } from './users-page.js';
+
+/** How long a browser may take to read a page, in milliseconds. */
+const READ_TIMEOUT_MS = 30_000;
+
+export interface ConsoleOptions {
+  readonly listen: ListenAddress;
+  /** Where browsers find the console; the loopback names with its port when undefined. */
+  readonly origin: string | undefined;
+  /** HTTPS with these certificates; HTTP when undefined. */
+  readonly tls: TlsWatch | undefined;
+  readonly local: Pick<LocalConnections, 'connect'>;
+  readonly connectionsMax: number;
+  readonly requestsPerAddress: number;
+  readonly log: Log;
+  readonly clock: Clock;
+  /** The folder with what browsers load, compiled. Default: beside this file. */
+  readonly files?: URL;
+}
+
+/** The console, open. */
+export interface Console {
+  /** `HOST:PORT`, with the real port. */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+/** @throws ListenError */
+export async function openConsole(options: ConsoleOptions): Promise<Console> {
+  const { listen, tls, log, clock, connectionsMax, requestsPerAddress } = options;
+  const calls = createCalls(options.local);
+  const operators = createOperators({ calls, clock });
+  const streams = createLiveStreams(clock);
+  const origins = new Set<string>(options.origin === undefined ? [] : [options.origin]);
+  const isSecure = tls !== undefined || options.origin?.startsWith('https:') === true;
+  const cookies = createLoginCookies(isSecure);
+  const files = readFiles(options.files ?? new URL('./browser/', import.meta.url));
+  const parts: ConsoleParts = { place: { origins, cookies }, operators, files, streams, log, clock };
+  let port: HttpPort;
+  let host: string;
+  try {
+    const at = await requireFreePort(listen);
+    host = at.host;
+    port = await openHttpListener(
+      { ...at, log, tls, connectionsMax, requestsPerAddress, clock },
+      (message, response) => void answer(parts, message, response),
+    );
+  } catch (error) {
+    operators.close();
+    throw listenError(listen, error);
+  }
+  if (options.origin === undefined) {
+    for (const name of ['127.0.0.1', 'localhost', '[::1]']) {
+      origins.add(`${tls === undefined ? 'http' : 'https'}://${name}:${port.port}`);
+    }
+  }
+  const address = joinHostPort(host, port.port);
+  log.info({ address, origins: [...origins] }, 'the console is open');
+  return {
+    address,
+    close: async () => {
+      operators.close();
+      streams.close();
+      calls.close();
+      await port.close();
+    },
+  };
+}
+
+interface ConsoleParts {
+  readonly place: Place;
+  readonly operators: Operators;
+  readonly files: Files;
+  readonly streams: LiveStreams;
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+async function answer(parts: ConsoleParts, message: IncomingMessage, to: ServerResponse): Promise<void> {
+  // A browser may disconnect before the response is complete.
+  to.on('error', () => {});
+  const file = parts.files.get(message.url ?? '');
+  if (file !== undefined && (message.method === 'GET' || message.method === 'HEAD'))
+    return sendFile(to, file);
+  const response = await responseTo(parts, message, to);
+  if (response === undefined) return;
+  endIfUnread(to, READ_TIMEOUT_MS);
+  sendResponse(to, response);
+}
+
+/** @returns undefined when the response is a stream */
+async function responseTo(
+  parts: ConsoleParts,
+  message: IncomingMessage,
+  to: ServerResponse,
+): Promise<ConsoleResponse | undefined> {
+  try {
+    const request = await readRequest(message, parts.place);
+    if (request.method === 'GET' && request.path.endsWith('/live')) return await streamTo(parts, request, to);
+    return await route(parts, request);
+  } catch (error) {
+    if (error instanceof RefusedRequest) return errorPage(error.status, error.message);
+    if (error instanceof LoginEndedError) return loginEnded(parts.place);
+    if (error instanceof CallError) return errorPage(statusOf(error), failureText(error));
+    parts.log.error({ err: error }, 'a page of the console failed');
+    if (!to.headersSent) return errorPage(500, 'The page cannot be shown. The log of auth has the cause.');
+    to.destroy();
+    return undefined;
+  }
+}
+
+async function streamTo(
+  { operators, streams, clock }: ConsoleParts,
+  { loginId, peer, path }: ConsoleRequest,
+  to: ServerResponse,
+): Promise<ConsoleResponse | undefined> {
+  // A page that stays open does not keep its login alive.
+  const operator = loginId === undefined ? undefined : operators.find(loginId, peer, false);
+  if (loginId === undefined || operator === undefined) {
+    streams.end(to);
+    return undefined;
+  }
+  const source = sourceUnder(operator, path, clock);
+  if (source === undefined) return notFound(operator);
+  await streams.run(loginId, to, source);
+  return undefined;
+}
+
+function sourceUnder(operator: Operator, path: string, clock: Clock): LiveSource | undefined {
+  if (path === '/instances/live') return instancesSource(operator);
+  const [, text = ''] = /^\/revocations\/(\d+)\/live$/.exec(path) ?? [];
+  const sequence = sequenceOf(text);
+  return sequence === undefined ? undefined : spreadSource(operator, sequence, clock.wallMs);
+}
+
+async function route(parts: ConsoleParts, request: ConsoleRequest): Promise<ConsoleResponse> {
+  const { operators, place } = parts;
+  const { cookies } = place;
+  const { loginId, peer, path, method, form } = request;
+  if (path === '/login') {
+    return method === 'POST' ? await logIn(request, operators, cookies) : loginPage();
+  }
+  const operator = loginId === undefined ? undefined : operators.find(loginId, peer, true);
+  if (loginId === undefined || operator === undefined) {
+    return loginId === undefined ? { redirectTo: '/login' } : loginEnded(place);
+  }
+  if (method === 'GET') return await pageOf(parts, operator, request);
+  if (!hasFormToken(operator, form)) {
+    throw new RefusedRequest(403, 'The form is older than your login. Open the page again.');
+  }
+  switch (path) {
+    case '/logout':
+      await operators.logOut(loginId, peer);
+      return { redirectTo: '/login', cookie: cookies.removed };
+    case '/revoke':
+      return await revoke(operator, request, { operators, cookies });
+    default:
+      return notFound(operator);
+  }
+}
+
+async function pageOf(
+  parts: ConsoleParts,
+  operator: Operator,
+  request: ConsoleRequest,
+): Promise<ConsoleResponse> {
+  if (request.path === '/revoke') return await revokePage(operator, request);
+  const found = await pageUnder(parts, operator, request);
+  if (found === undefined) return notFound(operator);
+  if ('redirectTo' in found) return found;
+  return { status: 200, page: documentOf(found, operator, request.path) };
+}
+
+async function pageUnder(
+  { clock }: ConsoleParts,
+  operator: Operator,
+  request: ConsoleRequest,
+): Promise<Page | { readonly redirectTo: string } | undefined> {
+  const [, place = '', id, ...more] = request.path.split('/');
+  if (more.length > 0) return undefined;
+  switch (place) {
+    case '':
+      return await usersPage(operator, request);
+    case 'users':
+      return id === undefined ? { redirectTo: '/' } : await userPage(operator, id, request);
+    case 'revocations': {
+      if (id === undefined) return await revocationsPage(operator, request);
+      const sequence = sequenceOf(id);
+      return sequence === undefined ? undefined : await revocationPage(operator, sequence, clock.wallMs);
+    }
+    case 'instances':
+      return id === undefined ? await instancesPage(operator) : undefined;
+    case 'events':
+      return id === undefined ? await eventsPage(operator, request) : undefined;
+    case 'sessions':
+      return id === undefined ? undefined : await sessionPage(operator, id);
+    case 'keys':
+      return id === undefined ? await keysPage(operator, request, clock.wallMs()) : undefined;
+    case 'policy':
+      return id === undefined ? await policyPage(operator) : undefined;
+    default:
+      return undefined;
+  }
+}
+
+/** The status of a page whose call has failed. */
+function statusOf(error: CallError): number {
+  switch (errorOf(error).reason) {
+    case 'NOT_FOUND':
+      return 404;
+    case 'SCOPE_MISSING':
+    case 'ROLE_MISSING':
+      return 403;
+    case 'FIELD_INVALID':
+      return 400;
+    case 'RATE_LIMITED':
+      return 429;
+    default:
+      return 502;
+  }
+}
+
+function notFound(operator: Operator): ConsoleResponse {
+  const body = html`<p>There is no such page. <a href="/">Go to the users</a></p>`;
+  return { status: 404, page: documentOf({ title: 'Not found', body }, operator) };
+}
+
+function errorPage(status: number, text: string): ConsoleResponse {
+  const body = html`<p class="alert" role="alert">${text}</p>
+<p><a href="/">Go to the first page</a></p>`;
+  return { status, page: documentOf({ title: 'This did not work', body }, undefined) };
+}
+
+/** The cookie of a login that has ended is removed, so that the next request starts afresh. */
+function loginEnded({ cookies }: Place): ConsoleResponse {
+  return {
+    ...loginPage('Your login has ended: it has expired, or its session was revoked. Log in again.', '', 401),
+    cookie: cookies.removed,
+  };
+}
+
+/** Files of the console, by path. */
+type Files = ReadonlyMap<string, { readonly type: string; readonly bytes: Buffer }>;
+
+/** @param folder - where the build puts what browsers load */
+function readFiles(folder: URL): Files {
+  return new Map(
+    FILES.map(([name, type]) => [`/assets/${name}`, { type, bytes: readFileSync(new URL(name, folder)) }]),
+  );
+}
+
+const FILES = [
+  ['console.css', 'text/css; charset=utf-8'],
+  ['console.js', 'text/javascript; charset=utf-8'],
+  ['icon.svg', 'image/svg+xml'],
+] as const;

@@ -1,0 +1,291 @@
+/**
+ * Operators who have logged in to the console. Their tokens stay here: a browser has only the random id of its login, which
+ * opens nothing anywhere else.
+ */
+
+import { createHash, randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
+import { errorOf } from '@portcullis/guard/client';
+import type { Clock } from '@portcullis/guard/clock';
+import { AuthServiceService, type LoginResponse } from '../../../proto/gen/auth/v1/auth_service.js';
+import type { Calls, Method } from './calls.js';
+
+/** A login to the console ends after this long without a request, in milliseconds. */
+const IDLE_MS_MAX = 30 * 60 * 1000;
+
+/** A login to the console ends after this long, in milliseconds. */
+const LOGIN_MS_MAX = 8 * 3600 * 1000;
+
+/** A revocation needs a login that is at most this old, in milliseconds. */
+export const FRESH_LOGIN_MS = 5 * 60 * 1000;
+
+/** Maximum number of logins at a time; beyond it, the oldest one ends. */
+const LOGINS_MAX = 1_000;
+
+/** How often logins that have expired are ended, in milliseconds. */
+const SWEEP_MS = 60_000;
+
+/** An access token is renewed this long before it expires, in milliseconds. */
+const RENEW_BEFORE_MS = 10_000;
+
+/** The name of the session in lists of sessions. */
+const DEVICE_NAME = 'Portcullis console';
+
+/** Everything that the console does; the token of an operator has no other scope. */
+const SCOPES = {
+  needed: ['auth.users.read', 'auth.security.read'],
+  optional: ['auth.self', 'auth.revoke', 'auth.policy.read'],
+} as const;
+
+/** The login of the operator has ended: it has expired, or its session was revoked. */
+export class LoginEndedError extends Error {}
+
+/** The user may not use the console, for want of scopes. */
+export class NotOperatorError extends Error {
+  constructor() {
+    super(`This user may not use the console: it needs the scopes ${SCOPES.needed.join(' and ')}.`);
+  }
+}
+
+/** What the pages need of an operator. */
+export interface Operator {
+  readonly username: string;
+  /** The session of the operator's tokens. */
+  readonly sessionId: string;
+  /** Goes into every form, so that other sites cannot make one. */
+  readonly formToken: string;
+  readonly canRevoke: boolean;
+  readonly canReadPolicy: boolean;
+  /** Whether the password was entered a short time ago. */
+  isFresh(): boolean;
+  /**
+   * Calls a method with the operator's token.
+   *
+   * @throws CallError; LoginEndedError
+   */
+  call<Request, Response>(method: Method<Request, Response>, request: Request): Promise<Response>;
+}
+
+/** Name and password, from the browser at an address. */
+interface Credentials {
+  readonly username: string;
+  readonly password: string;
+  readonly peer: string;
+}
+
+/** The logins. */
+export interface Operators {
+  /**
+   * Logs an operator in.
+   *
+   * @returns the id for the cookie
+   * @throws CallError, for example with LOGIN_FAILED; NotOperatorError
+   */
+  logIn(credentials: Credentials): Promise<string>;
+  /**
+   * The operator of a cookie, calling from an address; undefined when the login has ended.
+   *
+   * @param isActive - whether the request proves that the operator is there
+   */
+  find(id: string, peer: string, isActive: boolean): Operator | undefined;
+  /**
+   * Checks the operator's password again, and replaces the tokens and the id.
+   *
+   * @returns the next id for the cookie
+   * @throws as {@link Operators.logIn}; LoginEndedError
+   */
+  confirm(id: string, credentials: Omit<Credentials, 'username'>): Promise<string>;
+  /** Ends the login and its session. */
+  logOut(id: string, peer: string): Promise<void>;
+  /** Forgets every login; their sessions expire. */
+  close(): void;
+}
+
+/** A login, without the token that finds it. */
+interface Login {
+  readonly username: string;
+  readonly sessionId: string;
+  readonly formToken: string;
+  readonly scopes: readonly string[];
+  readonly startMs: number;
+  /** When the password was checked. */
+  readonly freshMs: number;
+  useMs: number;
+  accessToken: string;
+  accessExpireMs: number;
+  refreshToken: string;
+  /** A renewal under way, which all calls share. */
+  renewing: Promise<void> | undefined;
+}
+
+export function createOperators({
+  calls,
+  clock,
+}: {
+  readonly calls: Calls;
+  readonly clock: Clock;
+}): Operators {
+  /** By the hash of the id, so that the time of a look-up reveals nothing about ids. */
+  const logins = new Map<string, Login>();
+  const sweep = setInterval(() => endExpired(), SWEEP_MS).unref();
+
+  const endSession = async ({ refreshToken: token }: Login, peer: string): Promise<void> => {
+    await calls.call(AuthServiceService.revokeToken, { token }, { peer }).catch(() => undefined);
+  };
+
+  const isExpired = ({ startMs, useMs }: Login): boolean => {
+    const nowMs = clock.monotonicMs();
+    return nowMs - startMs > LOGIN_MS_MAX || nowMs - useMs > IDLE_MS_MAX;
+  };
+
+  const endExpired = (): void => {
+    for (const [key, login] of logins) if (isExpired(login)) end(key, login);
+  };
+
+  const end = (key: string, login: Login): void => {
+    logins.delete(key);
+    void endSession(login, OWN_PEER);
+  };
+
+  const requestLogin = async ({ username, password, peer }: Credentials): Promise<LoginResponse> => {
+    const response = await calls.call(
+      AuthServiceService.login,
+      {
+        username,
+        password,
+        audiences: ['auth'],
+        scopes: [...SCOPES.needed, ...SCOPES.optional],
+        deviceName: DEVICE_NAME,
+      },
+      { peer },
+    );
+    if (SCOPES.needed.every((scope) => response.scopes.includes(scope))) return response;
+    await calls
+      .call(AuthServiceService.revokeToken, { token: response.refreshToken }, { peer })
+      .catch(() => undefined);
+    throw new NotOperatorError();
+  };
+
+  const remember = (username: string, response: LoginResponse, startMs: number): string => {
+    const nowMs = clock.monotonicMs();
+    const id = randomText();
+    logins.set(keyOf(id), {
+      username,
+      sessionId: response.session?.sessionId ?? '',
+      formToken: randomText(),
+      scopes: response.scopes,
+      startMs,
+      freshMs: nowMs,
+      useMs: nowMs,
+      accessToken: response.accessToken,
+      accessExpireMs: response.accessTokenExpireTime?.getTime() ?? 0,
+      refreshToken: response.refreshToken,
+      renewing: undefined,
+    });
+    const [oldest] = logins;
+    if (logins.size > LOGINS_MAX && oldest !== undefined) end(...oldest);
+    return id;
+  };
+
+  const renew = async (login: Login, peer: string): Promise<void> => {
+    const request = { refreshToken: login.refreshToken, requestId: randomUUID() };
+    const renewed = await calls.call(AuthServiceService.refresh, request, { peer });
+    login.accessToken = renewed.accessToken;
+    login.accessExpireMs = renewed.accessTokenExpireTime?.getTime() ?? 0;
+    login.refreshToken = renewed.refreshToken;
+  };
+
+  const renewOnce = async (key: string, login: Login, peer: string): Promise<void> => {
+    login.renewing ??= renew(login, peer).finally(() => {
+      login.renewing = undefined;
+    });
+    await login.renewing.catch((error: unknown) => {
+      if (errorOf(error).reason !== 'REFRESH_INVALID') throw error;
+      logins.delete(key);
+      throw new LoginEndedError('the session was revoked', { cause: error });
+    });
+  };
+
+  const operatorOf = (key: string, login: Login, peer: string): Operator => ({
+    username: login.username,
+    sessionId: login.sessionId,
+    formToken: login.formToken,
+    canRevoke: login.scopes.includes('auth.revoke'),
+    canReadPolicy: login.scopes.includes('auth.policy.read'),
+    isFresh: () => clock.monotonicMs() - login.freshMs <= FRESH_LOGIN_MS,
+    call: async (method, request) => {
+      if (logins.get(key) !== login) throw new LoginEndedError('the login has ended');
+      if (login.accessExpireMs - clock.wallMs() < RENEW_BEFORE_MS) await renewOnce(key, login, peer);
+      const token = login.accessToken;
+      try {
+        return await calls.call(method, request, { peer, token });
+      } catch (error) {
+        // A token may also end without its session: the user's roles have changed, or this clock is wrong.
+        if (!ENDED_TOKEN.has(errorOf(error).reason)) throw error;
+        if (login.accessToken === token) await renewOnce(key, login, peer);
+        return await calls.call(method, request, { peer, token: login.accessToken });
+      }
+    },
+  });
+
+  return {
+    logIn: async (credentials) => {
+      const response = await requestLogin(credentials);
+      return remember(credentials.username, response, clock.monotonicMs());
+    },
+    find: (id, peer, isActive) => {
+      const key = keyOf(id);
+      const login = logins.get(key);
+      if (login === undefined) return undefined;
+      if (isExpired(login)) {
+        end(key, login);
+        return undefined;
+      }
+      if (isActive) login.useMs = clock.monotonicMs();
+      return operatorOf(key, login, peer);
+    },
+    confirm: async (id, { password, peer }) => {
+      const key = keyOf(id);
+      const login = logins.get(key);
+      if (login === undefined) throw new LoginEndedError('the login has ended');
+      const response = await requestLogin({ username: login.username, password, peer });
+      logins.delete(key);
+      await endSession(login, peer);
+      return remember(login.username, response, login.startMs);
+    },
+    logOut: async (id, peer) => {
+      const key = keyOf(id);
+      const login = logins.get(key);
+      if (login === undefined) return;
+      logins.delete(key);
+      await endSession(login, peer);
+    },
+    close: () => {
+      clearInterval(sweep);
+      logins.clear();
+    },
+  };
+}
+
+/** Whether a form has the token of its operator. */
+export function hasFormToken({ formToken }: Pick<Operator, 'formToken'>, form: URLSearchParams): boolean {
+  const [given = '', ...more] = form.getAll('form_token');
+  const [expected, found] = [formToken, given].map((text) => createHash('sha256').update(text).digest());
+  return (
+    more.length === 0 && expected !== undefined && found !== undefined && timingSafeEqual(expected, found)
+  );
+}
+
+/** Reasons that say that a token is good no more, though its session may be. */
+const ENDED_TOKEN: ReadonlySet<string> = new Set(['TOKEN_EXPIRED', 'TOKEN_REVOKED']);
+
+/** The peer of calls that no browser has asked for. */
+const OWN_PEER = '127.0.0.1';
+
+/** 256 random bits. */
+function randomText(): string {
+  return randomBytes(32).toString('base64url');
+}
+
+function keyOf(id: string): string {
+  return createHash('sha256').update(id).digest('base64url');
+}

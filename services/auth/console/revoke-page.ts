@@ -1,0 +1,191 @@
+/** Ending sessions: the page that asks for a reason and, when the login is not fresh, for the password. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  RevocationServiceService,
+  type RevokeRequest,
+  type RevokeResponse,
+  type RevokeTarget,
+  RevokeWait,
+} from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { CallError } from './calls.js';
+import { type Html, html, NOTHING } from './html.js';
+import type { ConsoleRequest, ConsoleResponse, LoginCookies } from './http.js';
+import { alertOf, documentOf, failureText, formToken } from './layout.js';
+import {
+  FRESH_LOGIN_MS,
+  LoginEndedError,
+  NotOperatorError,
+  type Operator,
+  type Operators,
+} from './operators.js';
+import { findUser } from './users-page.js';
+
+/** Maximum length of a reason, in characters. */
+const REASON_CHARACTERS_MAX = 200;
+
+/** Maximum number of sessions that one form ends. */
+const SESSIONS_MAX = 200;
+
+/** How long a form waits for the instances, in milliseconds. */
+const SHORT_WAIT_MS = 400;
+
+/** What a form wants to end. */
+interface Wanted {
+  readonly userId: string;
+  readonly username: string;
+  /** All sessions of the user when empty. */
+  readonly sessionIds: readonly string[];
+  readonly reason: string;
+}
+
+/** Asks for confirmation. */
+export async function revokePage(operator: Operator, request: ConsoleRequest): Promise<ConsoleResponse> {
+  const wanted = await wantedOf(operator, request.query);
+  return 'redirectTo' in wanted ? wanted : formOf(operator, wanted);
+}
+
+/**
+ * Revokes, and goes to the page that shows how the revocation spreads.
+ *
+ * @throws CallError; LoginEndedError
+ */
+export async function revoke(
+  operator: Operator,
+  request: ConsoleRequest,
+  { operators, cookies }: { readonly operators: Operators; readonly cookies: LoginCookies },
+): Promise<ConsoleResponse> {
+  const { form, peer, loginId = '' } = request;
+  const wanted = await wantedOf(operator, form);
+  if ('redirectTo' in wanted) return wanted;
+  const password = form.get('password') ?? '';
+  if (operator.isFresh()) return await revokeWanted(operator, wanted);
+  if (password === '') return formOf(operator, wanted, 'Enter your password to confirm.', 403);
+  let next: { readonly id: string; readonly operator: Operator };
+  try {
+    const id = await operators.confirm(loginId, { password, peer });
+    const confirmed = operators.find(id, peer, true);
+    if (confirmed === undefined) throw new LoginEndedError('the login has ended');
+    next = { id, operator: confirmed };
+  } catch (error) {
+    if (error instanceof NotOperatorError) return formOf(operator, wanted, error.message, 403);
+    if (!(error instanceof CallError)) throw error;
+    return formOf(operator, wanted, failureText(error), 403);
+  }
+  return { ...(await revokeWanted(next.operator, wanted)), cookie: cookies.set(next.id) };
+}
+
+/** What the parameters name, or where to go when they name nothing. */
+async function wantedOf(
+  operator: Operator,
+  parameters: URLSearchParams,
+): Promise<Wanted | { readonly redirectTo: string }> {
+  const user = await findUser(operator, parameters.get('user') ?? '');
+  if (user === undefined) return { redirectTo: '/' };
+  const sessionIds = parameters.getAll('session').slice(0, SESSIONS_MAX);
+  if (sessionIds.length === 0 && parameters.get('all') !== '1') {
+    return { redirectTo: `/users/${user.userId}` };
+  }
+  const { userId, username } = user;
+  return { userId, username, sessionIds, reason: parameters.get('reason') ?? '' };
+}
+
+function formOf(operator: Operator, wanted: Wanted, problem = '', status = 200): ConsoleResponse {
+  const { userId, username, sessionIds, reason } = wanted;
+  const count = sessionIds.length;
+  const title = count === 0 ? `End all sessions of ${username}` : `End ${countText(count)} of ${username}`;
+  const body = html`${problem !== '' && alertOf(problem)}
+<p>${count === 0 ? 'Every session of the user ends, and all tokens of the user are revoked at every instance.' : 'The sessions end, and their tokens are revoked at every instance.'} This cannot be undone; the user can log in again.</p>
+${count > 0 && html`<ul>${sessionIds.map((id) => html`<li><code>${id}</code>${id === operator.sessionId && html` <span class="tag">this console</span>`}</li>`)}</ul>`}
+<form method="post" action="/revoke" class="stack narrow">
+${formToken(operator)}
+<input type="hidden" name="user" value="${userId}">
+${count === 0 ? html`<input type="hidden" name="all" value="1">` : sessionIds.map((id) => html`<input type="hidden" name="session" value="${id}">`)}
+<label>Reason <input name="reason" required maxlength="${REASON_CHARACTERS_MAX}" autocomplete="off" value="${reason}" aria-describedby="reason-use"></label>
+<p class="hint" id="reason-use">Recorded in the log and in the security event.</p>
+${operator.isFresh() ? NOTHING : passwordField()}
+<p class="line"><button type="submit" class="danger">${count === 0 ? 'End all sessions' : `End ${countText(count)}`}</button> <a href="/users/${userId}">Cancel</a></p>
+</form>`;
+  return { status, page: documentOf({ title, body }, operator, '/') };
+}
+
+function passwordField(): Html {
+  const minutes = FRESH_LOGIN_MS / 60_000;
+  return html`<label>Your password <input name="password" type="password" autocomplete="current-password" required aria-describedby="password-use"></label>
+<p class="hint" id="password-use">You logged in more than ${minutes} minutes ago.</p>`;
+}
+
+function countText(count: number): string {
+  return count === 1 ? '1 session' : `${count} sessions`;
+}
+
+async function revokeWanted(operator: Operator, wanted: Wanted): Promise<ConsoleResponse> {
+  const { userId, sessionIds, reason } = wanted;
+  if (reason.trim() === '') return formOf(operator, wanted, 'State a reason.', 400);
+  const targets = sessionIds.map((value): RevokeTarget => ({ target: { $case: 'sessionId', value } }));
+  const request: RevokeRequest = {
+    target: targets.length === 0 ? { $case: 'userId', value: userId } : undefined,
+    targets,
+    reason,
+    // Instances then confirm at once, and the page of the revocation shows how it spreads.
+    wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
+    fences: [],
+    dryRun: false,
+  };
+  try {
+    return resultOf(operator, wanted, await revokeAndShow(operator, request, sessionIds.at(-1) ?? userId));
+  } catch (error) {
+    if (!(error instanceof CallError)) throw error;
+    return formOf(operator, wanted, failureText(error), 400);
+  }
+}
+
+/**
+ * Revokes, and waits for the instances, but not for long: the operator sees the slow ones on the page of the revocation.
+ *
+ * @param target - what the last entry of the revocation will name
+ */
+async function revokeAndShow(
+  operator: Operator,
+  request: RevokeRequest,
+  target: string,
+): Promise<Pick<RevokeResponse, 'sequence' | 'results'>> {
+  const former = await lastEntryOf(operator, target);
+  const responding = operator.call(RevocationServiceService.revoke, request);
+  // A failure after the entry was found is about the wait alone.
+  responding.catch(() => undefined);
+  const response = await Promise.race([responding, sleep(SHORT_WAIT_MS, undefined, { ref: false })]);
+  if (response !== undefined) return response;
+  const sequence = await lastEntryOf(operator, target);
+  return sequence > former ? { sequence, results: [] } : await responding;
+}
+
+/** The last entry of the log that names this target; 0 when there is none. */
+async function lastEntryOf(operator: Operator, target: string): Promise<bigint> {
+  const { revocations } = await operator.call(RevocationServiceService.listRevocations, {
+    pageSize: 1,
+    pageToken: '',
+    target,
+    actor: '',
+    eventId: '',
+  });
+  return revocations[0]?.sequence ?? 0n;
+}
+
+/** The page of the revocation; or what failed of it. */
+function resultOf(
+  operator: Operator,
+  wanted: Wanted,
+  { sequence, results }: Pick<RevokeResponse, 'sequence' | 'results'>,
+): ConsoleResponse {
+  const failed = results.flatMap(({ errorReason, errorMessage }, at) =>
+    errorReason === '' ? [] : [{ sessionId: wanted.sessionIds[at] ?? '', errorReason, errorMessage }],
+  );
+  const path = `/revocations/${sequence}`;
+  if (failed.length === 0) return { redirectTo: path };
+  const body = html`${alertOf(`${countText(failed.length)} could not be ended.`)}
+<ul>${failed.map(({ sessionId, errorReason, errorMessage }) => html`<li><code>${sessionId}</code>: ${errorMessage} (${errorReason})</li>`)}</ul>
+${sequence > 0n && html`<p>The others have ended: <a href="${path}">revocation ${sequence}</a></p>`}
+<p><a href="/users/${wanted.userId}">Back to ${wanted.username}</a></p>`;
+  return { status: 409, page: documentOf({ title: 'Not all sessions ended', body }, operator, '/') };
+}
