@@ -16,6 +16,9 @@ import type { PublicKey } from '../../proto/gen/portcullis/token/v1/token.js';
 export const ISSUER = 'https://issuer.test';
 export const AUDIENCE = 'echo';
 
+/** Longer than the interval of syncs before the first lease, in milliseconds. */
+const QUIET_MS = 300;
+
 /** A signing key of the test issuer. */
 export interface TestKey {
   readonly kid: string;
@@ -62,6 +65,16 @@ export class TestIssuer {
 
   static async create(): Promise<TestIssuer> {
     return new TestIssuer(await createTestKey(), await createTestKey());
+  }
+
+  /** Waits until nobody has asked for a while. @returns how often it was asked */
+  async quiet(): Promise<number> {
+    let asked = -1;
+    while (asked !== this.asked) {
+      ({ asked } = this);
+      await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
+    }
+    return asked;
   }
 
   get key(): TestKey {

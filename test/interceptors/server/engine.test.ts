@@ -793,7 +793,9 @@ describe('an engine', () => {
     expect(description?.version).to.match(/^\d+\.\d+\.\d+/);
     const startedMs = Date.now() - process.uptime() * 1000;
     expect(description?.startTime?.getTime()).to.be.within(startedMs - 1000, startedMs + 1000);
-    const { asked } = issuer;
+    expect(own.ready).to.be.instanceOf(Promise);
+    // The first list is followed by a sync of its own.
+    const asked = await issuer.quiet();
     own.syncNow();
     await until(() => issuer.asked === asked + 1);
     await own.close();

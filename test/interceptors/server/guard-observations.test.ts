@@ -9,6 +9,7 @@ import {
   type Guard,
   type GuardOptions,
   native,
+  passFence,
   signalOf,
   stillAllowed,
 } from '../../../interceptors/src/index.js';
@@ -352,6 +353,24 @@ describe('a guard, as its operators see it', () => {
         bearer(await issuer.token({ exp: Math.floor(clock.wallMs() / 1000) + 60 })),
       );
       expect(stillAllowed(started)).to.be.within(55_000, 65_000);
+    });
+
+    it('asks for what the fence of a transaction is ahead of, and tells when that does not come', async () => {
+      const refused: string[] = [];
+      const observer = { decided: (path: string) => void decided.push(path) };
+      for (const observers of [
+        { ...observer, fenceRefused: (reason: string) => void refused.push(reason) },
+        observer,
+      ]) {
+        await start({ observer: observers });
+        const started = await call('Unary', bearer(await issuer.token()));
+        const asked = await issuer.quiet();
+        const row = { fence_id: '00'.repeat(16), epoch_number: '9', sequence: '9' };
+        const passing = passFence(started, async () => ({ rows: [row] }));
+        expect(await codeOf(passing)).to.equal('REVOCATION_STATE_STALE');
+        expect(issuer.asked).to.be.above(asked);
+      }
+      expect(refused).to.deep.equal(['REVOCATION_STATE_STALE']);
     });
 
     it('logs what a handler throws while its call is cut, and what a handler reports', async () => {

@@ -221,6 +221,13 @@ describe('the methods of a descriptor set', () => {
     expect(method?.rule).to.include({ requestBytesMax: 10 });
   });
 
+  it('are those of the owner alone, even where those of others have rules', () => {
+    const set = setOf({ path: BUY, rule: READ }, { path: '/grpc.health.v1.Health/Check', rule: OPEN });
+    for (const rules of [descriptorRules(set), serviceRules(set)]) {
+      expect([...rules.paths]).to.deep.equal([BUY]);
+    }
+  });
+
   it('say what the bytes are when they are no descriptor set', () => {
     for (const read of [descriptorRules, serviceRules]) {
       try {
