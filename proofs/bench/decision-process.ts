@@ -41,7 +41,7 @@ const commands = {
     const { decide, close } = await createDecider(issuer);
     const tokens = await issuer.tokens(KNOWN_TOKENS);
     const map = new Map(tokens.map((token) => [token, {}]));
-    const digestOf = (token: string): string => createHash('sha256').update(token).digest('latin1');
+    const digestOf = (token: string): string => createHash('sha256').update(token).digest('binary');
     const digests = new Map(tokens.map((token) => [digestOf(token), {}]));
     // Each request has a new string, whose hash is not computed yet.
     const headers = tokens.map((token) => Buffer.from(`Bearer ${token}`, 'latin1'));
