@@ -25,6 +25,8 @@ const LEFT_OUT = /^npm ci$/m;
 
 /** How long one block may take, in milliseconds. */
 const BLOCK_MS_MAX = 1_200_000;
+/** Of what a block has printed, in characters: its end. */
+const SHOWN_MAX = 6_000;
 
 /** A block of commands, as the page has it. */
 interface Block {
@@ -63,6 +65,8 @@ export async function followGuide(options: {
     ...podman.environment,
     PATH: `${bin}:${join(PROJECT_FOLDER, 'node_modules', '.bin')}:${process.env['PATH'] ?? ''}`,
     HOME: folder,
+    // Builds at the same time would each install the packages: podman shares no step that is still running.
+    COMPOSE_PARALLEL_LIMIT: '1',
     PORTCULLIS_CONFIG: join(folder, 'portcullis.json'),
   };
   const shell = { cwd: checkout, environment };
@@ -72,9 +76,9 @@ export async function followGuide(options: {
       onStep(name);
       const { code, output } = await runBlock(block.text, shell);
       const isExpected = (code !== 0) === block.fails;
-      board.holds('guide', name, isExpected, `exit code ${code}: ${output.slice(-1_500)}`);
+      board.holds('guide', name, isExpected, `exit code ${code}: ${output.slice(-SHOWN_MAX)}`);
       for (const line of block.shows) {
-        board.holds('guide', `${name} prints "${line}"`, output.includes(line), output.slice(-1_500));
+        board.holds('guide', `${name} prints "${line}"`, output.includes(line), output.slice(-SHOWN_MAX));
       }
       if (!isExpected) break;
     }

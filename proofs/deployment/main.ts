@@ -14,7 +14,7 @@ import type { Peer } from '../shared/programs.js';
 import { createProgress, formatNumber, tableText, writeFigures } from '../shared/reporting.js';
 import { checkChart, validate } from './chart.js';
 import { followGuide } from './guide.js';
-import { buildImages, checkContents, checkFirstProcess, TARGETS } from './images.js';
+import { buildImages, checkContents, checkFirstProcess, checkWithoutSettings, TARGETS } from './images.js';
 import { openPodman } from './podman.js';
 import { containers, helm, kubeconform } from './tools.js';
 
@@ -96,6 +96,7 @@ async function runContainers(folder: string): Promise<void> {
     for (const target of TARGETS) {
       show(`looking into ${target}`);
       sizes[target] = await checkContents(podman, target, board);
+      await checkWithoutSettings(podman, target, board);
     }
     show('running inventory as a first process');
     const { privateKey } = generateKeyPairSync('ed25519');

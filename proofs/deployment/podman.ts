@@ -6,7 +6,9 @@ import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { CACHE, exec, exists, onPath } from '../shared/programs.js';
 
 const STANDINS = join(PROJECT_FOLDER, 'proofs', 'deployment', 'standins');
-const ROOT_IMAGE = 'localhost/portcullis-standin/debian';
+const STANDIN = 'localhost/portcullis-standin';
+/** The root file systems of root.sh. */
+const ROOTS = ['node', 'servers'] as const;
 /** The Node of the images, from npm's packages. */
 const NODE = '24';
 const NPM = '11';
@@ -73,20 +75,22 @@ export async function openPodman(program: string, folder: string): Promise<Podma
 
 /** @returns the variables that name them */
 async function buildStandIns(run: Podman['run'], folder: string): Promise<NodeJS.ProcessEnv> {
-  const isThere = await run('image', 'exists', ROOT_IMAGE).then(
+  const areThere = await Promise.all(
+    ROOTS.map((name) => run('image', 'exists', `${STANDIN}/root-${name}`)),
+  ).then(
     () => true,
     () => false,
   );
-  if (!isThere) await importRoot(run, join(folder, 'root'));
+  if (!areThere) await importRoots(run, join(folder, 'roots'));
   const names = Object.entries(BASES).map(async ([variable, target]) => {
-    const image = `localhost/portcullis-standin/${target}`;
+    const image = `${STANDIN}/${target}`;
     await run('build', '--pull=never', '--quiet', '--target', target, '--tag', image, STANDINS);
     return [variable, image] as const;
   });
   return Object.fromEntries(await Promise.all(names));
 }
 
-async function importRoot(run: Podman['run'], root: string): Promise<void> {
+async function importRoots(run: Podman['run'], folder: string): Promise<void> {
   if ((await onPath('debootstrap')) === undefined)
     throw new Error('no registry of images can be reached, and debootstrap is not installed');
   const node = `node-${process.platform}-${process.arch}`;
@@ -98,16 +102,13 @@ async function importRoot(run: Podman['run'], root: string): Promise<void> {
   }
   const modules = join(home, 'node_modules');
   try {
-    await exec('sh', [
-      join(STANDINS, 'root.sh'),
-      root,
-      join(modules, node, 'bin', 'node'),
-      join(modules, 'npm'),
-    ]);
-    await exec('tar', ['--create', '--file', `${root}.tar`, '--directory', root, '.']);
-    await run('import', '--quiet', `${root}.tar`, ROOT_IMAGE);
+    await mkdir(folder);
+    const script = join(STANDINS, 'root.sh');
+    await exec('sh', [script, folder, join(modules, node, 'bin', 'node'), join(modules, 'npm')]);
+    for (const name of ROOTS) {
+      await run('import', '--quiet', join(folder, `${name}.tar`), `${STANDIN}/root-${name}`);
+    }
   } finally {
-    await rm(root, { recursive: true, force: true });
-    await rm(`${root}.tar`, { force: true });
+    await rm(folder, { recursive: true, force: true });
   }
 }
