@@ -1,7 +1,9 @@
 /** The schema of a running service, over server reflection (grpc.reflection.v1 or v1alpha). */
 
 import { create, createFileRegistry, type FileRegistry, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { protoCamelCase } from '@bufbuild/protobuf/reflect';
 import {
+  type DescriptorProto,
   type FileDescriptorProto,
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
@@ -84,6 +86,7 @@ async function reflectAt(path: string, client: Client, service: string): Promise
     }
     for (const bytes of messageResponse.value.fileDescriptorProto ?? []) {
       const file = fromBinary(FileDescriptorProtoSchema, bytes);
+      for (const message of file.messageType) addJsonNames(message);
       files.set(file.name, file);
     }
   };
@@ -103,6 +106,12 @@ async function reflectAt(path: string, client: Client, service: string): Promise
   }
   const set = create(FileDescriptorSetSchema, { file: inOrder(files) });
   return { registry: createFileRegistry(set), descriptorSet: toBinary(FileDescriptorSetSchema, set) };
+}
+
+/** The names of fields in JSON, which the descriptors of Python do not have. */
+function addJsonNames(message: DescriptorProto): void {
+  for (const field of message.field) field.jsonName ||= protoCamelCase(field.name);
+  for (const nested of message.nestedType) addJsonNames(nested);
 }
 
 /** Each file after those that it imports. */

@@ -23,6 +23,10 @@ const FILE = toBinary(
     package: 'greeter.v1',
     syntax: 'proto3',
     service: [{ name: 'GreeterService' }],
+    // As Python describes it: without a json_name.
+    messageType: [
+      { name: 'Greeting', nestedType: [{ name: 'Part', field: [{ name: 'full_text', number: 1 }] }] },
+    ],
   }),
 );
 const { serverReflectionInfo: METHOD } = ServerReflectionService;
@@ -61,6 +65,13 @@ describe('reflection', () => {
       expect(registry.getService('greeter.v1.GreeterService')?.name).to.equal('GreeterService');
     });
   }
+
+  it('names the fields in JSON where the server does not', async () => {
+    serve(METHOD.path);
+    const { registry } = await reflect(await open(), 'greeter.v1.GreeterService');
+    const part = registry.getMessage('greeter.v1.Greeting.Part');
+    expect(part?.fields.map(({ jsonName }) => jsonName)).to.deep.equal(['fullText']);
+  });
 
   it('fails with UNIMPLEMENTED where a server has no reflection', async () => {
     const failure = await reflect(await open(), 'greeter.v1.GreeterService').then(
