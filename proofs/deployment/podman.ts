@@ -27,6 +27,9 @@ const BASES = {
 
 const NODE_IMAGE = 'docker.io/library/node:24-bookworm-slim';
 
+/** The container that podman-compose makes of a service of deploy/compose. */
+export const containerOf = (service: string): string => `portcullis_${service}_1`;
+
 /** Podman, ready to build and run. */
 export interface Podman {
   /** Variables for programs that call podman, such as podman-compose; they name the stand-ins. */
