@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import type { Board } from '../shared/board.js';
 import { copyCheckout, PROGRAM_PARTS } from '../shared/checkout.js';
-import { waitUntil } from '../shared/waiting.js';
+import { holdsWithin } from '../shared/waiting.js';
 import { followPage, runCommands, type Shell } from './page.js';
 import { containerOf, type Podman } from './podman.js';
 import { rehearseRestore } from './restore.js';
@@ -47,15 +47,16 @@ const POLL_MS = 1_000;
 /** Follows the guide, and removes what it has started. */
 export async function followGuide(options: {
   readonly podman: Podman;
-  readonly programs: { readonly podman: string; readonly compose: string };
+  /** The program of podman-compose. */
+  readonly compose: string;
   readonly folder: string;
   readonly board: Board;
   readonly onStep: (text: string) => void;
 }): Promise<void> {
-  const { podman, programs, folder, board, onStep } = options;
+  const { podman, compose, folder, board, onStep } = options;
   const shell = {
     cwd: await makeCheckout(folder),
-    environment: await environmentOf(podman, programs, folder),
+    environment: await environmentOf(podman, compose, folder),
   };
   const steps = { shell, board, onStep };
   try {
@@ -90,11 +91,7 @@ async function makeCheckout(folder: string): Promise<string> {
 }
 
 /** Variables for the commands, with a `docker` that is podman. */
-async function environmentOf(
-  podman: Podman,
-  programs: { readonly podman: string; readonly compose: string },
-  folder: string,
-): Promise<Shell['environment']> {
+async function environmentOf(podman: Podman, compose: string, folder: string): Promise<Shell['environment']> {
   const bin = join(folder, 'bin');
   await mkdir(bin);
   const write = async (name: string, script: string): Promise<string> => {
@@ -106,11 +103,11 @@ async function environmentOf(
   // Podman 4.3 starts no container whose requirement has one itself. Podman-compose waits for what is required by itself.
   const plain = await write(
     'plain-podman',
-    `for word; do shift; [[ $word == --requires=* ]] || set -- "$@" "$word"; done\nexec '${programs.podman}' "$@"`,
+    `for word; do shift; [[ $word == --requires=* ]] || set -- "$@" "$word"; done\nexec '${podman.program}' "$@"`,
   );
   await write(
     'docker',
-    `if [ "$1" = compose ]; then shift; exec '${programs.compose}' --podman-path '${plain}' "$@"; fi\nexec '${programs.podman}' "$@"`,
+    `if [ "$1" = compose ]; then shift; exec '${compose}' --podman-path '${plain}' "$@"; fi\nexec '${podman.program}' "$@"`,
   );
   return {
     ...process.env,
@@ -131,20 +128,20 @@ async function checkHealth(podman: Podman, board: Board): Promise<void> {
         () => true,
         () => false,
       );
-    await waitUntil(isHealthy, {
-      timeoutMs: HEALTH_TIMEOUT_MS,
-      pollMs: POLL_MS,
-      failure: `${name} is not healthy`,
-    });
-    board.same('guide', `${name} is healthy`, true, await isHealthy());
+    board.same('guide', `${name} is healthy`, true, await holdsWithin(HEALTH_TIMEOUT_MS, POLL_MS, isHealthy));
   }
 }
 
 async function checkTargets(board: Board): Promise<void> {
-  const response = await fetch(TARGETS_URL);
-  const { data } = (await response.json()) as {
-    data: { activeTargets: readonly { readonly scrapeUrl: string; readonly health: string }[] };
+  let reached = 0;
+  const areReached = async (): Promise<boolean> => {
+    const response = await fetch(TARGETS_URL);
+    const { data } = (await response.json()) as {
+      data: { activeTargets: readonly { readonly health: string }[] };
+    };
+    reached = data.activeTargets.filter(({ health }) => health === 'up').length;
+    return reached === TARGETS;
   };
-  const reached = data.activeTargets.filter(({ health }) => health === 'up');
-  board.same('guide', 'Prometheus scrapes every process', TARGETS, reached.length);
+  await holdsWithin(HEALTH_TIMEOUT_MS, POLL_MS, areReached);
+  board.same('guide', 'Prometheus scrapes every process', TARGETS, reached);
 }

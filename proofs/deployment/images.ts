@@ -59,10 +59,10 @@ interface Image {
 }
 
 /** Builds the images, under the names of deploy/compose. */
-export async function buildImages(podman: Podman): Promise<void> {
+export async function buildImages(podman: Podman, targets: readonly Target[]): Promise<void> {
   const node = podman.environment['NODE_IMAGE'];
   const base = node === undefined ? [] : ['--pull=never', '--build-arg', `NODE_IMAGE=${node}`];
-  for (const target of TARGETS) {
+  for (const target of targets) {
     const words = ['--file', 'deploy/Dockerfile', '--target', target, '--tag', `portcullis/${target}`];
     await podman.run('build', '--quiet', '--network=host', ...base, ...words, '.');
   }

@@ -32,6 +32,8 @@ export const containerOf = (service: string): string => `portcullis_${service}_1
 
 /** Podman, ready to build and run. */
 export interface Podman {
+  /** The program itself, which needs {@link environment}. */
+  readonly program: string;
   /** Variables for programs that call podman, such as podman-compose; they name the stand-ins. */
   readonly environment: NodeJS.ProcessEnv;
   /** Whether the images of others are stand-ins, because no registry of images can be reached. */
@@ -73,7 +75,9 @@ export async function openPodman(program: string, folder: string): Promise<Podma
     () => false,
   ));
   const bases = hasStandIns ? await buildStandIns(run, folder) : {};
-  return { environment: { ...own, ...bases }, hasStandIns, run };
+  // Fails on a machine on which containers cannot run.
+  await run('run', '--rm', '--network=none', bases['NODE_IMAGE'] ?? NODE_IMAGE, 'node', '--version');
+  return { program, environment: { ...own, ...bases }, hasStandIns, run };
 }
 
 /** @returns the variables that name them */
