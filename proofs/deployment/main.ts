@@ -8,12 +8,13 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { integerBetween } from '../shared/command-line.js';
 import { formatNumber, tableText, writeFigures } from '../shared/reporting.js';
 import { namesAmong, Trial } from '../shared/trial.js';
 import { checkChart, validate } from './chart.js';
 import { followGuide } from './guide.js';
 import { buildImages, checkContents, checkFirstProcess, checkWithoutSettings, TARGETS } from './images.js';
-import type { Podman } from './podman.js';
+import { ALL_BASES, type Podman } from './podman.js';
 import { containers, helm, kubeconform, podmanCompose } from './tools.js';
 
 const PARTS = ['chart', 'images', 'guide'] as const;
@@ -22,6 +23,7 @@ type Part = (typeof PARTS)[number];
 interface Options {
   readonly only: readonly Part[];
   readonly short?: true;
+  readonly minutes?: number;
   readonly write?: true;
   readonly allowMissing?: true;
   readonly json?: string;
@@ -38,6 +40,11 @@ const options = new Command('npm run deployment --')
     [...PARTS],
   )
   .option('--short', 'the chart and the image of inventory only')
+  .option(
+    '--minutes <number>',
+    'leave out the images that are not built and checked by then',
+    integerBetween(1, 60),
+  )
   .option('--write', 'write the plain manifests that the chart renders')
   .option('--allow-missing', 'do not fail because a program cannot be had')
   .option('--json <file>', 'write the results to this file')
@@ -52,6 +59,7 @@ Exit code: 0 when everything held and every program was had, 1 otherwise.`,
   .parse()
   .opts<Options>();
 
+const deadline = options.minutes === undefined ? undefined : AbortSignal.timeout(options.minutes * 60_000);
 const isShort = options.short === true;
 const trial = new Trial();
 const { board } = trial;
@@ -86,12 +94,21 @@ async function chart(folder: string): Promise<void> {
 }
 
 async function runContainers(folder: string): Promise<void> {
-  const had = await trial.peer('preparing podman and the images of others', () => containers(folder));
+  const needsServers = options.only.includes('guide') && !isShort;
+  const bases = needsServers ? ALL_BASES : (['NODE_IMAGE'] as const);
+  const had = await trial.peer('preparing podman and the images of others', () =>
+    containers({ folder, bases, ...(deadline !== undefined && { signal: deadline }) }),
+  );
   if (!had.had) return;
   const podman = had.value;
   ({ hasStandIns } = podman);
-  if (options.only.includes('images')) await images(podman, folder);
-  if (!options.only.includes('guide') || isShort) return;
+  try {
+    if (options.only.includes('images')) await images(podman, folder);
+  } catch (error) {
+    if (deadline?.aborted !== true) throw error;
+    trial.peers.push({ name: 'containers', had: false, why: `${options.minutes} minutes are over` });
+  }
+  if (!needsServers) return;
   const compose = await trial.peer('fetching podman-compose', podmanCompose);
   if (!compose.had) return;
   const onStep = (text: string): void => trial.show(text);

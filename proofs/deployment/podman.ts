@@ -7,8 +7,8 @@ import { CACHE, exec, exists, onPath } from '../shared/programs.js';
 
 const STANDINS = join(PROJECT_FOLDER, 'proofs', 'deployment', 'standins');
 const STANDIN = 'localhost/portcullis-standin';
-/** The root file systems of root.sh. */
-const ROOTS = ['node', 'servers'] as const;
+/** The root file system of root.sh from which an image of others is made. */
+const rootOf = (target: string): string => `${STANDIN}/root-${target === 'node' ? 'node' : 'servers'}`;
 /** The Node of the images, from npm's packages. */
 const NODE = '24';
 const NPM = '11';
@@ -24,6 +24,9 @@ const BASES = {
   NATS_IMAGE: 'nats',
   PROMETHEUS_IMAGE: 'prometheus',
 } as const;
+type Base = keyof typeof BASES;
+/** All of them. */
+export const ALL_BASES = Object.keys(BASES) as Base[];
 
 const NODE_IMAGE = 'docker.io/library/node:24-bookworm-slim';
 
@@ -45,9 +48,15 @@ export interface Podman {
 /**
  * Prepares podman. Its images are below the folder of fetched programs, so that it touches no others of this machine.
  *
- * @param folder - for its settings
+ * @param options.folder - for its settings
+ * @param options.bases - the images of others that are needed
+ * @param options.signal - ends what podman does, but for the removal of containers
  */
-export async function openPodman(program: string, folder: string): Promise<Podman> {
+export async function openPodman(
+  program: string,
+  options: { readonly folder: string; readonly bases: readonly Base[]; readonly signal?: AbortSignal },
+): Promise<Podman> {
+  const { folder, signal } = options;
   const settings = join(folder, 'containers.conf');
   // crun, the default, refuses some layouts of cgroups; limits above those of this process cannot be set everywhere.
   const runtime = (await onPath('runc')) === undefined ? '' : 'runtime = "runc"\n';
@@ -69,27 +78,31 @@ export async function openPodman(program: string, folder: string): Promise<Podma
     BUILDAH_FORMAT: 'docker',
   };
   const run = async (...words: readonly string[]): Promise<string> =>
-    (await exec(program, words, PROJECT_FOLDER, own)).stdout.trim();
+    (await exec(program, words, PROJECT_FOLDER, own, words[0] === 'rm' ? undefined : signal)).stdout.trim();
   const hasStandIns = !(await run('pull', '--quiet', NODE_IMAGE).then(
     () => true,
     () => false,
   ));
-  const bases = hasStandIns ? await buildStandIns(run, folder) : {};
+  const standIns = hasStandIns ? await buildStandIns(run, folder, options.bases) : {};
   // Fails on a machine on which containers cannot run.
-  await run('run', '--rm', '--network=none', bases['NODE_IMAGE'] ?? NODE_IMAGE, 'node', '--version');
-  return { program, environment: { ...own, ...bases }, hasStandIns, run };
+  await run('run', '--rm', '--network=none', standIns['NODE_IMAGE'] ?? NODE_IMAGE, 'node', '--version');
+  return { program, environment: { ...own, ...standIns }, hasStandIns, run };
 }
 
 /** @returns the variables that name them */
-async function buildStandIns(run: Podman['run'], folder: string): Promise<NodeJS.ProcessEnv> {
-  const areThere = await Promise.all(
-    ROOTS.map((name) => run('image', 'exists', `${STANDIN}/root-${name}`)),
-  ).then(
+async function buildStandIns(
+  run: Podman['run'],
+  folder: string,
+  bases: readonly Base[],
+): Promise<NodeJS.ProcessEnv> {
+  const roots = [...new Set(bases.map((variable) => rootOf(BASES[variable])))];
+  const areThere = await Promise.all(roots.map((root) => run('image', 'exists', root))).then(
     () => true,
     () => false,
   );
-  if (!areThere) await importRoots(run, join(folder, 'roots'));
-  const names = Object.entries(BASES).map(async ([variable, target]) => {
+  if (!areThere) await importRoots(run, join(folder, 'roots'), roots);
+  const names = bases.map(async (variable) => {
+    const target = BASES[variable];
     const image = `${STANDIN}/${target}`;
     await run('build', '--pull=never', '--quiet', '--target', target, '--tag', image, STANDINS);
     return [variable, image] as const;
@@ -97,9 +110,11 @@ async function buildStandIns(run: Podman['run'], folder: string): Promise<NodeJS
   return Object.fromEntries(await Promise.all(names));
 }
 
-async function importRoots(run: Podman['run'], folder: string): Promise<void> {
+async function importRoots(run: Podman['run'], folder: string, roots: readonly string[]): Promise<void> {
   if ((await onPath('debootstrap')) === undefined)
-    throw new Error('no registry of images can be reached, and debootstrap is not installed');
+    throw new Error(
+      'no registry of images can be reached, and debootstrap is not installed: apt-get install debootstrap',
+    );
   const node = `node-${process.platform}-${process.arch}`;
   const home = join(CACHE, `node-${NODE}`);
   await mkdir(home, { recursive: true });
@@ -111,9 +126,10 @@ async function importRoots(run: Podman['run'], folder: string): Promise<void> {
   try {
     await mkdir(folder);
     const script = join(STANDINS, 'root.sh');
-    await exec('sh', [script, folder, join(modules, node, 'bin', 'node'), join(modules, 'npm')]);
-    for (const name of ROOTS) {
-      await run('import', '--quiet', join(folder, `${name}.tar`), `${STANDIN}/root-${name}`);
+    const servers = roots.includes(rootOf('postgres')) ? ['servers'] : [];
+    await exec('sh', [script, folder, join(modules, node, 'bin', 'node'), join(modules, 'npm'), ...servers]);
+    for (const root of roots) {
+      await run('import', '--quiet', join(folder, `${root.replace(/.*root-/, '')}.tar`), root);
     }
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -79,11 +79,11 @@ async function fromGo(name: string, source: string): Promise<string> {
 }
 
 /** Podman with the images of others, where this machine has podman and can run containers. */
-export function containers(folder: string): Promise<Peer<Podman>> {
+export function containers(options: Parameters<typeof openPodman>[1]): Promise<Peer<Podman>> {
   return obtain('podman', async () => {
     const program = await onPath('podman');
     if (program === undefined) throw new Error('podman is not installed: apt-get install podman runc');
-    const podman = await openPodman(program, folder);
+    const podman = await openPodman(program, options);
     return { value: podman, version: await podman.run('version', '--format', '{{.Client.Version}}') };
   });
 }

@@ -59,10 +59,11 @@ export class Trial {
 
   /**
    * @param allowMissing - whether programs may be missing
-   * @returns whether something was checked and held, and every program was had
+   * @returns whether what was checked held, and what was not checked is allowed to be missing
    */
   holds(allowMissing: boolean): boolean {
-    const isComplete = allowMissing || this.peers.every(({ had }) => had);
-    return isComplete && this.board.faults.length === 0 && this.board.checks.length > 0;
+    const isComplete = this.peers.every(({ had }) => had);
+    const { checks, faults } = this.board;
+    return faults.length === 0 && (isComplete ? checks.length > 0 : allowMissing);
   }
 }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# root.sh FOLDER NODE NPM: makes root file systems in the place of the bases of the images, for machines that reach no
-# registry of images. FOLDER/node.tar is Debian 12 with Node from npm; FOLDER/servers.tar has also Python and the servers
-# that deploy/compose takes as images of others. NODE is a program, NPM the folder of the package. Needs debootstrap, and to
-# be root.
+# root.sh FOLDER NODE NPM [servers]: makes root file systems in the place of the bases of the images, for machines that reach
+# no registry of images. FOLDER/node.tar is Debian 12 with Node from npm. With "servers", FOLDER/servers.tar has also Python
+# and the servers that deploy/compose takes as images of others. NODE is a program, NPM the folder of the package. Needs
+# debootstrap, and to be root.
 set -eu
 root=$1/root
 node=$2
@@ -34,5 +34,7 @@ ln -s ../lib/node_modules/npm/bin/npm-cli.js "$root/usr/local/bin/npm"
 ln -s ../lib/node_modules/npm/bin/npx-cli.js "$root/usr/local/bin/npx"
 pack "$1/node.tar"
 
-install_packages nats-server postgresql prometheus python3 python3-venv wget
-pack "$1/servers.tar"
+if [ "${4:-}" = servers ]; then
+  install_packages nats-server postgresql prometheus python3 python3-venv wget
+  pack "$1/servers.tar"
+fi
