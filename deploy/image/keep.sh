@@ -13,7 +13,7 @@ case "${1:-}" in
     ;;
   gate)
     packages='["interceptors", "gate", "cli"]'
-    code='gate/package.json gate/dist cli/package.json cli/dist'
+    code='gate/package.json gate/dist cli/package.json cli/bin cli/dist'
     npm pkg delete dependencies
     ;;
   *)
