@@ -117,7 +117,10 @@ describe('a restored system', function () {
     await until(async () => (await outcomeWith(accessToken)) === 'OK');
     const { payment } = clients;
     const accountId = system.accounts?.alice ?? '';
-    const { account } = await ask(payment.getAccount.bind(payment), { accountId }, { token: accessToken });
+    const getAccount = () => ask(payment.getAccount.bind(payment), { accountId }, { token: accessToken });
+    // Payment follows the epoch by itself, perhaps after inventory.
+    await until(async () => (await outcomeOf(getAccount())) === 'OK');
+    const { account } = await getAccount();
     expect(account?.accountId).to.equal(accountId);
   });
 });
