@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** `portcullis`: the command line. */
 
 import { createContextStore } from './contexts.js';

@@ -1,18 +1,27 @@
-/** The schema of a running service, over server reflection (grpc.reflection.v1). */
+/** The schema of a running service, over server reflection (grpc.reflection.v1 or v1alpha). */
 
 import { create, createFileRegistry, type FileRegistry, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { protoCamelCase } from '@bufbuild/protobuf/reflect';
 import {
+  type DescriptorProto,
   type FileDescriptorProto,
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
 } from '@bufbuild/protobuf/wkt';
-import type { ServerReflectionRequest } from '../gen/grpc/reflection/v1/reflection.js';
-import { ServerReflectionClient } from '../gen/grpc/reflection/v1/reflection.js';
+import { Client, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import {
+  type ServerReflectionRequest,
+  ServerReflectionService,
+} from '../gen/grpc/reflection/v1/reflection.js';
 import { CommandError, EXIT } from './failures.js';
 import type { Connection } from './session.js';
 
 /** Timeout of all questions together, in milliseconds. */
 const REFLECTION_MS_MAX = 10_000;
+
+const { serverReflectionInfo: REFLECTION } = ServerReflectionService;
+/** The version before has the same messages, and is the only one that grpcio for Python serves. */
+const REFLECTION_BEFORE = REFLECTION.path.replace('.v1.', '.v1alpha.');
 
 /** A method, as people write it and as the wire names it. */
 export interface MethodName {
@@ -46,8 +55,21 @@ export interface Schema {
  * @throws CommandError when the server does not know it
  */
 export async function reflect(connection: Connection, service: string): Promise<Schema> {
-  const client = connection.client(ServerReflectionClient);
-  const stream = client.serverReflectionInfo({ deadline: Date.now() + REFLECTION_MS_MAX });
+  const client = connection.client(Client);
+  return await reflectAt(REFLECTION.path, client, service).catch(async (error: Partial<ServiceError>) => {
+    if (error.code !== status.UNIMPLEMENTED) throw error;
+    return await reflectAt(REFLECTION_BEFORE, client, service);
+  });
+}
+
+async function reflectAt(path: string, client: Client, service: string): Promise<Schema> {
+  const stream = client.makeBidiStreamRequest(
+    path,
+    REFLECTION.requestSerialize,
+    REFLECTION.responseDeserialize,
+    new Metadata(),
+    { deadline: Date.now() + REFLECTION_MS_MAX },
+  );
   const answers = stream[Symbol.asyncIterator]();
   const files = new Map<string, FileDescriptorProto>();
   const ask = async (messageRequest: ServerReflectionRequest['messageRequest']): Promise<void> => {
@@ -64,6 +86,7 @@ export async function reflect(connection: Connection, service: string): Promise<
     }
     for (const bytes of messageResponse.value.fileDescriptorProto ?? []) {
       const file = fromBinary(FileDescriptorProtoSchema, bytes);
+      for (const message of file.messageType) addJsonNames(message);
       files.set(file.name, file);
     }
   };
@@ -83,6 +106,12 @@ export async function reflect(connection: Connection, service: string): Promise<
   }
   const set = create(FileDescriptorSetSchema, { file: inOrder(files) });
   return { registry: createFileRegistry(set), descriptorSet: toBinary(FileDescriptorSetSchema, set) };
+}
+
+/** The names of fields in JSON, which the descriptors of Python do not have. */
+function addJsonNames(message: DescriptorProto): void {
+  for (const field of message.field) field.jsonName ||= protoCamelCase(field.name);
+  for (const nested of message.nestedType) addJsonNames(nested);
 }
 
 /** Each file after those that it imports. */

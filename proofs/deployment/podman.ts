@@ -6,7 +6,9 @@ import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { CACHE, exec, exists, onPath } from '../shared/programs.js';
 
 const STANDINS = join(PROJECT_FOLDER, 'proofs', 'deployment', 'standins');
-const ROOT_IMAGE = 'localhost/portcullis-standin/debian';
+const STANDIN = 'localhost/portcullis-standin';
+/** The root file system of root.sh from which an image of others is made. */
+const rootOf = (target: string): string => `${STANDIN}/root-${target === 'node' ? 'node' : 'servers'}`;
 /** The Node of the images, from npm's packages. */
 const NODE = '24';
 const NPM = '11';
@@ -22,11 +24,19 @@ const BASES = {
   NATS_IMAGE: 'nats',
   PROMETHEUS_IMAGE: 'prometheus',
 } as const;
+type Base = keyof typeof BASES;
+/** All of them. */
+export const ALL_BASES = Object.keys(BASES) as Base[];
 
 const NODE_IMAGE = 'docker.io/library/node:24-bookworm-slim';
 
+/** The container that podman-compose makes of a service of deploy/compose. */
+export const containerOf = (service: string): string => `portcullis_${service}_1`;
+
 /** Podman, ready to build and run. */
 export interface Podman {
+  /** The program itself, which needs {@link environment}. */
+  readonly program: string;
   /** Variables for programs that call podman, such as podman-compose; they name the stand-ins. */
   readonly environment: NodeJS.ProcessEnv;
   /** Whether the images of others are stand-ins, because no registry of images can be reached. */
@@ -38,9 +48,15 @@ export interface Podman {
 /**
  * Prepares podman. Its images are below the folder of fetched programs, so that it touches no others of this machine.
  *
- * @param folder - for its settings
+ * @param options.folder - for its settings
+ * @param options.bases - the images of others that are needed
+ * @param options.signal - ends what podman does, but for the removal of containers
  */
-export async function openPodman(program: string, folder: string): Promise<Podman> {
+export async function openPodman(
+  program: string,
+  options: { readonly folder: string; readonly bases: readonly Base[]; readonly signal?: AbortSignal },
+): Promise<Podman> {
+  const { folder, signal } = options;
   const settings = join(folder, 'containers.conf');
   // crun, the default, refuses some layouts of cgroups; limits above those of this process cannot be set everywhere.
   const runtime = (await onPath('runc')) === undefined ? '' : 'runtime = "runc"\n';
@@ -62,33 +78,43 @@ export async function openPodman(program: string, folder: string): Promise<Podma
     BUILDAH_FORMAT: 'docker',
   };
   const run = async (...words: readonly string[]): Promise<string> =>
-    (await exec(program, words, PROJECT_FOLDER, own)).stdout.trim();
+    (await exec(program, words, PROJECT_FOLDER, own, words[0] === 'rm' ? undefined : signal)).stdout.trim();
   const hasStandIns = !(await run('pull', '--quiet', NODE_IMAGE).then(
     () => true,
     () => false,
   ));
-  const bases = hasStandIns ? await buildStandIns(run, folder) : {};
-  return { environment: { ...own, ...bases }, hasStandIns, run };
+  const standIns = hasStandIns ? await buildStandIns(run, folder, options.bases) : {};
+  // Fails on a machine on which containers cannot run.
+  await run('run', '--rm', '--network=none', standIns['NODE_IMAGE'] ?? NODE_IMAGE, 'node', '--version');
+  return { program, environment: { ...own, ...standIns }, hasStandIns, run };
 }
 
 /** @returns the variables that name them */
-async function buildStandIns(run: Podman['run'], folder: string): Promise<NodeJS.ProcessEnv> {
-  const isThere = await run('image', 'exists', ROOT_IMAGE).then(
+async function buildStandIns(
+  run: Podman['run'],
+  folder: string,
+  bases: readonly Base[],
+): Promise<NodeJS.ProcessEnv> {
+  const roots = [...new Set(bases.map((variable) => rootOf(BASES[variable])))];
+  const areThere = await Promise.all(roots.map((root) => run('image', 'exists', root))).then(
     () => true,
     () => false,
   );
-  if (!isThere) await importRoot(run, join(folder, 'root'));
-  const names = Object.entries(BASES).map(async ([variable, target]) => {
-    const image = `localhost/portcullis-standin/${target}`;
+  if (!areThere) await importRoots(run, join(folder, 'roots'), roots);
+  const names = bases.map(async (variable) => {
+    const target = BASES[variable];
+    const image = `${STANDIN}/${target}`;
     await run('build', '--pull=never', '--quiet', '--target', target, '--tag', image, STANDINS);
     return [variable, image] as const;
   });
   return Object.fromEntries(await Promise.all(names));
 }
 
-async function importRoot(run: Podman['run'], root: string): Promise<void> {
+async function importRoots(run: Podman['run'], folder: string, roots: readonly string[]): Promise<void> {
   if ((await onPath('debootstrap')) === undefined)
-    throw new Error('no registry of images can be reached, and debootstrap is not installed');
+    throw new Error(
+      'no registry of images can be reached, and debootstrap is not installed: apt-get install debootstrap',
+    );
   const node = `node-${process.platform}-${process.arch}`;
   const home = join(CACHE, `node-${NODE}`);
   await mkdir(home, { recursive: true });
@@ -98,16 +124,14 @@ async function importRoot(run: Podman['run'], root: string): Promise<void> {
   }
   const modules = join(home, 'node_modules');
   try {
-    await exec('sh', [
-      join(STANDINS, 'root.sh'),
-      root,
-      join(modules, node, 'bin', 'node'),
-      join(modules, 'npm'),
-    ]);
-    await exec('tar', ['--create', '--file', `${root}.tar`, '--directory', root, '.']);
-    await run('import', '--quiet', `${root}.tar`, ROOT_IMAGE);
+    await mkdir(folder);
+    const script = join(STANDINS, 'root.sh');
+    const servers = roots.includes(rootOf('postgres')) ? ['servers'] : [];
+    await exec('sh', [script, folder, join(modules, node, 'bin', 'node'), join(modules, 'npm'), ...servers]);
+    for (const root of roots) {
+      await run('import', '--quiet', join(folder, `${root.replace(/.*root-/, '')}.tar`), root);
+    }
   } finally {
-    await rm(root, { recursive: true, force: true });
-    await rm(`${root}.tar`, { force: true });
+    await rm(folder, { recursive: true, force: true });
   }
 }

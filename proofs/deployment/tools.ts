@@ -4,6 +4,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { CACHE, exec, exists, obtain, onPath, type Peer, venv } from '../shared/programs.js';
+import { openPodman, type Podman } from './podman.js';
 
 /** Versions that are fetched. */
 const HELM = 'helm.sh/helm/v3/cmd/helm@v3.22.0';
@@ -77,23 +78,20 @@ async function fromGo(name: string, source: string): Promise<string> {
   return program;
 }
 
-/** Podman, with podman-compose. */
-interface Containers {
-  readonly podman: string;
-  /** Python and the words that run podman-compose. */
-  readonly compose: string;
+/** Podman with the images of others, where this machine has podman and can run containers. */
+export function containers(options: Parameters<typeof openPodman>[1]): Promise<Peer<Podman>> {
+  return obtain('podman', async () => {
+    const program = await onPath('podman');
+    if (program === undefined) throw new Error('podman is not installed: apt-get install podman runc');
+    const podman = await openPodman(program, options);
+    return { value: podman, version: await podman.run('version', '--format', '{{.Client.Version}}') };
+  });
 }
 
-/** Podman, where this machine has it: it cannot run from an unpacked package. */
-export function containers(): Promise<Peer<Containers>> {
-  return obtain('podman', async () => {
-    const podman = await onPath('podman');
-    if (podman === undefined) throw new Error('podman is not installed');
+/** The program of podman-compose. */
+export function podmanCompose(): Promise<Peer<string>> {
+  return obtain('podman-compose', async () => {
     const python = await venv('podman-compose', [PODMAN_COMPOSE]);
-    const { stdout } = await exec(podman, ['version', '--format', '{{.Client.Version}}']);
-    return {
-      value: { podman, compose: join(python, '..', 'podman-compose') },
-      version: `${stdout.trim()}, ${PODMAN_COMPOSE.replace('==', ' ')}`,
-    };
+    return { value: join(python, '..', 'podman-compose'), version: PODMAN_COMPOSE.split('==')[1] ?? '' };
   });
 }

@@ -9,10 +9,8 @@ import { Command } from 'commander';
 import { PROJECT_FOLDER } from '../../scripts/system/project.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
-import { Board } from '../shared/board.js';
-import { stopSignal } from '../shared/command-line.js';
-import type { Peer } from '../shared/programs.js';
-import { createProgress, tableText, writeFigures } from '../shared/reporting.js';
+import { tableText, writeFigures } from '../shared/reporting.js';
+import { namesAmong, Trial } from '../shared/trial.js';
 import { checkBehindGate, type ServerProgram } from './behind-gate.js';
 import { checkPythonClient } from './clients.js';
 import { Environment } from './environment.js';
@@ -47,30 +45,24 @@ interface Options {
   readonly allowMissing?: true;
 }
 
-const partsIn = (text: string): Part[] =>
-  text.split(',').map((word) => {
-    const part = PARTS.find((name) => name === word.trim());
-    if (part === undefined) throw new Error(`expected some of ${PARTS.join(', ')}`);
-    return part;
-  });
-
 const options = new Command('npm run interop --')
   .description(
     'Runs real programs of others: servers in Python and Go, Envoy, nginx, haproxy and grpcurl with the gate, and Prometheus.',
   )
-  .option('--only <names>', `parts to run, separated by commas: ${PARTS.join(', ')}; default: all`, partsIn, [
-    ...PARTS,
-  ])
+  .option(
+    '--only <names>',
+    `parts to run, separated by commas: ${PARTS.join(', ')}; default: all`,
+    namesAmong(PARTS),
+    [...PARTS],
+  )
   .option('--allow-missing', 'do not fail because a program cannot be had')
   .option('--json <file>', 'write the results to this file')
   .addHelpText('after', '\nExit code: 0 when everything held and every program was had, 1 otherwise.')
   .parse()
   .opts<Options>();
 
-const stopping = stopSignal();
-const progress = createProgress(process.stdout);
-const board = new Board();
-const peers: Peer<unknown>[] = [];
+const trial = new Trial();
+const { board, stopping } = trial;
 
 process.exitCode = (await run()) ? 0 : 1;
 
@@ -79,26 +71,25 @@ async function run(): Promise<boolean> {
     if (options.only.some((name) => name !== 'prometheus')) await runWithGate();
     if (options.only.includes('prometheus')) await runPrometheus();
   } finally {
-    progress.end();
+    trial.end();
   }
   report();
-  await writeFigures(options.json, { peers, checks: board.checks });
-  const isComplete = options.allowMissing === true || peers.every(({ had }) => had);
-  return isComplete && board.faults.length === 0 && board.checks.length > 0;
+  await writeFigures(options.json, { peers: trial.peers, checks: board.checks });
+  return trial.holds(options.allowMissing === true);
 }
 
 /** It breaks its system, so it has one of its own. */
 async function runPrometheus(): Promise<void> {
-  const had = await peer('fetching Prometheus', prometheus);
+  const had = await trial.peer('fetching Prometheus', prometheus);
   if (!had.had) return;
-  await part(had.name, () => checkPrometheus(had.value.prometheus, board, stopping));
+  await trial.part(had.name, () => checkPrometheus(had.value.prometheus, board, stopping));
 }
 
 async function runWithGate(): Promise<void> {
   const folder = await makeTemporaryFolder();
   let system: System | undefined;
   try {
-    progress.show(0, 0, 'starting the system');
+    trial.show('starting the system');
     system = await startSystem({
       dataDir: join(folder.path, 'data'),
       ports: 'free',
@@ -122,7 +113,7 @@ async function runParts(environment: Environment): Promise<void> {
   const needsPython = ['python', 'envoy', 'nginx', 'haproxy'].some((name) =>
     options.only.some((part) => part === name),
   );
-  const python = needsPython ? await peer('fetching grpcio', pythonWithGrpc) : undefined;
+  const python = needsPython ? await trial.peer('fetching grpcio', pythonWithGrpc) : undefined;
   const pythonServer: ServerProgram | undefined = python?.had
     ? {
         peer: python.name,
@@ -132,60 +123,47 @@ async function runParts(environment: Environment): Promise<void> {
       }
     : undefined;
   if (wants('python') && python?.had && pythonServer !== undefined) {
-    await part(python.name, () => checkBehindGate(pythonServer, environment, board));
-    await part(`${python.name} as client`, () =>
+    await trial.part(python.name, () => checkBehindGate(pythonServer, environment, board));
+    await trial.part(`${python.name} as client`, () =>
       checkPythonClient(python.value, pythonServer, environment, board),
     );
   }
   if (wants('go')) {
-    const go = await peer('building the server in Go', goServer);
+    const go = await trial.peer('building the server in Go', goServer);
     if (go.had) {
       const server = { peer: go.name, program: go.value, before: [], after: [] };
-      await part(go.name, () => checkBehindGate(server, environment, board));
+      await trial.part(go.name, () => checkBehindGate(server, environment, board));
     }
   }
   if (wants('envoy')) {
-    const had = await peer('fetching Envoy', envoy);
+    const had = await trial.peer('fetching Envoy', envoy);
     if (had.had && pythonServer !== undefined) {
-      await part(had.name, () => checkEnvoy(had.value, pythonServer, environment, board));
+      await trial.part(had.name, () => checkEnvoy(had.value, pythonServer, environment, board));
     }
   }
   if (wants('nginx')) {
-    const had = await peer('fetching nginx', nginx);
+    const had = await trial.peer('fetching nginx', nginx);
     if (had.had && pythonServer !== undefined) {
-      await part(had.name, () => checkNginx(had.value, pythonServer, environment, board));
+      await trial.part(had.name, () => checkNginx(had.value, pythonServer, environment, board));
     }
   }
   if (wants('haproxy')) {
-    const had = await peer('fetching haproxy', haproxy);
+    const had = await trial.peer('fetching haproxy', haproxy);
     if (had.had && pythonServer !== undefined) {
-      await part(had.name, () => checkHaproxy(had.value, pythonServer, environment, board));
+      await trial.part(had.name, () => checkHaproxy(had.value, pythonServer, environment, board));
     }
   }
   const client =
-    wants('grpcurl') || wants('first-steps') ? await peer('building grpcurl', grpcurl) : undefined;
-  if (wants('grpcurl') && client?.had) await part(client.name, () => checkReadme(client.value, environment));
+    wants('grpcurl') || wants('first-steps') ? await trial.peer('building grpcurl', grpcurl) : undefined;
+  if (wants('grpcurl') && client?.had)
+    await trial.part(client.name, () => checkReadme(client.value, environment));
   if (wants('first-steps') && client?.had) {
-    const tools = await peer('fetching grpcio-tools', pythonWithTools);
+    const tools = await trial.peer('fetching grpcio-tools', pythonWithTools);
     if (tools.had) {
       const programs = { grpcurl: client.value, python: tools.value };
-      await part('first steps', () => checkFirstSteps(programs, environment, board));
+      await trial.part('first steps', () => checkFirstSteps(programs, environment, board));
     }
   }
-}
-
-async function peer<Value>(doing: string, get: () => Promise<Peer<Value>>): Promise<Peer<Value>> {
-  stopping.throwIfAborted();
-  progress.show(0, 0, doing);
-  const had = await get();
-  peers.push(had);
-  return had;
-}
-
-async function part(name: string, work: () => Promise<void>): Promise<void> {
-  stopping.throwIfAborted();
-  progress.show(0, 0, name);
-  await work().catch((error: unknown) => board.failed(name, error));
 }
 
 /** The commands of the README, word by word but for passwords and ports. */
@@ -221,7 +199,7 @@ async function checkReadme(program: string, { system }: Environment): Promise<vo
 }
 
 function report(): void {
-  const rows = peers.map((one) => {
+  const rows = trial.peers.map((one) => {
     const checks = board.checks.filter(({ peer: name }) => name.startsWith(one.name));
     const wrong = checks.filter(({ fault }) => fault !== '').length;
     return one.had
@@ -229,9 +207,5 @@ function report(): void {
       : [one.name, `not had: ${one.why}`, '–', '–'];
   });
   console.log(tableText([['program', 'version', 'checks', 'failed'], ...rows]));
-  const { faults } = board;
-  for (const { peer: name, name: check, fault } of faults.slice(0, FAULTS_SHOWN_MAX)) {
-    console.log(`\n${name}: ${check}\n  ${fault}`);
-  }
-  console.log(`\n${board.checks.length - faults.length} of ${board.checks.length} checks held.`);
+  trial.printFaults(FAULTS_SHOWN_MAX);
 }

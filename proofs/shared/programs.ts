@@ -77,11 +77,13 @@ export async function exec(
   words: readonly string[],
   cwd = PROJECT_FOLDER,
   environment: NodeJS.ProcessEnv = {},
+  signal?: AbortSignal,
 ): Promise<{ stdout: string; stderr: string }> {
   return await run(program, words, {
     cwd,
     timeout: FETCH_TIMEOUT_MS,
     maxBuffer: OUTPUT_BYTES_MAX,
     env: { ...process.env, ...environment },
+    ...(signal !== undefined && { signal }),
   });
 }

@@ -193,6 +193,16 @@ describe('deploy/systemd', () => {
   });
 });
 
+describe('the files of deploy', () => {
+  it('name pages that exist', () => {
+    for (const file of ['Dockerfile', 'compose/compose.yaml', 'systemd/portcullis@.service']) {
+      const pages = read(file).match(/docs\/[\w/-]+\.md/g) ?? [];
+      expect(pages, file).to.not.be.empty;
+      for (const page of pages) expect(existsSync(join(PROJECT_FOLDER, page)), page).to.equal(true);
+    }
+  });
+});
+
 describe('the scripts of deploy', () => {
   for (const script of ['image/keep.sh', 'postgres/create-databases.sh']) {
     it(`can be run: ${script}`, () => {
