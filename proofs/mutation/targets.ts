@@ -29,6 +29,8 @@ export const TARGETS: readonly Target[] = [
     sources: ['services/auth/sessions/', 'services/auth/security/throttle.ts'],
     tests: [
       'test/services/auth/sessions/',
+      'test/services/auth/revocation/session-search.test.ts',
+      'test/services/auth/revocation/revocation-groups.test.ts',
       'test/services/auth/security/throttle.test.ts',
       'test/services/auth/security/events.test.ts',
       'test/services/auth/accounts/account-changes.test.ts',
