@@ -364,7 +364,7 @@ describe('a guard, as its operators see it', () => {
       ]) {
         await start({ observer: observers });
         const started = await call('Unary', bearer(await issuer.token()));
-        const asked = await issuer.quiet();
+        const asked = refused.length > 0 ? 0 : await issuer.quiet();
         const row = { fence_id: '00'.repeat(16), epoch_number: '9', sequence: '9' };
         const passing = passFence(started, async () => ({ rows: [row] }));
         expect(await codeOf(passing)).to.equal('REVOCATION_STATE_STALE');
