@@ -32,9 +32,18 @@ const SECONDS_MAX = 3600;
 
 /** A moment, as ISO 8601 with its zone: without one it would depend on the machine. */
 export function timeOf(text: string): Date {
+  const day = text.slice(0, 10);
   const time = /^\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,3})?)?(?:Z|[+-]\d{2}:\d{2}))?$/.test(text)
     ? new Date(text)
     : undefined;
-  if (time !== undefined && !Number.isNaN(time.getTime())) return time;
+  // Date takes 30 February for 2 March.
+  const isDay = new Date(`${day}T00:00:00Z`).toJSON()?.startsWith(day) === true;
+  if (time !== undefined && isDay && !Number.isNaN(time.getTime())) return time;
   throw new InvalidArgumentError('Expected a time such as 2026-11-30T14:03:00Z, or a day in UTC.');
+}
+
+/** A text that is not empty: an empty variable of a script must not widen what a command does. */
+export function nonEmpty(text: string): string {
+  if (text.trim() !== '') return text;
+  throw new InvalidArgumentError('Expected a value, got an empty text.');
 }

@@ -9,6 +9,8 @@ import { readSettings } from './settings.js';
 import type { WorkerCommand, WorkerReport } from './workers.js';
 
 let gate: Gate | undefined;
+/** It was told to reload while it started: what it has read may be old. */
+let isReloadDue = false;
 
 // The first process alone decides when the workers stop: a terminal sends its signals to all of them.
 process.on('SIGINT', () => {});
@@ -26,7 +28,8 @@ report({ kind: 'listening' });
 
 async function obey(command: WorkerCommand): Promise<void> {
   if (command.kind === 'reload') {
-    await gate?.reload();
+    if (gate === undefined) isReloadDue = true;
+    else await gate.reload();
     return;
   }
   if (command.kind === 'stop') {
@@ -52,6 +55,7 @@ async function obey(command: WorkerCommand): Promise<void> {
     { log: createGateLog(settings.logLevel), metrics, opensWhenReady },
   );
   gate = started;
+  if (isReloadDue) await started.reload();
   const tell = (): void => report({ kind: 'state', missing: started.missing() });
   started.onChange(tell);
   tell();

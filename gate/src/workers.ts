@@ -142,23 +142,31 @@ class WorkerSet implements Workers {
       if (this.#reported.size === this.#options.settings.workers) this.#resolveOpened();
       this.#changed();
     });
-    worker.on('exit', (code, signal) => {
-      this.#workers.delete(worker);
-      this.#reported.delete(worker);
-      this.#changed();
-      if (this.#isStopping) return;
-      log.error(
-        { event: 'worker_ended', pid: worker.process.pid, code, signal },
-        'a worker has ended: starting another',
-      );
-      setTimeout(() => {
-        if (!this.#isStopping) this.#start();
-      }, RESTART_DELAY_MS);
+    worker.on('exit', (code, signal) => this.#ended(worker, { code, signal }));
+    // A process that could not be started, or was killed while it was told something.
+    worker.on('error', (error) => {
+      log.error({ event: 'worker_failed', pid: worker.process.pid, why: error.message }, 'a worker fails');
+      if (worker.process.pid === undefined) this.#ended(worker, { code: null, signal: null });
     });
   }
 
+  #ended(worker: Worker, how: { readonly code: number | null; readonly signal: string | null }): void {
+    if (!this.#workers.delete(worker)) return;
+    this.#reported.delete(worker);
+    this.#changed();
+    if (this.#isStopping) return;
+    this.#options.log.error(
+      { event: 'worker_ended', pid: worker.process.pid, ...how },
+      'a worker has ended: starting another',
+    );
+    setTimeout(() => {
+      if (!this.#isStopping) this.#start();
+    }, RESTART_DELAY_MS);
+  }
+
+  /** A worker that was killed cannot be told anything; its end is noticed by itself. */
   #tell(worker: Worker, command: WorkerCommand): void {
-    if (worker.isConnected()) worker.send(command);
+    if (worker.isConnected()) worker.send(command, () => undefined);
   }
 
   /**

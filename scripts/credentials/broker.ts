@@ -27,8 +27,9 @@ export function brokerConfiguration(keys: Readonly<Record<string, string>>): str
       name: 'portcullis',
       host: '0.0.0.0',
       port: 6222,
-      // A server of the cluster shows its certificate as well.
-      tls: { ...CERTIFICATE, ...AUTHORITY, verify: true },
+      // A server of the cluster shows its certificate as well, with a name of one of the routes: every part of the
+      // deployment has a certificate of this authority, and a route has no permissions.
+      tls: { ...CERTIFICATE, ...AUTHORITY, verify: true, verify_cert_and_check_known_urls: true },
       routes: SERVERS.map((name) => `nats-route://${name}:6222`),
     },
     authorization: {

@@ -142,6 +142,8 @@ describe('portcullis gate', function () {
     const first = started();
     expect(first).to.have.length(6);
     process.kill(first[0] ?? 0, 'SIGKILL');
+    // The first process tells a worker that has just died.
+    for (let signal = 0; signal < 20; signal++) child.kill('SIGHUP');
     await until(() => said.output.includes('"worker_ended"') || said.errors.includes('"worker_ended"'));
     const outcomes = new Set<string>();
     const callAll = async (): Promise<void> => {

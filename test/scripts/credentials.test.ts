@@ -1,15 +1,27 @@
 /** `npm run credentials`: the files of a deployment. */
 
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { expect } from 'chai';
 import { makeCredentials } from '../../scripts/credentials/make.js';
 import { findNatsServer } from '../../scripts/system/nats-binary.js';
+import { findFreePort } from '../../scripts/system/ports.js';
 import { parseBootstrap } from '../../services/auth/config.js';
 import { parseDatabaseUrl } from '../../services/common/database/database-url.js';
 import { makeFolder, type TestFolder } from '../support/folders.js';
+import { until } from '../support/waiting.js';
 
 describe('npm run credentials', function () {
   this.timeout(60_000);
@@ -124,4 +136,68 @@ describe('npm run credentials', function () {
     expect(publishers).to.have.lengthOf(1);
     expect(read('nats.conf')).to.not.match(/SU[A-Z2-7]{50}/);
   });
+
+  it('admits to the cluster of brokers only a broker, whatever other certificates the authority has issued', async () => {
+    const settings = JSON.parse(read('nats.conf').replaceAll('/run/secrets', folder));
+    const [port, http, cluster] = [await findFreePort(), await findFreePort(), await findFreePort()];
+    const file = join(parent.path, 'cluster.conf');
+    const own = { host: '127.0.0.1', port: cluster };
+    writeFileSync(
+      file,
+      JSON.stringify({
+        ...settings,
+        ...{ host: '127.0.0.1', port, http: `127.0.0.1:${http}` },
+        cluster: { ...settings.cluster, ...own },
+      }),
+    );
+    const broker = spawn(await findNatsServer({ environment: process.env }), ['--config', file], {
+      stdio: 'ignore',
+    });
+    const certificate = (party: string) => ({
+      ca: read('ca.crt'),
+      cert: read(`${party}.crt`),
+      key: read(`${party}.key`),
+    });
+    try {
+      await until(async () => (await routeAs(cluster, certificate('nats'))) === 'admitted');
+      for (const party of ['payment', 'gate', 'auth']) {
+        expect(await routeAs(cluster, certificate(party)), party).to.equal('refused');
+      }
+    } finally {
+      broker.kill();
+      await new Promise((resolve) => broker.once('exit', resolve));
+    }
+  });
 });
+
+/** Connects to the port of a cluster as another broker would, and says whether it may speak. */
+async function routeAs(
+  port: number,
+  certificate: { ca: string; cert: string; key: string },
+): Promise<string> {
+  const socket = connectTls({ port, host: '127.0.0.1', servername: 'nats-1', ...certificate });
+  try {
+    return await new Promise((resolve) => {
+      let said = '';
+      socket.once('error', () => resolve('unreachable'));
+      socket.once('close', () => resolve('refused'));
+      socket.on('data', (part) => {
+        said += String(part);
+        if (said.includes('PONG')) resolve('admitted');
+        if (said.includes('-ERR')) resolve('refused');
+      });
+      socket.once('secureConnect', () => {
+        const connect = {
+          verbose: false,
+          pedantic: false,
+          tls_required: true,
+          name: 'test',
+          cluster: 'portcullis',
+        };
+        socket.write(`CONNECT ${JSON.stringify(connect)}\r\nPING\r\n`);
+      });
+    });
+  } finally {
+    socket.destroy();
+  }
+}

@@ -10,10 +10,10 @@ import {
   type SessionFilter,
 } from '../../gen/portcullis/revocation/v1/revocation.js';
 import type { Cli } from '../cli.js';
-import { findSessionId, findUser, sessionName } from '../directory.js';
+import { findSessionId, findUser, rowsFrom, sessionName } from '../directory.js';
 import { boundText, followEnforcement, noteRevoked } from '../enforcement.js';
 import { CommandError, EXIT } from '../failures.js';
-import { timeOf } from '../options.js';
+import { nonEmpty, timeOf } from '../options.js';
 import type { Session } from '../session.js';
 import { tableOf, timeText } from '../tables.js';
 import { readInput, type Terminal, writeResult } from '../terminal.js';
@@ -22,19 +22,23 @@ export function addRevokeCommand(program: Command, cli: Cli): void {
   program
     .command('revoke')
     .description('end sessions and revoke tokens, at every instance')
-    .option('--user <name>', 'all sessions and tokens of a user')
-    .option('--session <name>', 'one session, as portcullis sessions prints it')
+    .option('--user <name>', 'all sessions and tokens of a user', nonEmpty)
+    .option('--session <name>', 'one session, as portcullis sessions prints it', nonEmpty)
     .option(
       '--token <->',
       'the token on standard input: an access token, or a refresh token with its session',
     )
-    .option('--client <id>', 'all tokens whose chain includes a client')
-    .option('--key <kid>', 'all tokens that a key signed; the start of the kid is enough')
-    .option('--role <name>', 'all open sessions of users with a role')
-    .option('--login-client <id>', 'all open sessions whose users logged in through a client')
+    .option('--client <id>', 'all tokens whose chain includes a client', nonEmpty)
+    .option('--key <kid>', 'all tokens that a key signed; the start of the kid is enough', nonEmpty)
+    .option('--role <name>', 'all open sessions of users with a role', nonEmpty)
+    .option('--login-client <id>', 'all open sessions whose users logged in through a client', nonEmpty)
     .option('--logged-in-before <time>', 'all open sessions that began before a time, as ISO 8601', timeOf)
-    .option('--network <address>', 'all open sessions whose users logged in from an IPv4 address, or a /64')
-    .option('--foreign <what>', 'of another issuer: ISSUER sub=…, jti=…, sid=…, or /claim=…')
+    .option(
+      '--network <address>',
+      'all open sessions whose users logged in from an IPv4 address, or a /64',
+      nonEmpty,
+    )
+    .option('--foreign <what>', 'of another issuer: ISSUER sub=…, jti=…, sid=…, or /claim=…', nonEmpty)
     .option('--reason <text>', 'why, for the receipt and the security event')
     .option('--dry-run', 'print what would be revoked, and revoke nothing')
     .option('--wait', 'print a line for each instance as it confirms')
@@ -221,8 +225,11 @@ async function filterOf(
 /** The `kid` that begins like this. */
 async function keyIdOf(session: Session, start: string): Promise<string> {
   const keys = session.client(KeyServiceClient);
-  const page = await session.call(keys.listKeys.bind(keys), { pageSize: 200, pageToken: '' });
-  const found = page.keys.filter(({ kid }) => kid.startsWith(start));
+  const all = await rowsFrom(Number.POSITIVE_INFINITY, async (pageSize, pageToken) => {
+    const page = await session.call(keys.listKeys.bind(keys), { pageSize, pageToken });
+    return { rows: page.keys, nextPageToken: page.nextPageToken };
+  });
+  const found = all.filter(({ kid }) => kid.startsWith(start));
   const [key] = found;
   if (key !== undefined && found.length === 1) return key.kid;
   throw new CommandError(

@@ -116,7 +116,7 @@ export function watchTlsFiles(options: {
         { event: 'certificates_changed', files, ...describe(contents) },
         'new certificates are in use',
       );
-      for (const listener of listeners) listener(used.options);
+      for (const listener of listeners) tell(listener);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       if (why === refused) return;
@@ -125,6 +125,14 @@ export function watchTlsFiles(options: {
         { event: 'certificates_refused', files, why },
         'certificates have changed and cannot be used; those from before stay in use',
       );
+    }
+  };
+  /** A listener that fails must not keep the others from the new certificates. */
+  const tell = (listener: (next: SecureContextOptions) => void): void => {
+    try {
+      listener(used.options);
+    } catch (error) {
+      log.error({ event: 'certificates_not_used', files, err: error }, 'new certificates could not be used');
     }
   };
   // One after the other, because a read that has begun may have missed a later change.

@@ -407,6 +407,27 @@ describe('TLS', function () {
       await until(async () => (await echo(client, 'now').catch(() => '')) === 'now');
     });
 
+    it('reach every listener, also when another one fails', async () => {
+      const files = copied('listeners');
+      await put(own, files);
+      const watch = watchTlsFiles({
+        files: { cert: files.certFile, key: files.keyFile },
+        log,
+        pollMs: 3_600_000,
+      });
+      undo.push(() => watch.close());
+      let told = 0;
+      watch.onChange(() => {
+        throw new Error('a fault');
+      });
+      watch.onChange(() => {
+        told += 1;
+      });
+      await put(await authority.issue(), files);
+      await watch.reload();
+      expect(told).to.equal(1);
+    });
+
     it('reads the files at once on reload', async () => {
       const files = copied('reload');
       await put(own, files);
