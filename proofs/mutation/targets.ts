@@ -50,6 +50,8 @@ export const TARGETS: readonly Target[] = [
     sources: ['services/auth/keys/'],
     tests: [
       'test/services/auth/keys/',
+      // The keys of receipts.
+      'test/services/auth/evidence/',
       'test/services/auth/adapters/well-known.test.ts',
       'test/services/auth/revocation/epochs.test.ts',
     ],

@@ -43,6 +43,15 @@ describe('the index of claims', () => {
     expect([...index.find(ISSUER, '/a', 'b d')]).to.deep.equal([]);
   });
 
+  it('loses nothing when something is removed that was never added', () => {
+    const index = filled();
+    // Neither the claims that were read, nor the value, nor the issuer are known.
+    index.remove(root({ '/other': ['x'] }), 'never added');
+    index.remove(root({ '/tenant': ['nobody'] }), 'never added');
+    index.remove(root({ '/tenant': ['acme'] }, 'https://fourth.example'), 'never added');
+    expect([...index.find(ISSUER, '/tenant', 'shared')]).to.have.members(['of acme', 'of other', 'unread']);
+  });
+
   it('does not find what was removed, and finds the others', () => {
     const index = filled();
     index.add(ACME, 'of acme too');

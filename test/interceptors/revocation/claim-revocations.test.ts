@@ -62,6 +62,12 @@ describe('an entry about a claim of another issuer', () => {
   });
 
   for (const [name, tokenWith] of Object.entries({ 'its own token': itsOwn, 'a derived token': derived })) {
+    it('counts beside entries about tokens of other issuers', () => {
+      const token = entry(EntryKind.ENTRY_KIND_TOKEN, 'another token', { issuer: OTHER });
+      expect(isRevoked(itsOwn(READ), token, byClaim('acme'))).to.equal(true);
+      expect(isRevoked(itsOwn(READ), token, byClaim('nobody'))).to.equal(false);
+    });
+
     it(`revokes ${name} that has the value, alone or among others`, () => {
       expect(isRevoked(tokenWith(READ), byClaim('acme'))).to.equal(true);
       expect(isRevoked(tokenWith(READ), byClaim('subsidiary'))).to.equal(true);
