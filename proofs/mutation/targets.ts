@@ -62,6 +62,8 @@ export const TARGETS: readonly Target[] = [
     sources: ['services/auth/clients/'],
     tests: [
       'test/services/auth/clients/',
+      'test/services/auth/policy/client-rights.test.ts',
+      'test/services/auth/policy/policy-races.test.ts',
       'test/services/auth/tokens/service-tokens.test.ts',
       'test/services/auth/tokens/certificates.test.ts',
     ],

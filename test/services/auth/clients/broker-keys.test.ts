@@ -26,6 +26,8 @@ describe('the public key of a service at the broker', () => {
       key.toLowerCase(),
       key.slice(1),
       `${key}A`,
+      // The same number.
+      `A${key}`,
       `${key}\n`,
     ]) {
       expect(() => parseBrokerKey('broker_public_key', text)).to.throw('must be the public nkey of a user');

@@ -19,6 +19,7 @@ describe('the id of a client', () => {
 
   it('is neither that of auth nor a user id', () => {
     expect(clientIdFault('auth')).to.equal('must not be auth');
+    expect(clientIdFault('portcullis-canary')).to.equal('must not be portcullis-canary');
     expect(clientIdFault(randomUUID())).to.equal('must not be a UUID');
     for (const clientId of ['auth', randomUUID()]) {
       expect(() => requireClientId(clientId)).to.throw(ServiceError, 'there is no such client');

@@ -5,6 +5,7 @@ import { status } from '@grpc/grpc-js';
 import { errorOf as receivedError } from '@portcullis/guard/client';
 import { systemClock } from '@portcullis/guard/clock';
 import { expect } from 'chai';
+import { nkeys } from 'nats';
 import { infinityPem, pemOf, weakKeys } from '../../../../proofs/attack/weak-keys.js';
 import {
   ClientAuthentication,
@@ -101,7 +102,18 @@ describe('clients', () => {
     const first = request();
     const client = await auth.clients.create(first);
     expect(await auth.clients.create(first)).to.deep.equal(client);
-    for (const over of [{ scopes: [] }, { credential: { kind: 'secret', secret: SECRET } as const }]) {
+    const brokerPublicKey = nkeys.createUser().getPublicKey();
+    const withKey = request({ brokerPublicKey });
+    const keyed = await auth.clients.create(withKey);
+    expect(keyed.brokerKey).to.equal(brokerPublicKey);
+    expect(await auth.clients.create(withKey)).to.deep.equal(keyed);
+    const otherKey = { ...withKey, brokerPublicKey: nkeys.createUser().getPublicKey() };
+    expect(await codeOf(auth.clients.create(otherKey))).to.equal('REQUEST_ID_REUSED');
+    for (const over of [
+      { scopes: [] },
+      { credential: { kind: 'secret', secret: SECRET } as const },
+      { brokerPublicKey },
+    ]) {
       expect(await codeOf(auth.clients.create({ ...first, ...over }))).to.equal('REQUEST_ID_REUSED');
     }
     const withSecret = request({ credential: { kind: 'secret', secret: SECRET } });

@@ -30,6 +30,8 @@ describe('the etag of a client', () => {
       { exchangeScopes: undefined },
       { certificateBound: true },
       { disabled: true },
+      { brokerKey: 'UA' },
+      { brokerKey: 'UB' },
       { createTime: new Date(1001) },
     ];
     const etags = changes.map((change) => etagOf({ ...client, ...change }));
