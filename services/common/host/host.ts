@@ -247,7 +247,7 @@ async function stopHost(
   running.health.endWatches();
   await endStreams?.().catch((error: unknown) => log.error({ err: error }, 'could not end the streams'));
   await drainCalls(running.server, drainMs, log);
-  await running.local.close();
+  running.local.close();
   await Promise.all(running.http.map((port) => port.close()));
 }
 
