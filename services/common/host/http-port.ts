@@ -102,7 +102,12 @@ export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> 
   });
 }
 
-/** Opens a port whose requests, within the limits, are passed on to `answer`. Rejects with the error of `listen`. */
+/**
+ * Opens a port whose requests, within the limits, are passed on to `answer`. Rejects with the error of `listen`.
+ *
+ * A connection that its peer has already reset has no address any more, although what the peer has sent can be read.
+ * Such a connection is closed and its requests are dropped: their network is unknown, so no limit would count them.
+ */
 export async function openHttpListener(
   options: HttpListenerOptions,
   answer: RequestListener,
@@ -119,9 +124,11 @@ export async function openHttpListener(
   };
   const server = createServerFor(options.tls, settings, (request, response) => {
     const { socket } = request;
+    const { remoteAddress: address } = socket;
+    if (address === undefined) return void socket.destroy();
     limits.enter(socket);
     response.once('close', () => limits.leave(socket));
-    const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(socket.remoteAddress ?? '');
+    const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(address);
     if (isAllowed) return answer(request, response);
     endIfUnread(response, transferTimeoutMs);
     refuse(response);
@@ -132,7 +139,9 @@ export async function openHttpListener(
   });
   const connections = new HttpConnections(connectionsMax);
   server.on('connection', (socket: Socket) => {
-    if (connections.add(socket))
+    const { remoteAddress: address } = socket;
+    if (address === undefined) return void socket.destroy();
+    if (connections.add(socket, address))
       log.warn({ connectionsMax }, 'closed an HTTP connection: there are too many');
   });
   await new Promise<void>((resolve, reject) => {

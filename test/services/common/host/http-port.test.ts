@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
 import {
   type HttpPort,
@@ -172,6 +173,48 @@ describe('an HTTP port that strangers reach', function () {
     expect(refused.pipelined).to.equal(0);
   });
 
+  it('drops a request of a connection that was reset before it was accepted', async () => {
+    const answered: string[] = [];
+    const { port } = await openPort({
+      routes: { '/keys': ({ path }) => jsonAnswer(200, answered.push(path)) },
+    });
+    const accepted: Socket[] = [];
+    const onSocket = (message: unknown): void => {
+      const { socket } = message as { readonly socket: Socket };
+      accepted.push(socket.on('error', () => {}));
+    };
+    diagnostics.subscribe('net.server.socket', onSocket);
+    try {
+      // This thread accepts nothing until the other one has sent the request and reset the connection.
+      await sendAndReset(port, 'GET /keys HTTP/1.1\r\nhost: x\r\n\r\n');
+      while (accepted.length === 0) await sleep(1);
+    } finally {
+      diagnostics.unsubscribe('net.server.socket', onSocket);
+    }
+    for (const socket of accepted) if (!socket.closed) await once(socket, 'close');
+    expect(answered).to.be.empty;
+  });
+
+  it('drops a request whose connection has lost its address', async () => {
+    const answered: string[] = [];
+    const { port } = await openPort({
+      routes: { '/keys': ({ path }) => jsonAnswer(200, answered.push(path)) },
+    });
+    const loseAddress = (message: unknown): void => {
+      const { socket } = message as { readonly socket: Socket };
+      Object.defineProperty(socket, 'remoteAddress', { value: undefined });
+    };
+    diagnostics.subscribe('http.server.request.start', loseAddress);
+    try {
+      const socket = await connectTo(port, '127.0.0.1', 'GET /keys HTTP/1.1\r\nhost: x\r\n\r\n');
+      await Promise.race([once(socket, 'data'), once(socket, 'close')]);
+      expect(socket.bytesRead).to.equal(0);
+    } finally {
+      diagnostics.unsubscribe('http.server.request.start', loseAddress);
+    }
+    expect(answered).to.be.empty;
+  });
+
   it('ends a request that does not arrive in time', async () => {
     const { port } = await openPort({ transferTimeoutMs: 300 });
     const socket = await connectTo(port, '127.0.0.1', 'GET /livez HTTP/1.1\r\nhost: x\r\nx-');
@@ -218,3 +261,21 @@ describe('an HTTP port that strangers reach', function () {
     });
   });
 });
+
+/** Sends a text from another thread, and resets the connection. Blocks this thread until that is done. */
+async function sendAndReset(port: number, text: string): Promise<void> {
+  const done = new Int32Array(new SharedArrayBuffer(4));
+  const worker = new Worker(RESETTING_CLIENT, { eval: true, execArgv: [], workerData: { port, text, done } });
+  expect(Atomics.wait(done, 0, 0, 10_000)).to.equal('ok');
+  await worker.terminate();
+}
+
+const RESETTING_CLIENT = `
+  const { connect } = require('node:net');
+  const { workerData: { port, text, done } } = require('node:worker_threads');
+  const socket = connect({ host: '127.0.0.1', port }, () => socket.write(text, () => socket.resetAndDestroy()));
+  socket.once('close', () => {
+    Atomics.store(done, 0, 1);
+    Atomics.notify(done, 0);
+  });
+`;
