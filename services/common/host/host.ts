@@ -185,7 +185,8 @@ async function openHttpBeside(
 ): Promise<HttpPorts> {
   const { routes = {}, routesListen, log, tls } = options;
   const { opsConnectionsMax: connectionsMax, opsRequestsPerAddress: requestsPerAddress } = options;
-  const settings = { routes, log, tls: tls?.watch, connectionsMax, requestsPerAddress };
+  // What these ports answer needs no drain: the next request gets the same answer from another instance.
+  const settings = { routes, log, tls: tls?.watch, connectionsMax, requestsPerAddress, drainMs: 0 };
   const http: HttpPort[] = [];
   const open = async (
     listen: ListenAddress,

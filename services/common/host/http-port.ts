@@ -23,6 +23,11 @@ import type { Log } from './log.js';
 const TRANSFER_TIMEOUT_MS = 5_000;
 /** How often Node looks for requests that take too long, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000;
+/**
+ * How long requests under way may take to be answered when a port closes, unless configured, in milliseconds. It is part
+ * of the time that a process has beyond its drain.
+ */
+const DRAIN_MS_DEFAULT = 2_000;
 /** Connections at one time, unless configured. */
 const CONNECTIONS_MAX_DEFAULT = 256;
 /** Requests of one network that are answered in a second, unless configured. */
@@ -67,7 +72,10 @@ export interface HttpPort {
   readonly evicted: number;
   /** Requests refused so far, by limit. */
   readonly refused: Readonly<Record<HttpLimit, number>>;
-  /** Answers no more requests and closes every connection. */
+  /**
+   * Accepts no more connections and requests, waits for the answers to requests under way, then closes every connection.
+   * May be called twice.
+   */
   close(): Promise<void>;
 }
 
@@ -86,6 +94,8 @@ export interface HttpListenerOptions {
   readonly clock?: Clock | undefined;
   /** For sending a request and for reading the response, in milliseconds. */
   readonly transferTimeoutMs?: number | undefined;
+  /** For answering requests under way when the port closes, in milliseconds. */
+  readonly drainMs?: number | undefined;
 }
 
 export interface HttpPortOptions extends HttpListenerOptions {
@@ -114,6 +124,7 @@ export async function openHttpListener(
 ): Promise<HttpPort> {
   const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS, connectionsMax = CONNECTIONS_MAX_DEFAULT } = options;
   const { requestsPerAddress = REQUESTS_PER_ADDRESS_DEFAULT, probes, clock = systemClock } = options;
+  const underWay = new RequestsUnderWay();
   const limits = new HttpLimits(requestsPerAddress, clock);
   const settings = {
     requestTimeout: transferTimeoutMs,
@@ -125,7 +136,8 @@ export async function openHttpListener(
   const server = createServerFor(options.tls, settings, (request, response) => {
     const { socket } = request;
     const { remoteAddress: address } = socket;
-    if (address === undefined) return void socket.destroy();
+    if (address === undefined || underWay.isClosing) return void socket.destroy();
+    underWay.add(response);
     limits.enter(socket);
     response.once('close', () => limits.leave(socket));
     const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(address);
@@ -149,19 +161,53 @@ export async function openHttpListener(
     server.listen({ host: options.host, port: options.port, exclusive: true }, resolve);
   });
   server.on('error', (error) => log.warn({ err: error }, 'error on an HTTP port'));
+  const closePort = async (): Promise<void> => {
+    const ended = new Promise<void>((resolve) => server.close(() => resolve()));
+    await underWay.drain(options.drainMs ?? DRAIN_MS_DEFAULT);
+    server.closeAllConnections();
+    connections.closeAll();
+    await ended;
+  };
+  let closed: Promise<void> | undefined;
   return {
     port: (server.address() as AddressInfo).port,
     get evicted() {
       return connections.evicted;
     },
     refused: limits.refused,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-        connections.closeAll();
-      }),
+    close: () => {
+      closed ??= closePort();
+      return closed;
+    },
   };
+}
+
+/** The requests that wait for their answers. */
+class RequestsUnderWay {
+  readonly #responses = new Set<ServerResponse>();
+  #onEmpty = (): void => {};
+  isClosing = false;
+
+  add(response: ServerResponse): void {
+    this.#responses.add(response);
+    response.once('close', () => {
+      this.#responses.delete(response);
+      if (this.#responses.size === 0) this.#onEmpty();
+    });
+  }
+
+  /** Takes no more requests. Resolves when all have been answered, or after the time. */
+  async drain(timeoutMs: number): Promise<void> {
+    this.isClosing = true;
+    if (this.#responses.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
 }
 
 /** Closes the connection of a caller that does not read its response. */

@@ -222,6 +222,61 @@ describe('an HTTP port that strangers reach', function () {
     expect(answer.toString()).to.match(/^HTTP\/1\.1 408 /);
   });
 
+  describe('that closes', () => {
+    /** A port with a route that answers when the test says so, and a request under way to it. */
+    async function openWithRequest(drainMs: number): Promise<{
+      readonly port: HttpPort;
+      readonly finish: () => void;
+      readonly status: Promise<number | string | undefined>;
+    }> {
+      let finish = (): void => {};
+      const finished = new Promise<void>((resolve) => {
+        finish = resolve;
+      });
+      let arrived = (): void => {};
+      const arrival = new Promise<void>((resolve) => {
+        arrived = resolve;
+      });
+      const slow = async (): Promise<ReturnType<typeof jsonAnswer>> => {
+        arrived();
+        await finished;
+        return jsonAnswer(200, 'done');
+      };
+      const port = await openPort({ routes: { '/slow': slow }, drainMs });
+      const status = probe(port.port, '/slow').catch(({ code }: { readonly code: string }) => code);
+      await arrival;
+      return { port, finish, status };
+    }
+
+    it('answers a request under way, and no further one', async () => {
+      const { port, finish, status } = await openWithRequest(10_000);
+      const idle = await connectTo(port.port, '127.0.0.1', '');
+      // An answer shows that the connection has been accepted.
+      idle.write('GET /none HTTP/1.1\r\nhost: x\r\n\r\n');
+      await once(idle, 'data');
+      const begin = performance.now();
+      const closed = port.close();
+      idle.write('GET /slow HTTP/1.1\r\nhost: x\r\n\r\n');
+      const received: Buffer[] = [];
+      idle.on('data', (chunk) => received.push(chunk));
+      if (!idle.closed) await once(idle, 'close');
+      expect(received).to.be.empty;
+      expect(await probe(port.port).catch(({ code }: { readonly code: string }) => code)).to.equal(
+        'ECONNREFUSED',
+      );
+      finish();
+      expect(await status).to.equal(200);
+      await closed;
+      expect(performance.now() - begin).to.be.below(10_000);
+    });
+
+    it('cuts a request that is not answered within the drain time', async () => {
+      const { port, status } = await openWithRequest(100);
+      await port.close();
+      expect(await status).to.equal('ECONNRESET');
+    });
+  });
+
   describe('for operators', () => {
     let running: RunningHost;
 
