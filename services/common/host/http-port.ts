@@ -96,6 +96,8 @@ export interface HttpListenerOptions {
   readonly transferTimeoutMs?: number | undefined;
   /** For answering requests under way when the port closes, in milliseconds. */
   readonly drainMs?: number | undefined;
+  /** The answer to a request beyond the limit of its network. Default: a text for a person. */
+  readonly tooMany?: Pick<HttpAnswer, 'contentType' | 'body'> | undefined;
 }
 
 export interface HttpPortOptions extends HttpListenerOptions {
@@ -106,7 +108,7 @@ export interface HttpPortOptions extends HttpListenerOptions {
 export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> {
   const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS } = options;
   const routes = new Map(Object.entries(options.routes));
-  return await openHttpListener(options, (request, response) => {
+  return await openHttpListener({ tooMany: TOO_MANY_JSON, ...options }, (request, response) => {
     endIfUnread(response, transferTimeoutMs);
     void respond(routes, log, request, response);
   });
@@ -143,7 +145,7 @@ export async function openHttpListener(
     const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(address);
     if (isAllowed) return answer(request, response);
     endIfUnread(response, transferTimeoutMs);
-    refuse(response);
+    refuse(response, options.tooMany);
   });
   server.on('upgrade', (_, socket) => {
     limits.refused.pipelined += 1;
@@ -238,20 +240,25 @@ function createServerFor(
 }
 
 /** Answers that the network has sent too many requests (RFC 6585 §4), and ends the connection. */
-function refuse(response: ServerResponse): void {
+function refuse(response: ServerResponse, { contentType, body } = TOO_MANY_TEXT): void {
   response.on('error', () => {});
-  response.writeHead(429, TOO_MANY_HEADERS);
-  response.end(TOO_MANY);
+  response.writeHead(429, {
+    'content-type': contentType,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'retry-after': '1',
+    connection: 'close',
+  });
+  response.end(body);
 }
 
-const TOO_MANY = Buffer.from('{"error":"too many requests (PORTCULLIS_OPS_REQUESTS_PER_ADDRESS)"}\n', 'utf8');
+const TOO_MANY_JSON = jsonAnswer(429, { error: 'too many requests (PORTCULLIS_OPS_REQUESTS_PER_ADDRESS)' });
 
-const TOO_MANY_HEADERS = {
-  'content-type': 'application/json',
-  'content-length': TOO_MANY.length,
-  'cache-control': 'no-store',
-  'retry-after': '1',
-  connection: 'close',
+/** Names no setting: the reader may be a stranger. */
+const TOO_MANY_TEXT: Pick<HttpAnswer, 'contentType' | 'body'> = {
+  contentType: 'text/plain; charset=utf-8',
+  body: 'Too many requests from your network. Try again in a second.\n',
 };
 
 async function respond(

@@ -11,6 +11,7 @@ import {
   type HttpPort,
   type HttpPortOptions,
   jsonAnswer,
+  openHttpListener,
   openHttpPort,
 } from '../../../../services/common/host/http-port.js';
 import { createLog } from '../../../../services/common/host/log.js';
@@ -128,6 +129,18 @@ describe('an HTTP port that strangers reach', function () {
     expect(await probe(port, '/keys', '127.0.0.9')).to.equal(200);
     clock.pass(1_000);
     expect(await probe(port, '/keys')).to.equal(200);
+  });
+
+  it('names no setting when it refuses a request to a port for browsers', async () => {
+    const at = { host: '127.0.0.1', port: 0 };
+    const port = await openHttpListener({ ...at, log, requestsPerAddress: 0 }, () => {});
+    opened.push(() => port.close());
+    const response = await fetch(`http://127.0.0.1:${port.port}/`);
+    expect(response.status).to.equal(429);
+    expect(response.headers.get('content-type')).to.match(/^text\/plain/);
+    expect(await response.text())
+      .to.match(/^Too many requests/)
+      .and.not.match(/PORTCULLIS|[{}]/);
   });
 
   it('ends a connection on which more than four requests wait for their answers', async () => {
