@@ -19,7 +19,7 @@ import { type ReportReceiver, receiveReports } from './adapters/report-receiver.
 import { createRevocationSource } from './adapters/revocation-source.js';
 import { createWellKnownRoutes } from './adapters/well-known.js';
 import type { Config } from './config.js';
-import { openConsole } from './console/console.js';
+import { type Console, openConsole } from './console/console.js';
 import { startHousekeeping } from './housekeeping.js';
 import { UnusableKeyError } from './keys/sealed-keys.js';
 import { authMetrics, createStoredFacts, type StoredFacts } from './metrics.js';
@@ -59,6 +59,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
   });
   const source = createRevocationSource(parts.revocations, relay.subscribe);
   const preparation = createPreparation();
+  let openedConsole: Console | undefined;
   return {
     auth: { source, report: (message) => takeOwnReport(config, parts, message) },
     services: createServices({ ...parts, source }),
@@ -76,6 +77,8 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       receiptKeys: parts.receipts.keys,
     }),
     routesListen: keysPortOf(config),
+    // The console's requests under way call auth, so they end before auth's calls are drained.
+    endStreams: async () => await openedConsole?.close(),
     start: async (running) => {
       startBackgroundWork(resources, parts, stored);
       await prepare(config, resources, parts, stored, running);
@@ -83,7 +86,7 @@ function composeAuth(config: Config, resources: ServiceResources): ServiceParts 
       running.readinessChanged();
       running.guard.syncNow();
       startCanary(config, resources, parts, { observer: canary, running });
-      await startConsole(config, resources, parts, running);
+      openedConsole = await startConsole(config, resources, parts, running);
     },
   };
 }
@@ -264,14 +267,14 @@ function startCanary(
   closer.add('canary', canary.stop);
 }
 
-/** Opens the console, if that is configured. It closes before calls are drained: its streams would hold them up. */
+/** Opens the console, if that is configured. */
 async function startConsole(
   { consoleListen: address, consoleOrigin: origin, opsConnectionsMax, opsRequestsPerAddress }: Config,
   { tls, log, closer }: ServiceResources,
   { clock }: Parts,
   { local, signal }: RunningService,
-): Promise<void> {
-  if (address === undefined || signal.aborted) return;
+): Promise<Console | undefined> {
+  if (address === undefined || signal.aborted) return undefined;
   const opened = await openConsole({
     listen: { address, variable: 'PORTCULLIS_CONSOLE_LISTEN' },
     origin,
@@ -282,8 +285,8 @@ async function startConsole(
     log,
     clock,
   });
-  signal.addEventListener('abort', () => void opened.close());
   closer.add('console', opened.close);
+  return opened;
 }
 
 /** Makes keys, lease, lifetime of tokens and first accounts; repeated for as long as the database cannot be reached. */

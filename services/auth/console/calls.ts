@@ -60,6 +60,7 @@ export interface Calls {
     request: Request,
     caller: Caller,
   ): Promise<Response>;
+  /** Closes each connection once its calls have ended. */
   close(): void;
 }
 
@@ -115,7 +116,7 @@ export function createCalls(local: Pick<LocalConnections, 'connect'>): Calls {
     close: () => {
       for (const opening of sessions.values()) {
         opening.then(
-          (session) => session.destroy(),
+          (session) => session.close(),
           () => undefined,
         );
       }

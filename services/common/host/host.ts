@@ -185,7 +185,8 @@ async function openHttpBeside(
 ): Promise<HttpPorts> {
   const { routes = {}, routesListen, log, tls } = options;
   const { opsConnectionsMax: connectionsMax, opsRequestsPerAddress: requestsPerAddress } = options;
-  const settings = { routes, log, tls: tls?.watch, connectionsMax, requestsPerAddress };
+  // What these ports answer needs no drain: the next request gets the same answer from another instance.
+  const settings = { routes, log, tls: tls?.watch, connectionsMax, requestsPerAddress, drainMs: 0 };
   const http: HttpPort[] = [];
   const open = async (
     listen: ListenAddress,
@@ -247,7 +248,7 @@ async function stopHost(
   running.health.endWatches();
   await endStreams?.().catch((error: unknown) => log.error({ err: error }, 'could not end the streams'));
   await drainCalls(running.server, drainMs, log);
-  await running.local.close();
+  running.local.close();
   await Promise.all(running.http.map((port) => port.close()));
 }
 

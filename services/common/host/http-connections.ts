@@ -14,9 +14,14 @@ export class HttpConnections {
     this.#max = max;
   }
 
-  /** Adds a connection. @returns whether another one was closed to make room */
-  add(socket: Socket): boolean {
-    const network = networkOf(socket.remoteAddress ?? '');
+  /**
+   * Adds a connection.
+   *
+   * @param address - the address of its peer
+   * @returns whether another one was closed to make room
+   */
+  add(socket: Socket, address: string): boolean {
+    const network = networkOf(address);
     const peers = this.#byNetwork.get(network) ?? new Set();
     this.#byNetwork.set(network, peers.add(socket));
     this.#count += 1;

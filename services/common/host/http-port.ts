@@ -23,6 +23,11 @@ import type { Log } from './log.js';
 const TRANSFER_TIMEOUT_MS = 5_000;
 /** How often Node looks for requests that take too long, in milliseconds. */
 const CHECK_INTERVAL_MS = 1_000;
+/**
+ * How long requests under way may take to be answered when a port closes, unless configured, in milliseconds. It is part
+ * of the time that a process has beyond its drain.
+ */
+const DRAIN_MS_DEFAULT = 2_000;
 /** Connections at one time, unless configured. */
 const CONNECTIONS_MAX_DEFAULT = 256;
 /** Requests of one network that are answered in a second, unless configured. */
@@ -67,7 +72,10 @@ export interface HttpPort {
   readonly evicted: number;
   /** Requests refused so far, by limit. */
   readonly refused: Readonly<Record<HttpLimit, number>>;
-  /** Answers no more requests and closes every connection. */
+  /**
+   * Accepts no more connections and requests, waits for the answers to requests under way, then closes every connection.
+   * May be called twice.
+   */
   close(): Promise<void>;
 }
 
@@ -86,6 +94,10 @@ export interface HttpListenerOptions {
   readonly clock?: Clock | undefined;
   /** For sending a request and for reading the response, in milliseconds. */
   readonly transferTimeoutMs?: number | undefined;
+  /** For answering requests under way when the port closes, in milliseconds. */
+  readonly drainMs?: number | undefined;
+  /** The answer to a request beyond the limit of its network. Default: a text for a person. */
+  readonly tooMany?: Pick<HttpAnswer, 'contentType' | 'body'> | undefined;
 }
 
 export interface HttpPortOptions extends HttpListenerOptions {
@@ -96,19 +108,25 @@ export interface HttpPortOptions extends HttpListenerOptions {
 export async function openHttpPort(options: HttpPortOptions): Promise<HttpPort> {
   const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS } = options;
   const routes = new Map(Object.entries(options.routes));
-  return await openHttpListener(options, (request, response) => {
+  return await openHttpListener({ tooMany: TOO_MANY_JSON, ...options }, (request, response) => {
     endIfUnread(response, transferTimeoutMs);
     void respond(routes, log, request, response);
   });
 }
 
-/** Opens a port whose requests, within the limits, are passed on to `answer`. Rejects with the error of `listen`. */
+/**
+ * Opens a port whose requests, within the limits, are passed on to `answer`. Rejects with the error of `listen`.
+ *
+ * A connection that its peer has already reset has no address any more, although what the peer has sent can be read.
+ * Such a connection is closed and its requests are dropped: their network is unknown, so no limit would count them.
+ */
 export async function openHttpListener(
   options: HttpListenerOptions,
   answer: RequestListener,
 ): Promise<HttpPort> {
   const { log, transferTimeoutMs = TRANSFER_TIMEOUT_MS, connectionsMax = CONNECTIONS_MAX_DEFAULT } = options;
   const { requestsPerAddress = REQUESTS_PER_ADDRESS_DEFAULT, probes, clock = systemClock } = options;
+  const underWay = new RequestsUnderWay();
   const limits = new HttpLimits(requestsPerAddress, clock);
   const settings = {
     requestTimeout: transferTimeoutMs,
@@ -119,12 +137,15 @@ export async function openHttpListener(
   };
   const server = createServerFor(options.tls, settings, (request, response) => {
     const { socket } = request;
+    const { remoteAddress: address } = socket;
+    if (address === undefined || underWay.isClosing) return void socket.destroy();
+    underWay.add(response);
     limits.enter(socket);
     response.once('close', () => limits.leave(socket));
-    const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(socket.remoteAddress ?? '');
+    const isAllowed = probes?.has(pathOf(request)) === true || limits.allows(address);
     if (isAllowed) return answer(request, response);
     endIfUnread(response, transferTimeoutMs);
-    refuse(response);
+    refuse(response, options.tooMany);
   });
   server.on('upgrade', (_, socket) => {
     limits.refused.pipelined += 1;
@@ -132,7 +153,9 @@ export async function openHttpListener(
   });
   const connections = new HttpConnections(connectionsMax);
   server.on('connection', (socket: Socket) => {
-    if (connections.add(socket))
+    const { remoteAddress: address } = socket;
+    if (address === undefined) return void socket.destroy();
+    if (connections.add(socket, address))
       log.warn({ connectionsMax }, 'closed an HTTP connection: there are too many');
   });
   await new Promise<void>((resolve, reject) => {
@@ -140,19 +163,53 @@ export async function openHttpListener(
     server.listen({ host: options.host, port: options.port, exclusive: true }, resolve);
   });
   server.on('error', (error) => log.warn({ err: error }, 'error on an HTTP port'));
+  const closePort = async (): Promise<void> => {
+    const ended = new Promise<void>((resolve) => server.close(() => resolve()));
+    await underWay.drain(options.drainMs ?? DRAIN_MS_DEFAULT);
+    server.closeAllConnections();
+    connections.closeAll();
+    await ended;
+  };
+  let closed: Promise<void> | undefined;
   return {
     port: (server.address() as AddressInfo).port,
     get evicted() {
       return connections.evicted;
     },
     refused: limits.refused,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-        connections.closeAll();
-      }),
+    close: () => {
+      closed ??= closePort();
+      return closed;
+    },
   };
+}
+
+/** The requests that wait for their answers. */
+class RequestsUnderWay {
+  readonly #responses = new Set<ServerResponse>();
+  #onEmpty = (): void => {};
+  isClosing = false;
+
+  add(response: ServerResponse): void {
+    this.#responses.add(response);
+    response.once('close', () => {
+      this.#responses.delete(response);
+      if (this.#responses.size === 0) this.#onEmpty();
+    });
+  }
+
+  /** Takes no more requests. Resolves when all have been answered, or after the time. */
+  async drain(timeoutMs: number): Promise<void> {
+    this.isClosing = true;
+    if (this.#responses.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
 }
 
 /** Closes the connection of a caller that does not read its response. */
@@ -183,20 +240,25 @@ function createServerFor(
 }
 
 /** Answers that the network has sent too many requests (RFC 6585 §4), and ends the connection. */
-function refuse(response: ServerResponse): void {
+function refuse(response: ServerResponse, { contentType, body } = TOO_MANY_TEXT): void {
   response.on('error', () => {});
-  response.writeHead(429, TOO_MANY_HEADERS);
-  response.end(TOO_MANY);
+  response.writeHead(429, {
+    'content-type': contentType,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'retry-after': '1',
+    connection: 'close',
+  });
+  response.end(body);
 }
 
-const TOO_MANY = Buffer.from('{"error":"too many requests (PORTCULLIS_OPS_REQUESTS_PER_ADDRESS)"}\n', 'utf8');
+const TOO_MANY_JSON = jsonAnswer(429, { error: 'too many requests (PORTCULLIS_OPS_REQUESTS_PER_ADDRESS)' });
 
-const TOO_MANY_HEADERS = {
-  'content-type': 'application/json',
-  'content-length': TOO_MANY.length,
-  'cache-control': 'no-store',
-  'retry-after': '1',
-  connection: 'close',
+/** Names no setting: the reader may be a stranger. */
+const TOO_MANY_TEXT: Pick<HttpAnswer, 'contentType' | 'body'> = {
+  contentType: 'text/plain; charset=utf-8',
+  body: 'Too many requests from your network. Try again in a second.\n',
 };
 
 async function respond(

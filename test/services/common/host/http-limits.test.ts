@@ -28,7 +28,9 @@ describe('limits of an HTTP port', () => {
     const connections = new HttpConnections(4);
     const single = ['192.0.2.1', '192.0.2.2'].map(connectionOf);
     const ofNetwork = ['2001:db8::1', '2001:db8::2', '2001:db8::3'].map(connectionOf);
-    const evicted = [...single, ...ofNetwork].map((socket) => connections.add(socket));
+    const evicted = [...single, ...ofNetwork].map((socket) =>
+      connections.add(socket, socket.remoteAddress ?? ''),
+    );
     expect(evicted).to.deep.equal([false, false, false, false, true]);
     expect(single.map(({ destroyed }) => destroyed)).to.deep.equal([false, false]);
     expect(ofNetwork.map(({ destroyed }) => destroyed)).to.deep.equal([true, false, false]);

@@ -5,11 +5,13 @@ import { once } from 'node:events';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { expect } from 'chai';
 import {
   type HttpPort,
   type HttpPortOptions,
   jsonAnswer,
+  openHttpListener,
   openHttpPort,
 } from '../../../../services/common/host/http-port.js';
 import { createLog } from '../../../../services/common/host/log.js';
@@ -129,6 +131,18 @@ describe('an HTTP port that strangers reach', function () {
     expect(await probe(port, '/keys')).to.equal(200);
   });
 
+  it('names no setting when it refuses a request to a port for browsers', async () => {
+    const at = { host: '127.0.0.1', port: 0 };
+    const port = await openHttpListener({ ...at, log, requestsPerAddress: 0 }, () => {});
+    opened.push(() => port.close());
+    const response = await fetch(`http://127.0.0.1:${port.port}/`);
+    expect(response.status).to.equal(429);
+    expect(response.headers.get('content-type')).to.match(/^text\/plain/);
+    expect(await response.text())
+      .to.match(/^Too many requests/)
+      .and.not.match(/PORTCULLIS|[{}]/);
+  });
+
   it('ends a connection on which more than four requests wait for their answers', async () => {
     const { port, refused } = await openPort({ requestsPerAddress: 1_000 });
     const socket = await connectTo(port, '127.0.0.1', 'GET /large HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(100));
@@ -172,11 +186,108 @@ describe('an HTTP port that strangers reach', function () {
     expect(refused.pipelined).to.equal(0);
   });
 
+  it('drops a request of a connection that was reset before it was accepted', async () => {
+    const answered: string[] = [];
+    const { port } = await openPort({
+      routes: { '/keys': ({ path }) => jsonAnswer(200, answered.push(path)) },
+    });
+    const accepted: Socket[] = [];
+    const onSocket = (message: unknown): void => {
+      const { socket } = message as { readonly socket: Socket };
+      accepted.push(socket.on('error', () => {}));
+    };
+    diagnostics.subscribe('net.server.socket', onSocket);
+    try {
+      // This thread accepts nothing until the other one has sent the request and reset the connection.
+      await sendAndReset(port, 'GET /keys HTTP/1.1\r\nhost: x\r\n\r\n');
+      while (accepted.length === 0) await sleep(1);
+    } finally {
+      diagnostics.unsubscribe('net.server.socket', onSocket);
+    }
+    for (const socket of accepted) if (!socket.closed) await once(socket, 'close');
+    expect(answered).to.be.empty;
+  });
+
+  it('drops a request whose connection has lost its address', async () => {
+    const answered: string[] = [];
+    const { port } = await openPort({
+      routes: { '/keys': ({ path }) => jsonAnswer(200, answered.push(path)) },
+    });
+    const loseAddress = (message: unknown): void => {
+      const { socket } = message as { readonly socket: Socket };
+      Object.defineProperty(socket, 'remoteAddress', { value: undefined });
+    };
+    diagnostics.subscribe('http.server.request.start', loseAddress);
+    try {
+      const socket = await connectTo(port, '127.0.0.1', 'GET /keys HTTP/1.1\r\nhost: x\r\n\r\n');
+      await Promise.race([once(socket, 'data'), once(socket, 'close')]);
+      expect(socket.bytesRead).to.equal(0);
+    } finally {
+      diagnostics.unsubscribe('http.server.request.start', loseAddress);
+    }
+    expect(answered).to.be.empty;
+  });
+
   it('ends a request that does not arrive in time', async () => {
     const { port } = await openPort({ transferTimeoutMs: 300 });
     const socket = await connectTo(port, '127.0.0.1', 'GET /livez HTTP/1.1\r\nhost: x\r\nx-');
     const [answer] = (await once(socket, 'data')) as [Buffer];
     expect(answer.toString()).to.match(/^HTTP\/1\.1 408 /);
+  });
+
+  describe('that closes', () => {
+    /** A port with a route that answers when the test says so, and a request under way to it. */
+    async function openWithRequest(drainMs: number): Promise<{
+      readonly port: HttpPort;
+      readonly finish: () => void;
+      readonly status: Promise<number | string | undefined>;
+    }> {
+      let finish = (): void => {};
+      const finished = new Promise<void>((resolve) => {
+        finish = resolve;
+      });
+      let arrived = (): void => {};
+      const arrival = new Promise<void>((resolve) => {
+        arrived = resolve;
+      });
+      const slow = async (): Promise<ReturnType<typeof jsonAnswer>> => {
+        arrived();
+        await finished;
+        return jsonAnswer(200, 'done');
+      };
+      const port = await openPort({ routes: { '/slow': slow }, drainMs });
+      const status = probe(port.port, '/slow').catch(({ code }: { readonly code: string }) => code);
+      await arrival;
+      return { port, finish, status };
+    }
+
+    it('answers a request under way, and no further one', async () => {
+      const { port, finish, status } = await openWithRequest(10_000);
+      const idle = await connectTo(port.port, '127.0.0.1', '');
+      // An answer shows that the connection has been accepted.
+      idle.write('GET /none HTTP/1.1\r\nhost: x\r\n\r\n');
+      await once(idle, 'data');
+      const begin = performance.now();
+      const closed = port.close();
+      idle.write('GET /slow HTTP/1.1\r\nhost: x\r\n\r\n');
+      const received: Buffer[] = [];
+      idle.on('data', (chunk) => received.push(chunk));
+      if (!idle.closed) await once(idle, 'close');
+      expect(received).to.be.empty;
+      expect(await probe(port.port).catch(({ code }: { readonly code: string }) => code)).to.equal(
+        'ECONNREFUSED',
+      );
+      finish();
+      expect(await status).to.equal(200);
+      await closed;
+      expect(performance.now() - begin).to.be.below(10_000);
+    });
+
+    it('cuts a request that is not answered within the drain time', async () => {
+      const { port, status } = await openWithRequest(100);
+      await port.close();
+      expect(await status).to.equal('ECONNRESET');
+    });
   });
 
   describe('for operators', () => {
@@ -218,3 +329,21 @@ describe('an HTTP port that strangers reach', function () {
     });
   });
 });
+
+/** Sends a text from another thread, and resets the connection. Blocks this thread until that is done. */
+async function sendAndReset(port: number, text: string): Promise<void> {
+  const done = new Int32Array(new SharedArrayBuffer(4));
+  const worker = new Worker(RESETTING_CLIENT, { eval: true, execArgv: [], workerData: { port, text, done } });
+  expect(Atomics.wait(done, 0, 0, 10_000)).to.equal('ok');
+  await worker.terminate();
+}
+
+const RESETTING_CLIENT = `
+  const { connect } = require('node:net');
+  const { workerData: { port, text, done } } = require('node:worker_threads');
+  const socket = connect({ host: '127.0.0.1', port }, () => socket.write(text, () => socket.resetAndDestroy()));
+  socket.once('close', () => {
+    Atomics.store(done, 0, 1);
+    Atomics.notify(done, 0);
+  });
+`;
