@@ -241,4 +241,18 @@ describe('the rows of clients', () => {
       expect(await use(clientId, hashes[3] ?? Buffer.alloc(0))).to.equal('REUSED');
     });
   });
+
+  it('can be locked against minting, all at once, until the transaction ends', async () => {
+    const clientId = await insert();
+    const order: string[] = [];
+    let minting: Promise<unknown> = Promise.resolve();
+    await rows(async (clients) => {
+      await clients.lockAll();
+      minting = rows((others) => others.lockShared(clientId)).then(() => order.push('minted'));
+      await sleep(200);
+      order.push('ends');
+    });
+    await minting;
+    expect(order).to.deep.equal(['ends', 'minted']);
+  });
 });
