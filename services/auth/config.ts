@@ -119,7 +119,7 @@ export interface Config extends ServiceConfig {
   readonly keysListen: string | undefined;
   /** Where the console listens; there is none when undefined. */
   readonly consoleListen: string | undefined;
-  /** Where browsers find the console; its loopback names when undefined. */
+  /** Where browsers find the console; the address on which it listens when undefined. */
   readonly consoleOrigin: string | undefined;
   /** Lifetime of the tokens with which users set a new password, in seconds. */
   readonly passwordResetSeconds: number;

@@ -45,7 +45,7 @@ const READ_TIMEOUT_MS = 30_000;
 
 export interface ConsoleOptions {
   readonly listen: ListenAddress;
-  /** Where browsers find the console; the loopback names with its port when undefined. */
+  /** Where browsers find the console; the address on which it listens when undefined. */
   readonly origin: string | undefined;
   /** HTTPS with these certificates; HTTP when undefined. */
   readonly tls: TlsWatch | undefined;
@@ -71,11 +71,8 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
   const calls = createCalls(options.local);
   const operators = createOperators({ calls, clock });
   const streams = createLiveStreams(clock);
-  const origins = new Set<string>(options.origin === undefined ? [] : [options.origin]);
-  const isSecure = tls !== undefined || options.origin?.startsWith('https:') === true;
-  const cookies = createLoginCookies(isSecure);
   const files = readFiles(options.files ?? new URL('./browser/', import.meta.url));
-  const parts: ConsoleParts = { place: { origins, cookies }, operators, files, streams, log, clock };
+  let parts: ConsoleParts | undefined;
   let port: HttpPort;
   let host: string;
   try {
@@ -83,19 +80,20 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
     host = at.host;
     port = await openHttpListener(
       { ...at, log, tls, connectionsMax, requestsPerAddress, clock },
-      (message, response) => void answer(parts, message, response),
+      (message, response) => {
+        if (parts === undefined) response.destroy();
+        else void answer(parts, message, response);
+      },
     );
   } catch (error) {
     operators.close();
     throw listenError(listen, error);
   }
-  if (options.origin === undefined) {
-    for (const name of ['127.0.0.1', 'localhost', '[::1]']) {
-      origins.add(`${tls === undefined ? 'http' : 'https'}://${name}:${port.port}`);
-    }
-  }
   const address = joinHostPort(host, port.port);
-  log.info({ address, origins: [...origins] }, 'the console is open');
+  // Only the address itself: at `localhost` or `[::1]`, a browser may find the server of another user of this machine.
+  const origin = options.origin ?? new URL(`${tls === undefined ? 'http' : 'https'}://${address}`).origin;
+  parts = { place: { origin, cookies: createLoginCookies(origin) }, operators, files, streams, log, clock };
+  log.info({ address, origin }, 'the console is open');
   return {
     address,
     close: async () => {

@@ -6,6 +6,7 @@
 import { createHash, randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import { errorOf } from '@portcullis/guard/client';
 import type { Clock } from '@portcullis/guard/clock';
+import { networkOf } from '@portcullis/guard/networks';
 import { AuthServiceService, type LoginResponse } from '../../../proto/gen/auth/v1/auth_service.js';
 import type { Calls, Method } from './calls.js';
 
@@ -82,7 +83,7 @@ export interface Operators {
    */
   logIn(credentials: Credentials): Promise<string>;
   /**
-   * The operator of a cookie, calling from an address; undefined when the login has ended.
+   * The operator of a cookie, calling from an address; undefined when the login has ended, or was made in another network.
    *
    * @param isActive - whether the request proves that the operator is there
    */
@@ -104,6 +105,8 @@ export interface Operators {
 interface Login {
   readonly username: string;
   readonly sessionId: string;
+  /** Where the password was entered. The cookie opens nothing for other networks. */
+  readonly network: string;
   readonly formToken: string;
   readonly scopes: readonly string[];
   readonly startMs: number;
@@ -165,12 +168,23 @@ export function createOperators({
     throw new NotOperatorError();
   };
 
-  const remember = (username: string, response: LoginResponse, startMs: number): string => {
+  /** The login of a key, if the browser that asks is in the network of the login. */
+  const loginFrom = (key: string, peer: string): Login | undefined => {
+    const login = logins.get(key);
+    return login?.network === networkOf(peer) ? login : undefined;
+  };
+
+  const remember = (
+    { username, peer }: Omit<Credentials, 'password'>,
+    response: LoginResponse,
+    startMs: number,
+  ): string => {
     const nowMs = clock.monotonicMs();
     const id = randomText();
     logins.set(keyOf(id), {
       username,
       sessionId: response.session?.sessionId ?? '',
+      network: networkOf(peer),
       formToken: randomText(),
       scopes: response.scopes,
       startMs,
@@ -230,11 +244,11 @@ export function createOperators({
   return {
     logIn: async (credentials) => {
       const response = await requestLogin(credentials);
-      return remember(credentials.username, response, clock.monotonicMs());
+      return remember(credentials, response, clock.monotonicMs());
     },
     find: (id, peer, isActive) => {
       const key = keyOf(id);
-      const login = logins.get(key);
+      const login = loginFrom(key, peer);
       if (login === undefined) return undefined;
       if (isExpired(login)) {
         end(key, login);
@@ -245,16 +259,16 @@ export function createOperators({
     },
     confirm: async (id, { password, peer }) => {
       const key = keyOf(id);
-      const login = logins.get(key);
+      const login = loginFrom(key, peer);
       if (login === undefined) throw new LoginEndedError('the login has ended');
       const response = await requestLogin({ username: login.username, password, peer });
       logins.delete(key);
       await endSession(login, peer);
-      return remember(login.username, response, login.startMs);
+      return remember({ username: login.username, peer }, response, login.startMs);
     },
     logOut: async (id, peer) => {
       const key = keyOf(id);
-      const login = logins.get(key);
+      const login = loginFrom(key, peer);
       if (login === undefined) return;
       logins.delete(key);
       await endSession(login, peer);

@@ -41,12 +41,20 @@ export interface Browser {
   formToken(): Promise<string>;
 }
 
-/** @param tls - HTTPS with these certificates */
-export async function openTestConsole(system: System, tls?: TlsWatch): Promise<TestConsole> {
+interface TestConsoleOptions {
+  /** HTTPS with these certificates. */
+  readonly tls?: TlsWatch;
+  readonly listenHost?: string;
+}
+
+export async function openTestConsole(
+  system: System,
+  { tls, listenHost = '127.0.0.1' }: TestConsoleOptions = {},
+): Promise<TestConsole> {
   const clock = new MovableClock();
   const [host = '', port = ''] = system.auth.address.split(':');
   const opened = await openConsole({
-    listen: { address: '127.0.0.1:0', variable: 'PORTCULLIS_CONSOLE_LISTEN' },
+    listen: { address: `${listenHost}:0`, variable: 'PORTCULLIS_CONSOLE_LISTEN' },
     origin: undefined,
     tls,
     local: {

@@ -74,7 +74,7 @@ describe('the console', () => {
       const { status, headers, body } = await browser.logIn(system.users.olga);
       expect([status, headers.location]).to.deep.equal([303, '/']);
       expect(headers['set-cookie']?.[0]).to.match(
-        /^portcullis-console=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/,
+        /^portcullis-console-\d+=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/,
       );
       expect(body).to.equal('');
       expect((await browser.get('/')).body)
@@ -83,12 +83,43 @@ describe('the console', () => {
     });
 
     it('binds the cookie to the host when browsers use HTTPS', async () => {
-      const cookies = createLoginCookies(true);
-      expect(cookies.set('x')).to.equal(
-        '__Host-portcullis-console=x; Path=/; HttpOnly; SameSite=Strict; Secure',
-      );
-      expect(cookies.read('portcullis-console=x')).to.equal(undefined);
-      expect(cookies.read('__Host-portcullis-console=x; __Host-portcullis-console=y')).to.equal(undefined);
+      const cookies = createLoginCookies('https://console.example');
+      const name = '__Host-portcullis-console-443';
+      expect(cookies.set('x')).to.equal(`${name}=x; Path=/; HttpOnly; SameSite=Strict; Secure`);
+      expect(cookies.read('portcullis-console-443=x')).to.equal(undefined);
+      expect(cookies.read(`${name}=x; ${name}=y`)).to.equal(undefined);
+    });
+
+    it('does not share a cookie with another console on the same host', () => {
+      const [one, other] = [52051, 52052].map((port) => createLoginCookies(`http://127.0.0.1:${port}`));
+      const both = `${one?.set('x').split(';')[0]}; ${other?.set('y').split(';')[0]}`;
+      expect([one?.read(both), other?.read(both)]).to.deep.equal(['x', 'y']);
+    });
+
+    it('opens nothing for the cookie in another network', async () => {
+      const browser = await loggedIn();
+      const thief = console.browser('127.0.0.2');
+      thief.cookie = browser.cookie;
+      const { status, body } = await thief.get('/');
+      expect(status).to.equal(401);
+      expect(body).to.not.include('olga');
+      thief.cookie = browser.cookie;
+      await thief.logIn(system.users.olga);
+      expect((await browser.get('/')).status).to.equal(200);
+    });
+
+    it('answers at the address on which it listens, and under no other name', async () => {
+      const elsewhere = await openTestConsole(system, { listenHost: '127.0.0.2' });
+      try {
+        expect((await elsewhere.browser().get('/login')).status).to.equal(200);
+        const port = elsewhere.address.split(':')[1] ?? '';
+        for (const name of ['localhost', '127.0.0.1', '[::1]']) {
+          const { status } = await elsewhere.browser().get('/login', { host: `${name}:${port}` });
+          expect(status, name).to.equal(421);
+        }
+      } finally {
+        await elsewhere.close();
+      }
     });
 
     it('uses the certificate of auth, and then a cookie for HTTPS alone', async () => {
@@ -96,11 +127,11 @@ describe('the console', () => {
       const { certFile: cert, keyFile: key } = await (await createAuthority(folder.path)).issue();
       const log = createLog({ service: 'auth', level: 'silent' });
       const watch = watchTlsFiles({ files: { cert, key }, log });
-      const secure = await openTestConsole(system, watch);
+      const secure = await openTestConsole(system, { tls: watch });
       try {
         const browser = secure.browser();
         const { headers } = await browser.logIn(system.users.olga);
-        expect(headers['set-cookie']?.[0]).to.match(/^__Host-portcullis-console=[\w-]{43}; .*; Secure$/);
+        expect(headers['set-cookie']?.[0]).to.match(/^__Host-portcullis-console-\d+=[\w-]{43}; .*; Secure$/);
         expect((await browser.get('/')).body).to.include('olga');
       } finally {
         await secure.close();
