@@ -138,7 +138,9 @@ async function responseTo(
     return await route(parts, request);
   } catch (error) {
     if (error instanceof RefusedRequest) return errorPage(error.status, error.message);
-    if (error instanceof LoginEndedError) return loginEnded(parts.place);
+    if (error instanceof LoginEndedError) {
+      return loginEnded(parts, parts.place.cookies.read(message.headers.cookie));
+    }
     if (error instanceof CallError) return errorPage(statusOf(error), failureText(error));
     parts.log.error({ err: error }, 'a page of the console failed');
     if (!to.headersSent) return errorPage(500, 'The page cannot be shown. The log of auth has the cause.');
@@ -180,7 +182,7 @@ async function route(parts: ConsoleParts, request: ConsoleRequest): Promise<Cons
   }
   const operator = loginId === undefined ? undefined : operators.find(loginId, peer, true);
   if (loginId === undefined || operator === undefined) {
-    return loginId === undefined ? { redirectTo: '/login' } : loginEnded(place);
+    return loginId === undefined ? { redirectTo: '/login' } : loginEnded(parts, loginId);
   }
   if (method === 'GET') return await pageOf(parts, operator, request);
   if (!hasFormToken(operator, form)) {
@@ -269,11 +271,12 @@ function errorPage(status: number, text: string): ConsoleResponse {
   return { status, page: documentOf({ title: 'This did not work', body }, undefined) };
 }
 
-/** The cookie of a login that has ended is removed, so that the next request starts afresh. */
-function loginEnded({ cookies }: Place): ConsoleResponse {
+/** The cookie of a login that has ended is removed, so that the next request starts afresh, unless a new one is in its place. */
+function loginEnded({ operators, place }: ConsoleParts, loginId: string | undefined): ConsoleResponse {
+  const isCurrent = loginId === undefined || !operators.wasReplaced(loginId);
   return {
     ...loginPage('Your login has ended: it has expired, or its session was revoked. Log in again.', '', 401),
-    cookie: cookies.removed,
+    cookie: isCurrent ? place.cookies.removed : undefined,
   };
 }
 

@@ -26,7 +26,7 @@ export async function logIn(
   const username = form.get('username') ?? '';
   try {
     const id = await operators.logIn({ username, password: form.get('password') ?? '', peer });
-    if (loginId !== undefined) await operators.logOut(loginId, peer);
+    if (loginId !== undefined) await operators.logOut(loginId, peer, id);
     return { redirectTo: '/', cookie: cookies.set(id) };
   } catch (error) {
     if (error instanceof NotOperatorError) return loginPage(error.message, username, 403);

@@ -9,7 +9,7 @@ import { ask } from '../../../../scripts/system/calls.js';
 import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { html } from '../../../../services/auth/console/html.js';
 import { createLoginCookies } from '../../../../services/auth/console/http.js';
-import { FRESH_LOGIN_MS } from '../../../../services/auth/console/operators.js';
+import { FORMER_ID_MS, FRESH_LOGIN_MS } from '../../../../services/auth/console/operators.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { createAuthority } from '../../../support/certificates.js';
 import { clientsOf, type SystemClients, sharedSystem, type TestSystem } from '../../../support/system.js';
@@ -306,7 +306,19 @@ describe('the console', () => {
     expect(browser.cookie).to.not.equal(former);
     expect((await browser.get(`/revoke?user=${userId}&all=1`)).body).to.not.include('name="password"');
     browser.cookie = former;
-    expect((await browser.get('/')).status).to.equal(401);
+    expect((await browser.get('/')).status).to.equal(200);
+    console.clock.passMonotonic(FORMER_ID_MS + 1000);
+    const { status, headers } = await browser.get('/');
+    expect([status, headers['set-cookie']]).to.deep.equal([401, undefined]);
+  });
+
+  it('does not remove the cookie of a login that replaced another one in the browser', async () => {
+    const browser = await loggedIn();
+    const former = browser.cookie;
+    await browser.logIn(system.users.olga);
+    browser.cookie = former;
+    const { status, headers } = await browser.get('/');
+    expect([status, headers['set-cookie']]).to.deep.equal([401, undefined]);
   });
 
   it('grants nothing that the operator’s own scopes do not', async () => {
