@@ -283,6 +283,30 @@ describe('the console', () => {
     expect((await browser.get(`/users/${userId}`)).body).to.include('has no open session');
   });
 
+  it('refuses the session of another user, and counts a repeated one once', async () => {
+    const [one, other] = [await newUser(), await newUser()];
+    const browser = await loggedIn();
+    const path = `/revoke?user=${one.userId}&session=${one.sessionId}&session=`;
+    const repeated = await browser.get(`${path}${one.sessionId}`);
+    expect(repeated.body).to.include('End 1 session of');
+    const foreign = await browser.get(`${path}${other.sessionId}`);
+    expect(foreign.status).to.equal(400);
+    expect(foreign.body)
+      .to.include(`<li><code>${other.sessionId}</code></li>`)
+      .and.not.include('name="reason"');
+    const form = { user: one.userId, session: other.sessionId, reason: 'a test' };
+    const posted = await browser.post('/revoke', { ...form, form_token: await browser.formToken() });
+    expect(posted.status).to.equal(400);
+    expect(await isAdmitted(other.token)).to.equal(true);
+  });
+
+  it('says so when no session was chosen', async () => {
+    const { userId } = await newUser();
+    const { status, body } = await (await loggedIn()).get(`/revoke?user=${userId}`);
+    expect(status).to.equal(400);
+    expect(body).to.include('No session was chosen.');
+  });
+
   it('asks for the password before a revocation when the login is not fresh', async () => {
     const { userId, token } = await newUser();
     const browser = await loggedIn();
