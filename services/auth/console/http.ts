@@ -37,8 +37,8 @@ const HEADERS = {
 export class RefusedRequest extends Error {
   readonly status: number;
 
-  constructor(status: number, message: string) {
-    super(message);
+  constructor(status: number, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.status = status;
   }
 }
@@ -146,13 +146,23 @@ async function readForm(message: IncomingMessage): Promise<URLSearchParams> {
   }
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of message) {
-    const bytes = Buffer.from(chunk as Uint8Array);
-    length += bytes.length;
-    if (length > BODY_BYTES_MAX) throw new RefusedRequest(413, 'The form is too large.');
-    chunks.push(bytes);
+  try {
+    for await (const chunk of message) {
+      const bytes = Buffer.from(chunk as Uint8Array);
+      length += bytes.length;
+      if (length > BODY_BYTES_MAX) throw new RefusedRequest(413, 'The form is too large.');
+      chunks.push(bytes);
+    }
+  } catch (error) {
+    // The browser has left, or was too slow.
+    if (error instanceof RefusedRequest || message.complete) throw error;
+    throw incompleteForm(error);
   }
   return new URLSearchParams(Buffer.concat(chunks).toString('utf8'));
+}
+
+function incompleteForm(cause: unknown): RefusedRequest {
+  return new RefusedRequest(400, 'The form is incomplete. Send it again.', { cause });
 }
 
 /** Sends a page or a redirect. */

@@ -15,6 +15,8 @@ import { PROJECT_FOLDER } from '../../../support/project-copy.js';
 export interface TestConsole extends Console {
   readonly clock: MovableClock;
   readonly origin: string;
+  /** The lines of its log about errors. */
+  readonly errors: readonly string[];
   /** @param localAddress - the address that the browser has */
   browser(localAddress?: string): Browser;
 }
@@ -52,6 +54,7 @@ export async function openTestConsole(
   { tls, listenHost = '127.0.0.1' }: TestConsoleOptions = {},
 ): Promise<TestConsole> {
   const clock = new MovableClock();
+  const errors: string[] = [];
   const [host = '', port = ''] = system.auth.address.split(':');
   const opened = await openConsole({
     listen: { address: `${listenHost}:0`, variable: 'PORTCULLIS_CONSOLE_LISTEN' },
@@ -67,7 +70,7 @@ export async function openTestConsole(
     },
     connectionsMax: 100,
     requestsPerAddress: 10_000,
-    log: createLog({ service: 'auth', level: 'silent' }),
+    log: createLog({ service: 'auth', level: 'error' }, { write: (line) => void errors.push(line) }),
     clock,
     files: pathToFileURL(`${PROJECT_FOLDER}/dist/services/auth/console/browser/`),
   });
@@ -76,6 +79,7 @@ export async function openTestConsole(
     ...opened,
     clock,
     origin: ownOrigin,
+    errors,
     browser: (localAddress) => createBrowser(ownOrigin, localAddress),
   };
 }

@@ -1,6 +1,9 @@
 /** The console over HTTP: who may see what, and which requests are refused. */
 
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { watchTlsFiles } from '@portcullis/guard/tls';
 import { expect } from 'chai';
 import { Client } from 'pg';
@@ -216,6 +219,18 @@ describe('the console', () => {
       const { status, body } = await (await loggedIn()).get('/', { host: 'rebound.evil.example' });
       expect(status).to.equal(421);
       expect(body).to.not.include('olga');
+    });
+
+    it('is no error of the server when the browser leaves before it is complete', async () => {
+      const socket = connect(Number(console.address.split(':')[1]), '127.0.0.1');
+      await once(socket, 'connect');
+      const head = ['POST /login HTTP/1.1', `Host: ${console.address}`, `Origin: ${console.origin}`];
+      const fields = ['Content-Type: application/x-www-form-urlencoded', 'Content-Length: 100'];
+      socket.write(`${[...head, ...fields, '', 'username='].join('\r\n')}`);
+      await sleep(100);
+      socket.destroy();
+      await sleep(200);
+      expect(console.errors).to.deep.equal([]);
     });
 
     it('is refused when it is large, or no form', async () => {
