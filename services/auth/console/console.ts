@@ -2,7 +2,6 @@
 
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { errorOf } from '@portcullis/guard/client';
 import type { Clock } from '@portcullis/guard/clock';
 import type { TlsWatch } from '@portcullis/guard/tls';
 import { endIfUnread, type HttpPort, openHttpListener } from '../../common/host/http-port.js';
@@ -24,7 +23,7 @@ import {
 } from './http.js';
 import { instancesPage, instancesSource } from './instances-page.js';
 import { keysPage } from './keys-page.js';
-import { documentOf, failureText, type Page } from './layout.js';
+import { alertOf, documentOf, failureStatus, failureText, type Page } from './layout.js';
 import { createLiveStreams, type LiveSource, type LiveStreams } from './live.js';
 import { logIn, loginPage } from './login-page.js';
 import {
@@ -132,21 +131,38 @@ async function responseTo(
   message: IncomingMessage,
   to: ServerResponse,
 ): Promise<ConsoleResponse | undefined> {
+  // A request whose body was not read to its end has no socket any more.
+  const peer = message.socket.remoteAddress ?? '';
   try {
     const request = await readRequest(message, parts.place);
     if (request.method === 'GET' && request.path.endsWith('/live')) return await streamTo(parts, request, to);
     return await route(parts, request);
   } catch (error) {
-    if (error instanceof RefusedRequest) return errorPage(error.status, error.message);
+    // Under a foreign name, the page shows nothing of the operator.
+    const isForeign = error instanceof RefusedRequest && error.status === 421;
+    const operator = isForeign ? undefined : operatorOf(parts, message.headers.cookie, peer);
+    if (error instanceof RefusedRequest) return errorPage(error.status, error.message, operator);
     if (error instanceof LoginEndedError) {
       return loginEnded(parts, parts.place.cookies.read(message.headers.cookie));
     }
-    if (error instanceof CallError) return errorPage(statusOf(error), failureText(error));
+    if (error instanceof CallError) return errorPage(failureStatus(error), failureText(error), operator);
     parts.log.error({ err: error }, 'a page of the console failed');
-    if (!to.headersSent) return errorPage(500, 'The page cannot be shown. The log of auth has the cause.');
+    if (!to.headersSent) {
+      return errorPage(500, 'The page cannot be shown. The log of auth has the cause.', operator);
+    }
     to.destroy();
     return undefined;
   }
+}
+
+/** The operator of a request that has failed; undefined without a login. */
+function operatorOf(
+  { operators, place }: ConsoleParts,
+  cookie: string | undefined,
+  peer: string,
+): Operator | undefined {
+  const loginId = place.cookies.read(cookie);
+  return loginId === undefined ? undefined : operators.find(loginId, peer, false);
 }
 
 async function streamTo(
@@ -243,32 +259,29 @@ async function pageUnder(
   }
 }
 
-/** The status of a page whose call has failed. */
-function statusOf(error: CallError): number {
-  switch (errorOf(error).reason) {
-    case 'NOT_FOUND':
-      return 404;
-    case 'SCOPE_MISSING':
-    case 'ROLE_MISSING':
-      return 403;
-    case 'FIELD_INVALID':
-      return 400;
-    case 'RATE_LIMITED':
-      return 429;
-    default:
-      return 502;
-  }
-}
-
 function notFound(operator: Operator): ConsoleResponse {
   const body = html`<p>There is no such page. <a href="/">Go to the users</a></p>`;
   return { status: 404, page: documentOf({ title: 'Not found', body }, operator) };
 }
 
-function errorPage(status: number, text: string): ConsoleResponse {
-  const body = html`<p class="alert" role="alert">${text}</p>
-<p><a href="/">Go to the first page</a></p>`;
-  return { status, page: documentOf({ title: 'This did not work', body }, undefined) };
+/** What went wrong, by the status of the page, and what the operator can do next. */
+const FAILURES: ReadonlyMap<number, readonly [title: string, next: string]> = new Map([
+  [400, ['The request is not valid', 'Go back and correct it.']],
+  [403, ['Not allowed', 'Log in as a user who may do this, or open the page again.']],
+  [404, ['Not found', 'It may have been removed. Choose another page.']],
+  [413, ['The form is too large', 'Go back and shorten it.']],
+  [421, ['Wrong address', 'Open the console at the address that its log states.']],
+  [429, ['Too many requests', 'Wait a minute, then load the page again.']],
+  [500, ['An error in the console', 'Load the page again. If that fails too, read the log of auth.']],
+  [502, ['Auth could not answer', 'Load the page again. If that fails too, read the log of auth.']],
+]);
+
+/** @param operator - for the navigation; undefined without a login */
+function errorPage(status: number, text: string, operator?: Operator): ConsoleResponse {
+  const [title, next] = FAILURES.get(status) ?? ['The request was refused', 'Choose another page.'];
+  const body = html`${alertOf(text)}
+<p>${next} <a href="/">Go to the users</a></p>`;
+  return { status, page: documentOf({ title, body }, operator) };
 }
 
 /** The cookie of a login that has ended is removed, so that the next request starts afresh, unless a new one is in its place. */

@@ -155,10 +155,12 @@ describe('the console of a running auth', function () {
         await page.getByRole('button', { name: 'End 1 session' }).click();
         await page.waitForURL(/\/revocations\/\d+$/);
         const status = page.getByRole('status');
-        await status.getByText('3 of 4 instances enforce it.').waitFor();
+        await status.getByText('3 of 4 instances enforce it. 1 instance has not confirmed it yet.').waitFor();
         await page.getByRole('cell', { name: 'not confirmed yet' }).waitFor();
         // Its lease ends, and the page says so without a reload.
-        await status.getByText('The other 3 instances are enforcing it. 1 instance is silent').waitFor();
+        await status
+          .getByText('3 of 4 instances enforce it. 1 instance is silent and refuses calls.')
+          .waitFor();
         expect(await page.locator('circle.enforced').count()).to.equal(3);
         expect(await page.locator('line.refusing').count()).to.equal(1);
         expect(await page.getByRole('cell', { name: 'enforces it' }).count()).to.equal(3);

@@ -47,11 +47,13 @@ interface TestConsoleOptions {
   /** HTTPS with these certificates. */
   readonly tls?: TlsWatch;
   readonly listenHost?: string;
+  /** No call to auth succeeds. */
+  readonly isAuthDown?: boolean;
 }
 
 export async function openTestConsole(
   system: System,
-  { tls, listenHost = '127.0.0.1' }: TestConsoleOptions = {},
+  { tls, listenHost = '127.0.0.1', isAuthDown = false }: TestConsoleOptions = {},
 ): Promise<TestConsole> {
   const clock = new MovableClock();
   const errors: string[] = [];
@@ -63,6 +65,7 @@ export async function openTestConsole(
     local: {
       connect: (peer) =>
         new Promise((resolve, reject) => {
+          if (isAuthDown) return reject(new Error('auth is down'));
           const socket = connect({ host, port: Number(port), localAddress: peer });
           socket.once('connect', () => resolve(socket));
           socket.once('error', reject);

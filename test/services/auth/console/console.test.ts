@@ -152,6 +152,24 @@ describe('the console', () => {
       expect(customer.body).to.include('needs the scopes auth.users.read and auth.security.read');
     });
 
+    it('does not blame the password when auth is down, or when there were too many attempts', async () => {
+      const down = await openTestConsole(system, { isAuthDown: true });
+      try {
+        const { status, body } = await down.browser().logIn(system.users.olga);
+        expect(status).to.equal(502);
+        expect(body).to.include('Auth did not respond.');
+      } finally {
+        await down.close();
+      }
+      const browser = console.browser('127.0.0.3');
+      const unknown = { username: `nobody-${randomUUID().slice(0, 8)}`, password: 'not a password' };
+      let answer = await browser.logIn(unknown);
+      for (let count = 0; count < 30 && answer.status === 403; count += 1)
+        answer = await browser.logIn(unknown);
+      expect(answer.status).to.equal(429);
+      expect(answer.body).to.include('Wait a minute');
+    });
+
     it('ends after half an hour without a request', async () => {
       const browser = await loggedIn();
       console.clock.passMonotonic(29 * 60_000);
@@ -251,6 +269,13 @@ describe('the console', () => {
         .and.not.include('unsafe');
       expect(headers['cache-control'], path).to.equal('no-store');
     }
+  });
+
+  it('names the cause on the page of an error, and keeps the navigation', async () => {
+    const browser = await loggedIn();
+    const { status, body } = await browser.get('/revocations?page=wrong');
+    expect(status).to.equal(400);
+    expect(body).to.include('The request is not valid').and.include('<nav aria-label="Pages">');
   });
 
   it('escapes what users have chosen', async () => {

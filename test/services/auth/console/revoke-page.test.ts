@@ -16,9 +16,10 @@ import {
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createCalls } from '../../../../services/auth/console/calls.js';
 import { type ConsoleResponse, createLoginCookies } from '../../../../services/auth/console/http.js';
-import { createOperators, type Operator } from '../../../../services/auth/console/operators.js';
+import { createOperators } from '../../../../services/auth/console/operators.js';
 import { revoke } from '../../../../services/auth/console/revoke-page.js';
 import { MovableClock } from '../../../support/clock.js';
+import { answeringOperator } from './answering-operator.js';
 
 const USER = '11111111-1111-4111-8111-111111111111';
 const SESSIONS = ['a', 'b'].map((digit) => `${digit.repeat(8)}-1111-4111-8111-111111111111`);
@@ -55,16 +56,7 @@ describe('the form of a revocation', () => {
     }
   };
 
-  const operator: Operator = {
-    username: 'olga',
-    sessionId: '',
-    formToken: 'token',
-    canRevoke: true,
-    canReadPolicy: true,
-    isFresh: () => true,
-    call: async (method, request) =>
-      method.responseDeserialize(Buffer.from(await answer(method.path, method.requestSerialize(request)))),
-  };
+  const operator = answeringOperator(answer);
 
   it('shows which of several sessions could not be ended, however slow the instances are', async () => {
     const calls = createCalls({ connect: () => Promise.reject(new Error('not expected')) });
