@@ -119,7 +119,7 @@ export interface Config extends ServiceConfig {
   readonly keysListen: string | undefined;
   /** Where the console listens; there is none when undefined. */
   readonly consoleListen: string | undefined;
-  /** Where browsers find the console; its loopback names when undefined. */
+  /** Where browsers find the console; the address on which it listens when undefined. */
   readonly consoleOrigin: string | undefined;
   /** Lifetime of the tokens with which users set a new password, in seconds. */
   readonly passwordResetSeconds: number;
@@ -213,7 +213,11 @@ function consoleFaults({
   PORTCULLIS_CONSOLE_LISTEN: listen,
   PORTCULLIS_CONSOLE_ORIGIN: origin,
   PORTCULLIS_LOGIN_BINDING: binding,
+  PORTCULLIS_TLS_CERT_FILE: certificate,
+  PORTCULLIS_PLAINTEXT: plaintext,
 }: {
+  readonly PORTCULLIS_TLS_CERT_FILE?: string | undefined;
+  readonly PORTCULLIS_PLAINTEXT?: string;
   readonly PORTCULLIS_CONSOLE_LISTEN?: string | undefined;
   readonly PORTCULLIS_CONSOLE_ORIGIN?: string | undefined;
   readonly PORTCULLIS_LOGIN_BINDING?: LoginBinding;
@@ -235,7 +239,27 @@ function consoleFaults({
       'is required unless PORTCULLIS_CONSOLE_LISTEN stays on this machine, such as https://console.example',
     );
   }
-  if (origin !== undefined && new URL(origin).origin !== origin) {
+  // Without `allow`, the rule for all listeners reports this.
+  if (!isLoopback(listen) && certificate === undefined && plaintext === 'allow') {
+    fault(
+      'PORTCULLIS_TLS_CERT_FILE',
+      'is required unless PORTCULLIS_CONSOLE_LISTEN stays on this machine, whatever PORTCULLIS_PLAINTEXT is',
+    );
+  }
+  if (origin !== undefined) faults.push(...consoleOriginFaults(origin, certificate !== undefined));
+  return faults;
+}
+
+/** Over HTTP, the cookie of a login would travel in plaintext. Browsers send the scheme of the port in `Origin`. */
+function consoleOriginFaults(origin: string, hasTls: boolean): readonly ConfigurationFault[] {
+  const faults: ConfigurationFault[] = [];
+  const fault = (variable: string, problem: string): void => void faults.push({ variable, problem });
+  const { protocol, hostname } = new URL(origin);
+  if (protocol === 'http:' && (hasTls || !isLoopback(`${hostname}:1`))) {
+    const why = hasTls ? 'because PORTCULLIS_TLS_CERT_FILE is set' : 'unless its host is a loopback address';
+    fault('PORTCULLIS_CONSOLE_ORIGIN', `must begin with https:// ${why}`);
+  }
+  if (new URL(origin).origin !== origin) {
     fault(
       'PORTCULLIS_CONSOLE_ORIGIN',
       `must be an origin without a path, in lower case: ${new URL(origin).origin}`,

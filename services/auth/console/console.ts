@@ -2,7 +2,6 @@
 
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { errorOf } from '@portcullis/guard/client';
 import type { Clock } from '@portcullis/guard/clock';
 import type { TlsWatch } from '@portcullis/guard/tls';
 import { endIfUnread, type HttpPort, openHttpListener } from '../../common/host/http-port.js';
@@ -24,7 +23,7 @@ import {
 } from './http.js';
 import { instancesPage, instancesSource } from './instances-page.js';
 import { keysPage } from './keys-page.js';
-import { documentOf, failureText, type Page } from './layout.js';
+import { alertOf, documentOf, failureStatus, failureText, type Page } from './layout.js';
 import { createLiveStreams, type LiveSource, type LiveStreams } from './live.js';
 import { logIn, loginPage } from './login-page.js';
 import {
@@ -45,7 +44,7 @@ const READ_TIMEOUT_MS = 30_000;
 
 export interface ConsoleOptions {
   readonly listen: ListenAddress;
-  /** Where browsers find the console; the loopback names with its port when undefined. */
+  /** Where browsers find the console; the address on which it listens when undefined. */
   readonly origin: string | undefined;
   /** HTTPS with these certificates; HTTP when undefined. */
   readonly tls: TlsWatch | undefined;
@@ -71,11 +70,8 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
   const calls = createCalls(options.local);
   const operators = createOperators({ calls, clock });
   const streams = createLiveStreams(clock);
-  const origins = new Set<string>(options.origin === undefined ? [] : [options.origin]);
-  const isSecure = tls !== undefined || options.origin?.startsWith('https:') === true;
-  const cookies = createLoginCookies(isSecure);
   const files = readFiles(options.files ?? new URL('./browser/', import.meta.url));
-  const parts: ConsoleParts = { place: { origins, cookies }, operators, files, streams, log, clock };
+  let parts: ConsoleParts | undefined;
   let port: HttpPort;
   let host: string;
   try {
@@ -83,19 +79,20 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
     host = at.host;
     port = await openHttpListener(
       { ...at, log, tls, connectionsMax, requestsPerAddress, clock },
-      (message, response) => void answer(parts, message, response),
+      (message, response) => {
+        if (parts === undefined) response.destroy();
+        else void answer(parts, message, response);
+      },
     );
   } catch (error) {
     operators.close();
     throw listenError(listen, error);
   }
-  if (options.origin === undefined) {
-    for (const name of ['127.0.0.1', 'localhost', '[::1]']) {
-      origins.add(`${tls === undefined ? 'http' : 'https'}://${name}:${port.port}`);
-    }
-  }
   const address = joinHostPort(host, port.port);
-  log.info({ address, origins: [...origins] }, 'the console is open');
+  // Only the address itself: at `localhost` or `[::1]`, a browser may find the server of another user of this machine.
+  const origin = options.origin ?? new URL(`${tls === undefined ? 'http' : 'https'}://${address}`).origin;
+  parts = { place: { origin, cookies: createLoginCookies(origin) }, operators, files, streams, log, clock };
+  log.info({ address, origin }, 'the console is open');
   return {
     address,
     close: async () => {
@@ -134,19 +131,38 @@ async function responseTo(
   message: IncomingMessage,
   to: ServerResponse,
 ): Promise<ConsoleResponse | undefined> {
+  // A request whose body was not read to its end has no socket any more.
+  const peer = message.socket.remoteAddress ?? '';
   try {
     const request = await readRequest(message, parts.place);
     if (request.method === 'GET' && request.path.endsWith('/live')) return await streamTo(parts, request, to);
     return await route(parts, request);
   } catch (error) {
-    if (error instanceof RefusedRequest) return errorPage(error.status, error.message);
-    if (error instanceof LoginEndedError) return loginEnded(parts.place);
-    if (error instanceof CallError) return errorPage(statusOf(error), failureText(error));
+    // Under a foreign name, the page shows nothing of the operator.
+    const isForeign = error instanceof RefusedRequest && error.status === 421;
+    const operator = isForeign ? undefined : operatorOf(parts, message.headers.cookie, peer);
+    if (error instanceof RefusedRequest) return errorPage(error.status, error.message, operator);
+    if (error instanceof LoginEndedError) {
+      return loginEnded(parts, parts.place.cookies.read(message.headers.cookie));
+    }
+    if (error instanceof CallError) return errorPage(failureStatus(error), failureText(error), operator);
     parts.log.error({ err: error }, 'a page of the console failed');
-    if (!to.headersSent) return errorPage(500, 'The page cannot be shown. The log of auth has the cause.');
+    if (!to.headersSent) {
+      return errorPage(500, 'The page cannot be shown. The log of auth has the cause.', operator);
+    }
     to.destroy();
     return undefined;
   }
+}
+
+/** The operator of a request that has failed; undefined without a login. */
+function operatorOf(
+  { operators, place }: ConsoleParts,
+  cookie: string | undefined,
+  peer: string,
+): Operator | undefined {
+  const loginId = place.cookies.read(cookie);
+  return loginId === undefined ? undefined : operators.find(loginId, peer, false);
 }
 
 async function streamTo(
@@ -182,7 +198,7 @@ async function route(parts: ConsoleParts, request: ConsoleRequest): Promise<Cons
   }
   const operator = loginId === undefined ? undefined : operators.find(loginId, peer, true);
   if (loginId === undefined || operator === undefined) {
-    return loginId === undefined ? { redirectTo: '/login' } : loginEnded(place);
+    return loginId === undefined ? { redirectTo: '/login' } : loginEnded(parts, loginId);
   }
   if (method === 'GET') return await pageOf(parts, operator, request);
   if (!hasFormToken(operator, form)) {
@@ -243,39 +259,37 @@ async function pageUnder(
   }
 }
 
-/** The status of a page whose call has failed. */
-function statusOf(error: CallError): number {
-  switch (errorOf(error).reason) {
-    case 'NOT_FOUND':
-      return 404;
-    case 'SCOPE_MISSING':
-    case 'ROLE_MISSING':
-      return 403;
-    case 'FIELD_INVALID':
-      return 400;
-    case 'RATE_LIMITED':
-      return 429;
-    default:
-      return 502;
-  }
-}
-
 function notFound(operator: Operator): ConsoleResponse {
   const body = html`<p>There is no such page. <a href="/">Go to the users</a></p>`;
   return { status: 404, page: documentOf({ title: 'Not found', body }, operator) };
 }
 
-function errorPage(status: number, text: string): ConsoleResponse {
-  const body = html`<p class="alert" role="alert">${text}</p>
-<p><a href="/">Go to the first page</a></p>`;
-  return { status, page: documentOf({ title: 'This did not work', body }, undefined) };
+/** What went wrong, by the status of the page, and what the operator can do next. */
+const FAILURES: ReadonlyMap<number, readonly [title: string, next: string]> = new Map([
+  [400, ['The request is not valid', 'Go back and correct it.']],
+  [403, ['Not allowed', 'Log in as a user who may do this, or open the page again.']],
+  [404, ['Not found', 'It may have been removed. Choose another page.']],
+  [413, ['The form is too large', 'Go back and shorten it.']],
+  [421, ['Wrong address', 'Open the console at the address that its log states.']],
+  [429, ['Too many requests', 'Wait a minute, then load the page again.']],
+  [500, ['An error in the console', 'Load the page again. If that fails too, read the log of auth.']],
+  [502, ['Auth could not answer', 'Load the page again. If that fails too, read the log of auth.']],
+]);
+
+/** @param operator - for the navigation; undefined without a login */
+function errorPage(status: number, text: string, operator?: Operator): ConsoleResponse {
+  const [title, next] = FAILURES.get(status) ?? ['The request was refused', 'Choose another page.'];
+  const body = html`${alertOf(text)}
+<p>${next} <a href="/">Go to the users</a></p>`;
+  return { status, page: documentOf({ title, body }, operator) };
 }
 
-/** The cookie of a login that has ended is removed, so that the next request starts afresh. */
-function loginEnded({ cookies }: Place): ConsoleResponse {
+/** The cookie of a login that has ended is removed, so that the next request starts afresh, unless a new one is in its place. */
+function loginEnded({ operators, place }: ConsoleParts, loginId: string | undefined): ConsoleResponse {
+  const isCurrent = loginId === undefined || !operators.wasReplaced(loginId);
   return {
     ...loginPage('Your login has ended: it has expired, or its session was revoked. Log in again.', '', 401),
-    cookie: cookies.removed,
+    cookie: isCurrent ? place.cookies.removed : undefined,
   };
 }
 

@@ -37,8 +37,8 @@ const HEADERS = {
 export class RefusedRequest extends Error {
   readonly status: number;
 
-  constructor(status: number, message: string) {
-    super(message);
+  constructor(status: number, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.status = status;
   }
 }
@@ -64,7 +64,7 @@ export type ConsoleResponse =
 /** Where the console is, as browsers see it. */
 export interface Place {
   /** Such as `http://127.0.0.1:52051`; a request for another host or from another origin is refused. */
-  readonly origins: ReadonlySet<string>;
+  readonly origin: string;
   readonly cookies: LoginCookies;
 }
 
@@ -77,9 +77,15 @@ export interface LoginCookies {
   readonly removed: string;
 }
 
-/** @param isSecure - whether browsers use HTTPS; the prefix `__Host-` then binds the cookie to this host */
-export function createLoginCookies(isSecure: boolean): LoginCookies {
-  const name = isSecure ? '__Host-portcullis-console' : 'portcullis-console';
+/**
+ * Browsers send a cookie to every port of its host. The port in the name keeps two consoles on one host apart.
+ *
+ * @param origin - where browsers find the console; with HTTPS, the prefix `__Host-` binds the cookie to the host
+ */
+export function createLoginCookies(origin: string): LoginCookies {
+  const { protocol, port } = new URL(origin);
+  const isSecure = protocol === 'https:';
+  const name = `${isSecure ? '__Host-' : ''}portcullis-console-${port || (isSecure ? '443' : '80')}`;
   const attributes = `Path=/; HttpOnly; SameSite=Strict${isSecure ? '; Secure' : ''}`;
   return {
     read: (header = '') => {
@@ -102,10 +108,10 @@ export function createLoginCookies(isSecure: boolean): LoginCookies {
  */
 export async function readRequest(
   message: IncomingMessage,
-  { origins, cookies }: Place,
+  { origin, cookies }: Place,
 ): Promise<ConsoleRequest> {
   const { method = '', headers, url = '/' } = message;
-  requireOwnHost(headers.host, origins);
+  requireOwnHost(headers.host, origin);
   const [path = '/', query = ''] = url.split('?', 2);
   const request = {
     path,
@@ -116,20 +122,20 @@ export async function readRequest(
   if (method === 'GET' || method === 'HEAD')
     return { ...request, method: 'GET', form: new URLSearchParams() };
   if (method !== 'POST') throw new RefusedRequest(405, 'This method is not supported.');
-  requireOwnOrigin(message, origins);
+  requireOwnOrigin(message, origin);
   return { ...request, method, form: await readForm(message) };
 }
 
 /** Otherwise a name that an attacker points at this address would make the console a page of the attacker's site. */
-function requireOwnHost(host: string | undefined, origins: ReadonlySet<string>): void {
-  for (const origin of origins) if (new URL(origin).host === host?.toLowerCase()) return;
+function requireOwnHost(host: string | undefined, ownOrigin: string): void {
+  if (new URL(ownOrigin).host === host?.toLowerCase()) return;
   throw new RefusedRequest(421, 'The console is not at this address.');
 }
 
 /** Browsers send `Origin` with every form. Those that send `Sec-Fetch-Site` must agree. */
-function requireOwnOrigin({ headers }: IncomingMessage, origins: ReadonlySet<string>): void {
+function requireOwnOrigin({ headers }: IncomingMessage, ownOrigin: string): void {
   const { origin, 'sec-fetch-site': site = 'same-origin' } = headers;
-  if (origin !== undefined && origins.has(origin) && site === 'same-origin') return;
+  if (origin === ownOrigin && site === 'same-origin') return;
   throw new RefusedRequest(403, 'The form was not sent by a page of the console.');
 }
 
@@ -140,13 +146,23 @@ async function readForm(message: IncomingMessage): Promise<URLSearchParams> {
   }
   const chunks: Buffer[] = [];
   let length = 0;
-  for await (const chunk of message) {
-    const bytes = Buffer.from(chunk as Uint8Array);
-    length += bytes.length;
-    if (length > BODY_BYTES_MAX) throw new RefusedRequest(413, 'The form is too large.');
-    chunks.push(bytes);
+  try {
+    for await (const chunk of message) {
+      const bytes = Buffer.from(chunk as Uint8Array);
+      length += bytes.length;
+      if (length > BODY_BYTES_MAX) throw new RefusedRequest(413, 'The form is too large.');
+      chunks.push(bytes);
+    }
+  } catch (error) {
+    // The browser has left, or was too slow.
+    if (error instanceof RefusedRequest || message.complete) throw error;
+    throw incompleteForm(error);
   }
   return new URLSearchParams(Buffer.concat(chunks).toString('utf8'));
+}
+
+function incompleteForm(cause: unknown): RefusedRequest {
+  return new RefusedRequest(400, 'The form is incomplete. Send it again.', { cause });
 }
 
 /** Sends a page or a redirect. */

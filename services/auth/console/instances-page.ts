@@ -51,7 +51,12 @@ async function read(operator: Operator): Promise<LivePart> {
   const columns = ['Instance', 'State', 'Lag', 'Lease left', 'Last sync', 'Version', 'Started'];
   const cut = pageToken === '' ? '' : ` Only the first ${instances.length} are shown.`;
   return {
-    body: tableOf('Instances that have synced within the last minutes', columns, rows),
+    body: tableOf(
+      'Instances that have synced within the last minutes',
+      columns,
+      rows,
+      'No instance has synced within the last minutes.',
+    ),
     summary: `${summaryOf(instances)}${cut}`,
     isFinal: false,
   };

@@ -68,12 +68,17 @@ export function formToken({ formToken: token }: Pick<Operator, 'formToken'>): Ht
   return html`<input type="hidden" name="form_token" value="${token}">`;
 }
 
-/** A table. On narrow screens, each row becomes a block in which every cell has the name of its column. */
+/**
+ * A table, or `empty` in the place of a table without rows. On narrow screens, each row becomes a block in which every cell has the
+ * name of its column.
+ */
 export function tableOf(
   caption: string,
   columns: readonly string[],
   rows: readonly (readonly HtmlValue[])[],
+  empty?: string,
 ): Html {
+  if (rows.length === 0 && empty !== undefined) return empty === '' ? NOTHING : html`<p>${empty}</p>`;
   // The roles restore what `display: block` takes from tables in browsers.
   return html`<table role="table"><caption>${caption}</caption>
 <thead role="rowgroup"><tr role="row">${columns.map((column) => html`<th role="columnheader" scope="col">${column}</th>`)}</tr></thead>
@@ -128,6 +133,24 @@ export function failureText(error: unknown): string {
       return 'Auth did not respond. Try again.';
     default:
       return `${message} (${reason})`;
+  }
+}
+
+/** The HTTP status of a page whose call has failed. */
+export function failureStatus(error: unknown): number {
+  switch (errorOf(error).reason) {
+    case 'NOT_FOUND':
+      return 404;
+    case 'LOGIN_FAILED':
+    case 'SCOPE_MISSING':
+    case 'ROLE_MISSING':
+      return 403;
+    case 'FIELD_INVALID':
+      return 400;
+    case 'RATE_LIMITED':
+      return 429;
+    default:
+      return 502;
   }
 }
 

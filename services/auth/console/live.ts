@@ -8,8 +8,14 @@ import { type Html, html } from './html.js';
 import { beginEvents, sendEvent } from './http.js';
 import { LoginEndedError } from './operators.js';
 
-/** Streams of one login at a time; a browser opens one for each tab. */
-const STREAMS_PER_LOGIN_MAX = 10;
+/**
+ * Streams of one login at a time. Browsers open at most six HTTP/1.1 connections for a host, and each stream holds one of
+ * them: with more streams, no further page of the console would load.
+ */
+const STREAMS_PER_LOGIN_MAX = 3;
+
+/** A stream without changes sends a heartbeat this long after its last event, in milliseconds. */
+const HEARTBEAT_MS = 2_000;
 
 /** A stream ends after this long, in milliseconds; the browser opens the next one. */
 const STREAM_MS_MAX = 10 * 60 * 1000;
@@ -40,13 +46,15 @@ export function liveRegion(path: string, { body, summary, isFinal }: LivePart): 
 <div data-live="${stream}">
 ${body}
 </div>
-${!isFinal && html`<p class="hint" data-live-hint><a href="">Reload</a> to see the present state.</p>`}`;
+${!isFinal && html`<p class="hint" aria-live="polite" data-live-hint><a href="">Reload</a> to see the present state.</p>`}`;
 }
 
 /** The streams that are open. */
 export interface LiveStreams {
   /**
-   * Sends the part whenever it has changed, until it is final, the browser leaves, or the login ends.
+   * Sends the part whenever it has changed, until it is final, the browser leaves, or the login ends. The event `heartbeat`
+   * reports that the part was read and has not changed. Beyond the limit of a login, its oldest stream ends with the event
+   * `replaced`.
    *
    * @param login - whose stream it is
    */
@@ -62,14 +70,17 @@ export function createLiveStreams(clock: Clock): LiveStreams {
     run: async (login, to, source) => {
       const own = open.get(login) ?? new Set();
       open.set(login, own.add(to));
-      // The page that was opened first has probably been left.
+      beginEvents(to);
       const [oldest] = own;
-      if (own.size > STREAMS_PER_LOGIN_MAX) oldest?.destroy();
+      if (own.size > STREAMS_PER_LOGIN_MAX && oldest !== undefined) {
+        own.delete(oldest);
+        sendEvent(oldest, 'replaced', {});
+        oldest.end();
+      }
       to.once('close', () => {
         own.delete(to);
         if (own.size === 0 && open.get(login) === own) open.delete(login);
       });
-      beginEvents(to);
       await follow(to, source, clock.monotonicMs() + STREAM_MS_MAX, clock);
       to.end();
     },
@@ -91,18 +102,29 @@ async function follow(
   clock: Clock,
 ): Promise<void> {
   let sent = '';
-  while (!to.destroyed && clock.monotonicMs() < untilMs) {
+  let sentMs = 0;
+  while (isOpen(to) && clock.monotonicMs() < untilMs) {
     try {
       const { body, summary, isFinal } = await read();
-      if (body.text !== sent) sendEvent(to, 'change', { body: body.text, summary });
+      if (!isOpen(to)) return;
+      const nowMs = clock.monotonicMs();
+      const hasChanged = body.text !== sent;
+      if (hasChanged || nowMs - sentMs >= HEARTBEAT_MS) {
+        sendEvent(to, hasChanged ? 'change' : 'heartbeat', hasChanged ? { body: body.text, summary } : {});
+        sentMs = nowMs;
+      }
       sent = body.text;
       if (isFinal) return sendEvent(to, 'done', {});
     } catch (error) {
       if (error instanceof LoginEndedError) return sendEvent(to, 'ended', {});
-      // Auth may be busy; the next reading may succeed.
+      // Auth may be busy; the next reading may succeed. Without a heartbeat, the page reports that it is old.
       if (!(error instanceof CallError)) throw error;
     }
     if (to.writableLength > UNREAD_BYTES_MAX) return void to.destroy();
     await sleep(intervalMs, undefined, { ref: false });
   }
+}
+
+function isOpen(to: ServerResponse): boolean {
+  return !to.destroyed && !to.writableEnded;
 }

@@ -3,7 +3,7 @@
 import { CallError } from './calls.js';
 import { html } from './html.js';
 import type { ConsoleRequest, ConsoleResponse, LoginCookies } from './http.js';
-import { alertOf, documentOf, failureText } from './layout.js';
+import { alertOf, documentOf, failureStatus, failureText } from './layout.js';
 import { NotOperatorError, type Operators } from './operators.js';
 
 /** Shows the form. */
@@ -26,11 +26,11 @@ export async function logIn(
   const username = form.get('username') ?? '';
   try {
     const id = await operators.logIn({ username, password: form.get('password') ?? '', peer });
-    if (loginId !== undefined) await operators.logOut(loginId, peer);
+    if (loginId !== undefined) await operators.logOut(loginId, peer, id);
     return { redirectTo: '/', cookie: cookies.set(id) };
   } catch (error) {
     if (error instanceof NotOperatorError) return loginPage(error.message, username, 403);
-    if (error instanceof CallError) return loginPage(failureText(error), username, 403);
+    if (error instanceof CallError) return loginPage(failureText(error), username, failureStatus(error));
     throw error;
   }
 }

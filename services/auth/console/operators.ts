@@ -6,6 +6,7 @@
 import { createHash, randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import { errorOf } from '@portcullis/guard/client';
 import type { Clock } from '@portcullis/guard/clock';
+import { networkOf } from '@portcullis/guard/networks';
 import { AuthServiceService, type LoginResponse } from '../../../proto/gen/auth/v1/auth_service.js';
 import type { Calls, Method } from './calls.js';
 
@@ -17,6 +18,9 @@ const LOGIN_MS_MAX = 8 * 3600 * 1000;
 
 /** A revocation needs a login that is at most this old, in milliseconds. */
 export const FRESH_LOGIN_MS = 5 * 60 * 1000;
+
+/** After a confirmation, requests with the former id still find the login for this long, in milliseconds. */
+export const FORMER_ID_MS = 30_000;
 
 /** Maximum number of logins at a time; beyond it, the oldest one ends. */
 const LOGINS_MAX = 1_000;
@@ -82,20 +86,28 @@ export interface Operators {
    */
   logIn(credentials: Credentials): Promise<string>;
   /**
-   * The operator of a cookie, calling from an address; undefined when the login has ended.
+   * The operator of a cookie, calling from an address; undefined when the login has ended, or was made in another network.
    *
    * @param isActive - whether the request proves that the operator is there
    */
   find(id: string, peer: string, isActive: boolean): Operator | undefined;
   /**
-   * Checks the operator's password again, and replaces the tokens and the id.
+   * Checks the operator's password again, and replaces the tokens and the id. The former id finds the login for a short time
+   * more, because requests with it may be under way. A confirmation waits for another one of the same login, and shares its
+   * result if that one succeeds.
    *
    * @returns the next id for the cookie
    * @throws as {@link Operators.logIn}; LoginEndedError
    */
   confirm(id: string, credentials: Omit<Credentials, 'username'>): Promise<string>;
-  /** Ends the login and its session. */
-  logOut(id: string, peer: string): Promise<void>;
+  /**
+   * Ends the login and its session.
+   *
+   * @param nextId - the id of the login that replaces it in the same browser
+   */
+  logOut(id: string, peer: string, nextId?: string): Promise<void>;
+  /** Whether the browser has received another id in its place. Removing the cookie would then remove the new one. */
+  wasReplaced(id: string): boolean;
   /** Forgets every login; their sessions expire. */
   close(): void;
 }
@@ -104,6 +116,8 @@ export interface Operators {
 interface Login {
   readonly username: string;
   readonly sessionId: string;
+  /** Where the password was entered. The cookie opens nothing for other networks. */
+  readonly network: string;
   readonly formToken: string;
   readonly scopes: readonly string[];
   readonly startMs: number;
@@ -115,6 +129,17 @@ interface Login {
   refreshToken: string;
   /** A renewal under way, which all calls share. */
   renewing: Promise<void> | undefined;
+  /** The id of a renewal that has not succeeded yet. Auth gives the same tokens to a retry with the same id. */
+  renewalId: string | undefined;
+  /** The last confirmation, with the next id for the cookie. */
+  confirming: Promise<string> | undefined;
+}
+
+/** The login that has replaced another one. */
+interface Successor {
+  key: string;
+  /** Until when the former id finds it. */
+  readonly untilMs: number;
 }
 
 export function createOperators({
@@ -126,9 +151,14 @@ export function createOperators({
 }): Operators {
   /** By the hash of the id, so that the time of a look-up reveals nothing about ids. */
   const logins = new Map<string, Login>();
+  /** By the key of the login that was replaced. */
+  const successors = new Map<string, Successor>();
   const sweep = setInterval(() => endExpired(), SWEEP_MS).unref();
 
-  const endSession = async ({ refreshToken: token }: Login, peer: string): Promise<void> => {
+  const endSession = async (
+    { refreshToken: token }: Pick<Login, 'refreshToken'>,
+    peer: string,
+  ): Promise<void> => {
     await calls.call(AuthServiceService.revokeToken, { token }, { peer }).catch(() => undefined);
   };
 
@@ -139,6 +169,7 @@ export function createOperators({
 
   const endExpired = (): void => {
     for (const [key, login] of logins) if (isExpired(login)) end(key, login);
+    for (const [key, successor] of successors) if (!logins.has(successor.key)) successors.delete(key);
   };
 
   const end = (key: string, login: Login): void => {
@@ -165,13 +196,43 @@ export function createOperators({
     throw new NotOperatorError();
   };
 
-  const remember = (username: string, response: LoginResponse, startMs: number): string => {
+  /** The login under a key or of its successor, with its key. */
+  const currentLogin = (key: string): readonly [string, Login] | undefined => {
+    const current = currentKey(key);
+    const login = logins.get(current);
+    return login && [current, login];
+  };
+
+  const replace = (key: string, nextKey: string, untilMs: number): void => {
+    logins.delete(key);
+    for (const successor of successors.values()) if (successor.key === key) successor.key = nextKey;
+    successors.set(key, { key: nextKey, untilMs });
+  };
+
+  /** The key itself, or that of the login which has replaced it a short time ago. */
+  const currentKey = (key: string): string => {
+    const successor = successors.get(key);
+    return successor !== undefined && clock.monotonicMs() < successor.untilMs ? successor.key : key;
+  };
+
+  /** The login of a key, if the browser that asks is in the network of the login. */
+  const loginFrom = (key: string, peer: string): Login | undefined => {
+    const login = logins.get(key);
+    return login?.network === networkOf(peer) ? login : undefined;
+  };
+
+  const remember = (
+    { username, peer }: Omit<Credentials, 'password'>,
+    response: LoginResponse,
+    { startMs, formToken }: Pick<Login, 'startMs' | 'formToken'>,
+  ): string => {
     const nowMs = clock.monotonicMs();
     const id = randomText();
     logins.set(keyOf(id), {
       username,
       sessionId: response.session?.sessionId ?? '',
-      formToken: randomText(),
+      network: networkOf(peer),
+      formToken,
       scopes: response.scopes,
       startMs,
       freshMs: nowMs,
@@ -180,6 +241,8 @@ export function createOperators({
       accessExpireMs: response.accessTokenExpireTime?.getTime() ?? 0,
       refreshToken: response.refreshToken,
       renewing: undefined,
+      renewalId: undefined,
+      confirming: undefined,
     });
     const [oldest] = logins;
     if (logins.size > LOGINS_MAX && oldest !== undefined) end(...oldest);
@@ -187,11 +250,14 @@ export function createOperators({
   };
 
   const renew = async (login: Login, peer: string): Promise<void> => {
-    const request = { refreshToken: login.refreshToken, requestId: randomUUID() };
+    // A response may be lost. A retry under another id would look like the use of a stolen token.
+    login.renewalId ??= randomUUID();
+    const request = { refreshToken: login.refreshToken, requestId: login.renewalId };
     const renewed = await calls.call(AuthServiceService.refresh, request, { peer });
     login.accessToken = renewed.accessToken;
     login.accessExpireMs = renewed.accessTokenExpireTime?.getTime() ?? 0;
     login.refreshToken = renewed.refreshToken;
+    login.renewalId = undefined;
   };
 
   const renewOnce = async (key: string, login: Login, peer: string): Promise<void> => {
@@ -200,9 +266,46 @@ export function createOperators({
     });
     await login.renewing.catch((error: unknown) => {
       if (errorOf(error).reason !== 'REFRESH_INVALID') throw error;
-      logins.delete(key);
+      if (logins.get(key) === login) logins.delete(key);
       throw new LoginEndedError('the session was revoked', { cause: error });
     });
+  };
+
+  const callAs = async <Request, Response>(
+    [key, login]: readonly [string, Login],
+    peer: string,
+    [method, request]: readonly [Method<Request, Response>, Request],
+  ): Promise<Response> => {
+    if (login.accessExpireMs - clock.wallMs() < RENEW_BEFORE_MS) await renewOnce(key, login, peer);
+    const token = login.accessToken;
+    try {
+      return await calls.call(method, request, { peer, token });
+    } catch (error) {
+      // A token may also end without its session: the user's roles have changed, or this clock is wrong.
+      if (!ENDED_TOKEN.has(errorOf(error).reason)) throw error;
+      // A confirmation has ended the session meanwhile; its successor calls in its place.
+      if (logins.get(key) !== login) throw new LoginEndedError('the login has ended', { cause: error });
+      if (login.accessToken === token) await renewOnce(key, login, peer);
+      return await calls.call(method, request, { peer, token: login.accessToken });
+    }
+  };
+
+  /** Checks the password of the login under a key. @returns the next id */
+  const confirmOnce = async (
+    key: string,
+    login: Login,
+    { password, peer }: Omit<Credentials, 'username'>,
+  ): Promise<string> => {
+    const credentials = { username: login.username, password, peer };
+    const response = await requestLogin(credentials);
+    if (logins.get(key) !== login) {
+      await endSession(response, peer);
+      throw new LoginEndedError('the login has ended');
+    }
+    const id = remember(credentials, response, login);
+    replace(key, keyOf(id), clock.monotonicMs() + FORMER_ID_MS);
+    await endSession(login, peer);
+    return id;
   };
 
   const operatorOf = (key: string, login: Login, peer: string): Operator => ({
@@ -213,16 +316,15 @@ export function createOperators({
     canReadPolicy: login.scopes.includes('auth.policy.read'),
     isFresh: () => clock.monotonicMs() - login.freshMs <= FRESH_LOGIN_MS,
     call: async (method, request) => {
-      if (logins.get(key) !== login) throw new LoginEndedError('the login has ended');
-      if (login.accessExpireMs - clock.wallMs() < RENEW_BEFORE_MS) await renewOnce(key, login, peer);
-      const token = login.accessToken;
+      const call = [method, request] as const;
+      const caller = currentLogin(key);
+      if (caller === undefined) throw new LoginEndedError('the login has ended');
       try {
-        return await calls.call(method, request, { peer, token });
+        return await callAs(caller, peer, call);
       } catch (error) {
-        // A token may also end without its session: the user's roles have changed, or this clock is wrong.
-        if (!ENDED_TOKEN.has(errorOf(error).reason)) throw error;
-        if (login.accessToken === token) await renewOnce(key, login, peer);
-        return await calls.call(method, request, { peer, token: login.accessToken });
+        const next = currentLogin(key);
+        if (!(error instanceof LoginEndedError) || next === undefined || next[0] === caller[0]) throw error;
+        return await callAs(next, peer, call);
       }
     },
   });
@@ -230,11 +332,11 @@ export function createOperators({
   return {
     logIn: async (credentials) => {
       const response = await requestLogin(credentials);
-      return remember(credentials.username, response, clock.monotonicMs());
+      return remember(credentials, response, { startMs: clock.monotonicMs(), formToken: randomText() });
     },
     find: (id, peer, isActive) => {
-      const key = keyOf(id);
-      const login = logins.get(key);
+      const key = currentKey(keyOf(id));
+      const login = loginFrom(key, peer);
       if (login === undefined) return undefined;
       if (isExpired(login)) {
         end(key, login);
@@ -243,25 +345,27 @@ export function createOperators({
       if (isActive) login.useMs = clock.monotonicMs();
       return operatorOf(key, login, peer);
     },
-    confirm: async (id, { password, peer }) => {
-      const key = keyOf(id);
-      const login = logins.get(key);
+    confirm: async (id, credentials) => {
+      const key = currentKey(keyOf(id));
+      const login = loginFrom(key, credentials.peer);
       if (login === undefined) throw new LoginEndedError('the login has ended');
-      const response = await requestLogin({ username: login.username, password, peer });
-      logins.delete(key);
-      await endSession(login, peer);
-      return remember(login.username, response, login.startMs);
+      const confirm = (): Promise<string> => confirmOnce(key, login, credentials);
+      login.confirming = login.confirming === undefined ? confirm() : login.confirming.catch(confirm);
+      return await login.confirming;
     },
-    logOut: async (id, peer) => {
-      const key = keyOf(id);
-      const login = logins.get(key);
+    logOut: async (id, peer, nextId) => {
+      const key = currentKey(keyOf(id));
+      const login = loginFrom(key, peer);
       if (login === undefined) return;
-      logins.delete(key);
+      if (nextId === undefined) logins.delete(key);
+      else replace(key, keyOf(nextId), 0);
       await endSession(login, peer);
     },
+    wasReplaced: (id) => successors.has(keyOf(id)),
     close: () => {
       clearInterval(sweep);
       logins.clear();
+      successors.clear();
     },
   };
 }

@@ -17,6 +17,7 @@ ${tableOf(
   'Roles of users',
   ['Role', 'What it is for', 'Scopes'],
   roles.map(({ role, description, scopes }) => [role, description, wordsOf(scopes)]),
+  'The policy has no role.',
 )}
 ${tableOf(
   'Services',
@@ -27,6 +28,7 @@ ${tableOf(
     wordsOf(clientIds.length === 0 ? [audience] : clientIds),
     wordsOf(scopes),
   ]),
+  'The policy has no service.',
 )}
 ${tableOf(
   'What clients may ask for',
@@ -40,6 +42,7 @@ ${tableOf(
       ? 'all that the user’s token has'
       : wordsOf(exchangeScopes),
   ]),
+  'The policy has no rule for clients.',
 )}`;
   return { title: 'Policy', body };
 }

@@ -53,7 +53,7 @@ export async function revocationsPage(operator: Operator, { query }: ConsoleRequ
     ]),
   );
   const body = html`<p>An entry leaves the log when all tokens that it revokes have expired.</p>
-${tableOf('Entries of the log, the newest first', ['Entry', 'Kind', 'Target', 'Reason', 'By', 'When'], rows)}
+${tableOf('Entries of the log, the newest first', ['Entry', 'Kind', 'Target', 'Reason', 'By', 'When'], rows, 'There is no entry: nothing was revoked whose tokens could still be valid.')}
 ${pagesOf('/revocations', pageToken, nextPageToken)}`;
   return { title: 'Revocations', body };
 }
@@ -123,6 +123,7 @@ function partOf(
       confirmedText(one, startMs),
       one.lastSyncAge === undefined ? 'not known' : `${durationText(roundedMs(one))} ago`,
     ]),
+    '',
   );
   return {
     body: html`${spreadChart(rows)}${table}`,
@@ -186,12 +187,24 @@ function confirmedText(one: RevocationAtInstance, startMs: number | undefined): 
 function summaryOf(instances: readonly RevocationAtInstance[]): string {
   const waiting = instances.filter(isPending).length;
   const enforced = instances.filter(isEnforced).length;
-  const silent = instances.length - waiting - enforced;
-  const silentText = silent === 0 ? '' : ` ${countText(silent)} silent, and refusing calls.`;
-  if (waiting > 0) return `${enforced} of ${instances.length} instances enforce it.${silentText}`;
-  return `${silent === 0 ? 'All' : 'The other'} ${countText(enforced)} enforcing it.${silentText}`;
+  const stopped = instances.filter((one) => one.left && !isPending(one) && !isEnforced(one)).length;
+  const silent = instances.length - waiting - enforced - stopped;
+  const parts = [
+    enforcedText(enforced, instances.length),
+    ...(waiting > 0 ? [`${countText(waiting, 'has', 'have')} not confirmed it yet.`] : []),
+    ...(silent > 0 ? [`${countText(silent, 'is silent and refuses', 'are silent and refuse')} calls.`] : []),
+    ...(stopped > 0 ? [`${countText(stopped, 'has', 'have')} stopped.`] : []),
+  ];
+  return parts.join(' ').trim();
 }
 
-function countText(count: number): string {
-  return count === 1 ? '1 instance is' : `${count} instances are`;
+function enforcedText(count: number, all: number): string {
+  if (all === 0) return 'No instance has synced, or held a lease, since the revocation.';
+  if (count === 0) return 'No instance has confirmed it.';
+  if (all === 1) return 'The only instance enforces it.';
+  return count === all ? `All ${all} instances enforce it.` : `${count} of ${all} instances enforce it.`;
+}
+
+function countText(count: number, singular: string, plural: string): string {
+  return count === 1 ? `1 instance ${singular}` : `${count} instances ${plural}`;
 }

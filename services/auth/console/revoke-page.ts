@@ -1,6 +1,7 @@
 /** Ending sessions: the page that asks for a reason and, when the login is not fresh, for the password. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type User, UserServiceService } from '../../../proto/gen/auth/v1/user_service.js';
 import {
   RevocationServiceService,
   type RevokeRequest,
@@ -27,6 +28,10 @@ const REASON_CHARACTERS_MAX = 200;
 /** Maximum number of sessions that one form ends. */
 const SESSIONS_MAX = 200;
 
+/** Rows of one answer of auth when the sessions of a user are looked up; so many answers are read. */
+const LOOKUP_PAGE_SIZE = 200;
+const LOOKUP_PAGES_MAX = 500;
+
 /** How long a form waits for the instances, in milliseconds. */
 const SHORT_WAIT_MS = 400;
 
@@ -42,7 +47,7 @@ interface Wanted {
 /** Asks for confirmation. */
 export async function revokePage(operator: Operator, request: ConsoleRequest): Promise<ConsoleResponse> {
   const wanted = await wantedOf(operator, request.query);
-  return 'redirectTo' in wanted ? wanted : formOf(operator, wanted);
+  return 'reason' in wanted ? formOf(operator, wanted) : wanted;
 }
 
 /**
@@ -57,7 +62,7 @@ export async function revoke(
 ): Promise<ConsoleResponse> {
   const { form, peer, loginId = '' } = request;
   const wanted = await wantedOf(operator, form);
-  if ('redirectTo' in wanted) return wanted;
+  if (!('reason' in wanted)) return wanted;
   const password = form.get('password') ?? '';
   if (operator.isFresh()) return await revokeWanted(operator, wanted);
   if (password === '') return formOf(operator, wanted, 'Enter your password to confirm.', 403);
@@ -75,19 +80,68 @@ export async function revoke(
   return { ...(await revokeWanted(next.operator, wanted)), cookie: cookies.set(next.id) };
 }
 
-/** What the parameters name, or where to go when they name nothing. */
-async function wantedOf(
-  operator: Operator,
-  parameters: URLSearchParams,
-): Promise<Wanted | { readonly redirectTo: string }> {
+/** What the parameters name, or the response when they name nothing that can be ended. */
+async function wantedOf(operator: Operator, parameters: URLSearchParams): Promise<Wanted | ConsoleResponse> {
   const user = await findUser(operator, parameters.get('user') ?? '');
   if (user === undefined) return { redirectTo: '/' };
-  const sessionIds = parameters.getAll('session').slice(0, SESSIONS_MAX);
-  if (sessionIds.length === 0 && parameters.get('all') !== '1') {
-    return { redirectTo: `/users/${user.userId}` };
-  }
   const { userId, username } = user;
+  const sessionIds = [...new Set(parameters.getAll('session').map((id) => id.toLowerCase()))];
+  if (sessionIds.length > SESSIONS_MAX) {
+    return refusal(
+      operator,
+      user,
+      html`${alertOf(`One form ends at most ${SESSIONS_MAX} sessions, and ${sessionIds.length} were chosen. Choose fewer.`)}`,
+    );
+  }
+  if (sessionIds.length === 0 && parameters.get('all') !== '1') {
+    return refusal(
+      operator,
+      user,
+      alertOf('No session was chosen. Choose the sessions to end, then try again.'),
+    );
+  }
+  const missing = await notOpen(operator, userId, sessionIds);
+  if (missing.length > 0) {
+    const problem = `Nothing was ended: not every chosen session is an open session of ${username}.`;
+    return refusal(
+      operator,
+      user,
+      html`${alertOf(problem)}
+<p>These have ended, or belong to another user:</p>
+<ul>${missing.map((id) => html`<li><code>${id}</code></li>`)}</ul>`,
+    );
+  }
   return { userId, username, sessionIds, reason: parameters.get('reason') ?? '' };
+}
+
+/** Of the given sessions, those that are not open sessions of the user. */
+async function notOpen(
+  operator: Operator,
+  userId: string,
+  sessionIds: readonly string[],
+): Promise<readonly string[]> {
+  const missing = new Set(sessionIds);
+  let pageToken = '';
+  for (
+    let page = 0;
+    missing.size > 0 && page < LOOKUP_PAGES_MAX && (page === 0 || pageToken !== '');
+    page += 1
+  ) {
+    const found = await operator.call(UserServiceService.listUserSessions, {
+      userId,
+      pageSize: LOOKUP_PAGE_SIZE,
+      pageToken,
+    });
+    for (const { sessionId } of found.sessions) missing.delete(sessionId);
+    pageToken = found.nextPageToken;
+  }
+  return [...missing];
+}
+
+function refusal(operator: Operator, { userId, username }: User, problem: Html): ConsoleResponse {
+  const body = html`${problem}
+<p><a href="/users/${userId}">Back to the sessions of ${username}</a></p>`;
+  return { status: 400, page: documentOf({ title: `End sessions of ${username}`, body }, operator, '/') };
 }
 
 function formOf(operator: Operator, wanted: Wanted, problem = '', status = 200): ConsoleResponse {
@@ -127,13 +181,18 @@ async function revokeWanted(operator: Operator, wanted: Wanted): Promise<Console
     target: targets.length === 0 ? { $case: 'userId', value: userId } : undefined,
     targets,
     reason,
-    // Instances then confirm at once, and the page of the revocation shows how it spreads.
-    wait: RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
+    // With the wait, instances confirm at once, and the page of the revocation shows how it spreads. Of several sessions, some
+    // may fail: without the wait, the response comes at once and has the result of each.
+    wait: sessionIds.length > 1 ? RevokeWait.REVOKE_WAIT_NONE : RevokeWait.REVOKE_WAIT_KNOWN_INSTANCES,
     fences: [],
     dryRun: false,
   };
   try {
-    return resultOf(operator, wanted, await revokeAndShow(operator, request, sessionIds.at(-1) ?? userId));
+    const response =
+      sessionIds.length > 1
+        ? await operator.call(RevocationServiceService.revoke, request)
+        : await revokeAndShow(operator, request, sessionIds[0] ?? userId);
+    return resultOf(operator, wanted, response);
   } catch (error) {
     if (!(error instanceof CallError)) throw error;
     return formOf(operator, wanted, failureText(error), 400);

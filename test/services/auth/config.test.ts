@@ -8,6 +8,7 @@ import { infinityPem, pemOf, weakKeys } from '../../../proofs/attack/weak-keys.j
 import { parseBootstrap, parseConfig } from '../../../services/auth/config.js';
 import { OWN_SERVICE } from '../../../services/auth/policy/document.js';
 import { ConfigurationError } from '../../../services/common/config/env.js';
+import { createAuthority } from '../../support/certificates.js';
 import { makeFolder, type TestFolder } from '../../support/folders.js';
 
 const KEY_ENCRYPTION_KEY = Buffer.alloc(32, 7).toString('base64url');
@@ -121,8 +122,12 @@ describe('the configuration of auth', () => {
     expect(parseConfig({ ...GOOD, ...listen }).consoleListen).to.equal('127.0.0.1:52051');
     const origin = { PORTCULLIS_CONSOLE_ORIGIN: 'https://console.example' };
     const open = { PORTCULLIS_CONSOLE_LISTEN: '0.0.0.0:52051', PORTCULLIS_PLAINTEXT: 'allow' };
-    expect(parseConfig({ ...GOOD, ...open, ...origin }).consoleOrigin).to.equal('https://console.example');
-    expect(faultsOf({ ...GOOD, ...open })).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
+    expect(parseConfig({ ...GOOD, ...listen, ...origin }).consoleOrigin).to.equal('https://console.example');
+    expect(faultsOf({ ...GOOD, ...open })).to.deep.equal([
+      'PORTCULLIS_CONSOLE_ORIGIN',
+      'PORTCULLIS_TLS_CERT_FILE',
+    ]);
+    expect(faultsOf({ ...GOOD, ...open, ...origin })).to.deep.equal(['PORTCULLIS_TLS_CERT_FILE']);
     expect(faultsOf({ ...GOOD, ...origin })).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
     for (const wrong of ['https://console.example/', 'https://Console.example', 'ftp://console.example']) {
       const given = { ...GOOD, ...listen, PORTCULLIS_CONSOLE_ORIGIN: wrong };
@@ -133,6 +138,20 @@ describe('the configuration of auth', () => {
     expect(faultsOf({ ...GOOD, ...listen, PORTCULLIS_LOGIN_BINDING: 'required' })).to.include(
       'PORTCULLIS_CONSOLE_LISTEN',
     );
+  });
+
+  it('requires HTTPS in the origin of the console, except on loopback without a certificate', async () => {
+    const listen = { PORTCULLIS_CONSOLE_LISTEN: '127.0.0.1:52051' };
+    const faults = (origin: string, tls: NodeJS.ProcessEnv = {}): string[] =>
+      faultsOf({ ...GOOD, ...listen, ...tls, PORTCULLIS_CONSOLE_ORIGIN: origin });
+    for (const origin of ['http://localhost:52051', 'http://127.0.0.2', 'http://[::1]:52051']) {
+      expect(faults(origin), origin).to.deep.equal([]);
+    }
+    expect(faults('http://console.example')).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
+    const { certFile, keyFile } = await (await createAuthority(folder.path)).issue();
+    const tls = { PORTCULLIS_TLS_CERT_FILE: certFile, PORTCULLIS_TLS_KEY_FILE: keyFile };
+    expect(faults('https://localhost:52051', tls)).to.deep.equal([]);
+    expect(faults('http://localhost:52051', tls)).to.deep.equal(['PORTCULLIS_CONSOLE_ORIGIN']);
   });
 
   it('reads the bootstrap file', () => {

@@ -67,8 +67,8 @@ describe('the console of a running auth', function () {
     try {
       const page = await context.newPage();
       page.on('console', (message) => {
-        // What the console answers to a login that has ended.
-        if (message.text().includes('status of 401')) return;
+        // What the console answers to a login that has ended, and what a test answers in its place.
+        if (/status of 4(?:01|29)/.test(message.text())) return;
         if (message.type() === 'error' || message.type() === 'warning') problems.push(message.text());
       });
       page.on('pageerror', (error) => problems.push(String(error)));
@@ -155,10 +155,12 @@ describe('the console of a running auth', function () {
         await page.getByRole('button', { name: 'End 1 session' }).click();
         await page.waitForURL(/\/revocations\/\d+$/);
         const status = page.getByRole('status');
-        await status.getByText('3 of 4 instances enforce it.').waitFor();
+        await status.getByText('3 of 4 instances enforce it. 1 instance has not confirmed it yet.').waitFor();
         await page.getByRole('cell', { name: 'not confirmed yet' }).waitFor();
         // Its lease ends, and the page says so without a reload.
-        await status.getByText('The other 3 instances are enforcing it. 1 instance is silent').waitFor();
+        await status
+          .getByText('3 of 4 instances enforce it. 1 instance is silent and refuses calls.')
+          .waitFor();
         expect(await page.locator('circle.enforced').count()).to.equal(3);
         expect(await page.locator('line.refusing').count()).to.equal(1);
         expect(await page.getByRole('cell', { name: 'enforces it' }).count()).to.equal(3);
@@ -179,6 +181,67 @@ describe('the console of a running auth', function () {
       await ask(clients.auth.revokeOtherSessions.bind(clients.auth), {}, { token: accessToken });
       await page.getByRole('heading', { name: 'Log in' }).waitFor();
       expect(await page.content()).to.not.include('payment');
+    });
+  });
+
+  it('says since when a live page is not up to date, and recovers by itself', async () => {
+    await withPage({}, async (page) => {
+      await page.goto(`${origin}/instances`);
+      await page.getByText('This page changes as it happens.').waitFor();
+      system.auth.kill('SIGSTOP');
+      try {
+        await page.getByText(/^Not up to date since \d\d:\d\d:\d\d UTC/).waitFor();
+      } finally {
+        system.auth.kill('SIGCONT');
+      }
+      await page.getByText('This page changes as it happens.').waitFor();
+      await page.getByRole('status').getByText('4 serving, 0 refusing calls').waitFor();
+    });
+  });
+
+  it('opens a stream that was refused again', async () => {
+    await withPage({}, async (page) => {
+      await page.clock.install();
+      await page.route('**/live', (route) => route.fulfill({ status: 429 }), { times: 1 });
+      await page.goto(`${origin}/instances`);
+      await page.getByText(/^Not up to date since/).waitFor();
+      await page.clock.fastForward(10_000);
+      await page.getByText('This page changes as it happens.').waitFor();
+    });
+  });
+
+  it('closes the stream of a hidden tab, and opens it again when the tab is visible', async () => {
+    await withPage({}, async (page) => {
+      const live: string[] = [];
+      page.on('request', (request) => void live.push(...(request.url().endsWith('/live') ? ['opened'] : [])));
+      page.on(
+        'requestfailed',
+        (request) => void live.push(...(request.url().endsWith('/live') ? ['closed'] : [])),
+      );
+      const show = async (state: 'visible' | 'hidden'): Promise<void> => {
+        await page.evaluate(`Object.defineProperty(document, 'visibilityState', { value: '${state}', configurable: true });
+          document.dispatchEvent(new Event('visibilitychange'))`);
+      };
+      await page.goto(`${origin}/instances`);
+      await page.getByText('This page changes as it happens.').waitFor();
+      await show('hidden');
+      await until(() => live.length === 2, { withinMs: 5000, pollMs: 20 });
+      await show('visible');
+      await until(() => live.length === 3, { withinMs: 5000, pollMs: 20 });
+      expect(live).to.deep.equal(['opened', 'closed', 'opened']);
+    });
+  });
+
+  it('keeps the other tabs usable when many are live, and says in the oldest that another one is', async () => {
+    await withPage({}, async (page, context) => {
+      await page.goto(`${origin}/instances`);
+      await page.getByText('This page changes as it happens.').waitFor();
+      for (let count = 0; count < 7; count += 1) {
+        const tab = await context.newPage();
+        await tab.goto(`${origin}/instances`);
+        await tab.getByText('This page changes as it happens.').waitFor();
+      }
+      await page.getByText('Another tab of the console is live, so this one is not.').waitFor();
     });
   });
 

@@ -15,6 +15,8 @@ import { PROJECT_FOLDER } from '../../../support/project-copy.js';
 export interface TestConsole extends Console {
   readonly clock: MovableClock;
   readonly origin: string;
+  /** The lines of its log about errors. */
+  readonly errors: readonly string[];
   /** @param localAddress - the address that the browser has */
   browser(localAddress?: string): Browser;
 }
@@ -41,17 +43,29 @@ export interface Browser {
   formToken(): Promise<string>;
 }
 
-/** @param tls - HTTPS with these certificates */
-export async function openTestConsole(system: System, tls?: TlsWatch): Promise<TestConsole> {
+interface TestConsoleOptions {
+  /** HTTPS with these certificates. */
+  readonly tls?: TlsWatch;
+  readonly listenHost?: string;
+  /** No call to auth succeeds. */
+  readonly isAuthDown?: boolean;
+}
+
+export async function openTestConsole(
+  system: System,
+  { tls, listenHost = '127.0.0.1', isAuthDown = false }: TestConsoleOptions = {},
+): Promise<TestConsole> {
   const clock = new MovableClock();
+  const errors: string[] = [];
   const [host = '', port = ''] = system.auth.address.split(':');
   const opened = await openConsole({
-    listen: { address: '127.0.0.1:0', variable: 'PORTCULLIS_CONSOLE_LISTEN' },
+    listen: { address: `${listenHost}:0`, variable: 'PORTCULLIS_CONSOLE_LISTEN' },
     origin: undefined,
     tls,
     local: {
       connect: (peer) =>
         new Promise((resolve, reject) => {
+          if (isAuthDown) return reject(new Error('auth is down'));
           const socket = connect({ host, port: Number(port), localAddress: peer });
           socket.once('connect', () => resolve(socket));
           socket.once('error', reject);
@@ -59,7 +73,7 @@ export async function openTestConsole(system: System, tls?: TlsWatch): Promise<T
     },
     connectionsMax: 100,
     requestsPerAddress: 10_000,
-    log: createLog({ service: 'auth', level: 'silent' }),
+    log: createLog({ service: 'auth', level: 'error' }, { write: (line) => void errors.push(line) }),
     clock,
     files: pathToFileURL(`${PROJECT_FOLDER}/dist/services/auth/console/browser/`),
   });
@@ -68,6 +82,7 @@ export async function openTestConsole(system: System, tls?: TlsWatch): Promise<T
     ...opened,
     clock,
     origin: ownOrigin,
+    errors,
     browser: (localAddress) => createBrowser(ownOrigin, localAddress),
   };
 }

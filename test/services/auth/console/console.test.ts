@@ -1,6 +1,9 @@
 /** The console over HTTP: who may see what, and which requests are refused. */
 
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { watchTlsFiles } from '@portcullis/guard/tls';
 import { expect } from 'chai';
 import { Client } from 'pg';
@@ -9,7 +12,7 @@ import { ask } from '../../../../scripts/system/calls.js';
 import { makeTemporaryFolder } from '../../../../scripts/system/temporary-folder.js';
 import { html } from '../../../../services/auth/console/html.js';
 import { createLoginCookies } from '../../../../services/auth/console/http.js';
-import { FRESH_LOGIN_MS } from '../../../../services/auth/console/operators.js';
+import { FORMER_ID_MS, FRESH_LOGIN_MS } from '../../../../services/auth/console/operators.js';
 import { createLog } from '../../../../services/common/host/log.js';
 import { createAuthority } from '../../../support/certificates.js';
 import { clientsOf, type SystemClients, sharedSystem, type TestSystem } from '../../../support/system.js';
@@ -74,7 +77,7 @@ describe('the console', () => {
       const { status, headers, body } = await browser.logIn(system.users.olga);
       expect([status, headers.location]).to.deep.equal([303, '/']);
       expect(headers['set-cookie']?.[0]).to.match(
-        /^portcullis-console=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/,
+        /^portcullis-console-\d+=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict$/,
       );
       expect(body).to.equal('');
       expect((await browser.get('/')).body)
@@ -83,12 +86,43 @@ describe('the console', () => {
     });
 
     it('binds the cookie to the host when browsers use HTTPS', async () => {
-      const cookies = createLoginCookies(true);
-      expect(cookies.set('x')).to.equal(
-        '__Host-portcullis-console=x; Path=/; HttpOnly; SameSite=Strict; Secure',
-      );
-      expect(cookies.read('portcullis-console=x')).to.equal(undefined);
-      expect(cookies.read('__Host-portcullis-console=x; __Host-portcullis-console=y')).to.equal(undefined);
+      const cookies = createLoginCookies('https://console.example');
+      const name = '__Host-portcullis-console-443';
+      expect(cookies.set('x')).to.equal(`${name}=x; Path=/; HttpOnly; SameSite=Strict; Secure`);
+      expect(cookies.read('portcullis-console-443=x')).to.equal(undefined);
+      expect(cookies.read(`${name}=x; ${name}=y`)).to.equal(undefined);
+    });
+
+    it('does not share a cookie with another console on the same host', () => {
+      const [one, other] = [52051, 52052].map((port) => createLoginCookies(`http://127.0.0.1:${port}`));
+      const both = `${one?.set('x').split(';')[0]}; ${other?.set('y').split(';')[0]}`;
+      expect([one?.read(both), other?.read(both)]).to.deep.equal(['x', 'y']);
+    });
+
+    it('opens nothing for the cookie in another network', async () => {
+      const browser = await loggedIn();
+      const thief = console.browser('127.0.0.2');
+      thief.cookie = browser.cookie;
+      const { status, body } = await thief.get('/');
+      expect(status).to.equal(401);
+      expect(body).to.not.include('olga');
+      thief.cookie = browser.cookie;
+      await thief.logIn(system.users.olga);
+      expect((await browser.get('/')).status).to.equal(200);
+    });
+
+    it('answers at the address on which it listens, and under no other name', async () => {
+      const elsewhere = await openTestConsole(system, { listenHost: '127.0.0.2' });
+      try {
+        expect((await elsewhere.browser().get('/login')).status).to.equal(200);
+        const port = elsewhere.address.split(':')[1] ?? '';
+        for (const name of ['localhost', '127.0.0.1', '[::1]']) {
+          const { status } = await elsewhere.browser().get('/login', { host: `${name}:${port}` });
+          expect(status, name).to.equal(421);
+        }
+      } finally {
+        await elsewhere.close();
+      }
     });
 
     it('uses the certificate of auth, and then a cookie for HTTPS alone', async () => {
@@ -96,11 +130,11 @@ describe('the console', () => {
       const { certFile: cert, keyFile: key } = await (await createAuthority(folder.path)).issue();
       const log = createLog({ service: 'auth', level: 'silent' });
       const watch = watchTlsFiles({ files: { cert, key }, log });
-      const secure = await openTestConsole(system, watch);
+      const secure = await openTestConsole(system, { tls: watch });
       try {
         const browser = secure.browser();
         const { headers } = await browser.logIn(system.users.olga);
-        expect(headers['set-cookie']?.[0]).to.match(/^__Host-portcullis-console=[\w-]{43}; .*; Secure$/);
+        expect(headers['set-cookie']?.[0]).to.match(/^__Host-portcullis-console-\d+=[\w-]{43}; .*; Secure$/);
         expect((await browser.get('/')).body).to.include('olga');
       } finally {
         await secure.close();
@@ -116,6 +150,24 @@ describe('the console', () => {
       const customer = await console.browser().logIn(system.users.alice);
       expect([customer.status, customer.headers['set-cookie']]).to.deep.equal([403, undefined]);
       expect(customer.body).to.include('needs the scopes auth.users.read and auth.security.read');
+    });
+
+    it('does not blame the password when auth is down, or when there were too many attempts', async () => {
+      const down = await openTestConsole(system, { isAuthDown: true });
+      try {
+        const { status, body } = await down.browser().logIn(system.users.olga);
+        expect(status).to.equal(502);
+        expect(body).to.include('Auth did not respond.');
+      } finally {
+        await down.close();
+      }
+      const browser = console.browser('127.0.0.3');
+      const unknown = { username: `nobody-${randomUUID().slice(0, 8)}`, password: 'not a password' };
+      let answer = await browser.logIn(unknown);
+      for (let count = 0; count < 30 && answer.status === 403; count += 1)
+        answer = await browser.logIn(unknown);
+      expect(answer.status).to.equal(429);
+      expect(answer.body).to.include('Wait a minute');
     });
 
     it('ends after half an hour without a request', async () => {
@@ -187,6 +239,18 @@ describe('the console', () => {
       expect(body).to.not.include('olga');
     });
 
+    it('is no error of the server when the browser leaves before it is complete', async () => {
+      const socket = connect(Number(console.address.split(':')[1]), '127.0.0.1');
+      await once(socket, 'connect');
+      const head = ['POST /login HTTP/1.1', `Host: ${console.address}`, `Origin: ${console.origin}`];
+      const fields = ['Content-Type: application/x-www-form-urlencoded', 'Content-Length: 100'];
+      socket.write(`${[...head, ...fields, '', 'username='].join('\r\n')}`);
+      await sleep(100);
+      socket.destroy();
+      await sleep(200);
+      expect(console.errors).to.deep.equal([]);
+    });
+
     it('is refused when it is large, or no form', async () => {
       const browser = await loggedIn();
       expect((await browser.post('/revoke', { reason: 'x'.repeat(40_000) })).status).to.equal(413);
@@ -205,6 +269,13 @@ describe('the console', () => {
         .and.not.include('unsafe');
       expect(headers['cache-control'], path).to.equal('no-store');
     }
+  });
+
+  it('names the cause on the page of an error, and keeps the navigation', async () => {
+    const browser = await loggedIn();
+    const { status, body } = await browser.get('/revocations?page=wrong');
+    expect(status).to.equal(400);
+    expect(body).to.include('The request is not valid').and.include('<nav aria-label="Pages">');
   });
 
   it('escapes what users have chosen', async () => {
@@ -252,6 +323,30 @@ describe('the console', () => {
     expect((await browser.get(`/users/${userId}`)).body).to.include('has no open session');
   });
 
+  it('refuses the session of another user, and counts a repeated one once', async () => {
+    const [one, other] = [await newUser(), await newUser()];
+    const browser = await loggedIn();
+    const path = `/revoke?user=${one.userId}&session=${one.sessionId}&session=`;
+    const repeated = await browser.get(`${path}${one.sessionId}`);
+    expect(repeated.body).to.include('End 1 session of');
+    const foreign = await browser.get(`${path}${other.sessionId}`);
+    expect(foreign.status).to.equal(400);
+    expect(foreign.body)
+      .to.include(`<li><code>${other.sessionId}</code></li>`)
+      .and.not.include('name="reason"');
+    const form = { user: one.userId, session: other.sessionId, reason: 'a test' };
+    const posted = await browser.post('/revoke', { ...form, form_token: await browser.formToken() });
+    expect(posted.status).to.equal(400);
+    expect(await isAdmitted(other.token)).to.equal(true);
+  });
+
+  it('says so when no session was chosen', async () => {
+    const { userId } = await newUser();
+    const { status, body } = await (await loggedIn()).get(`/revoke?user=${userId}`);
+    expect(status).to.equal(400);
+    expect(body).to.include('No session was chosen.');
+  });
+
   it('asks for the password before a revocation when the login is not fresh', async () => {
     const { userId, token } = await newUser();
     const browser = await loggedIn();
@@ -275,7 +370,19 @@ describe('the console', () => {
     expect(browser.cookie).to.not.equal(former);
     expect((await browser.get(`/revoke?user=${userId}&all=1`)).body).to.not.include('name="password"');
     browser.cookie = former;
-    expect((await browser.get('/')).status).to.equal(401);
+    expect((await browser.get('/')).status).to.equal(200);
+    console.clock.passMonotonic(FORMER_ID_MS + 1000);
+    const { status, headers } = await browser.get('/');
+    expect([status, headers['set-cookie']]).to.deep.equal([401, undefined]);
+  });
+
+  it('does not remove the cookie of a login that replaced another one in the browser', async () => {
+    const browser = await loggedIn();
+    const former = browser.cookie;
+    await browser.logIn(system.users.olga);
+    browser.cookie = former;
+    const { status, headers } = await browser.get('/');
+    expect([status, headers['set-cookie']]).to.deep.equal([401, undefined]);
   });
 
   it('grants nothing that the operator’s own scopes do not', async () => {
