@@ -8,13 +8,13 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
-import { AuthServiceClient } from '../proto/gen/auth/v1/auth_service.js';
-import { ask } from './system/calls.js';
-import { findFreePort } from './system/ports.js';
-import { PROJECT_FOLDER } from './system/project.js';
-import type { DemoUser } from './system/secrets.js';
-import { type System, startSystem } from './system/system.js';
-import { makeTemporaryFolder } from './system/temporary-folder.js';
+import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { ask } from '../../scripts/system/calls.js';
+import { findFreePort } from '../../scripts/system/ports.js';
+import { PROJECT_FOLDER } from '../../scripts/system/project.js';
+import type { DemoUser } from '../../scripts/system/secrets.js';
+import { type System, startSystem } from '../../scripts/system/system.js';
+import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 
 const PROGRAM = '/usr/bin/chromium';
 
