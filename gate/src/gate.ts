@@ -37,7 +37,10 @@ export interface Gate {
   metrics(): Promise<string>;
   /** Calls the listener when the answer of {@link missing} may have changed. */
   onChange(listener: () => void): void;
-  /** Reads rules and certificates again. Those that cannot be used are logged, and the former ones stay in use. Never rejects. */
+  /**
+   * Reads rules and certificates again. Those that cannot be used are logged, and the former ones stay in use. Never
+   * rejects.
+   */
   reload(): Promise<void>;
   /** Refuses new connections, lets calls end for as long as the settings say, and closes everything. */
   close(): Promise<void>;

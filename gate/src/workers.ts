@@ -171,7 +171,7 @@ class WorkerSet implements Workers {
 
   /**
    * Ready when all workers are, the first time: connections go to each in turn. From then on while one is, so that one
-   * that dies does not take the others out of service. What each lacks is told all the same.
+   * that dies does not take the others out of service. What each worker lacks is part of the answer.
    */
   #missing(): Missing {
     if (this.#isStopping) return { process: 'shutting down' };

@@ -96,10 +96,11 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
   return {
     address,
     close: async () => {
-      operators.close();
       streams.close();
-      calls.close();
+      // Requests under way still need their login and their calls.
       await port.close();
+      calls.close();
+      operators.close();
     },
   };
 }

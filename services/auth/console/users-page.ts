@@ -19,7 +19,7 @@ export async function findUser(operator: Operator, nameOrId: string): Promise<Us
     return (await operator.call(UserServiceService.getUser, request)).user;
   } catch (error) {
     const { reason } = errorOf(error);
-    // A name that breaks the rules for names is nobody's.
+    // No user has a name that the rules do not allow.
     if (reason === 'NOT_FOUND' || reason === 'FIELD_INVALID') return undefined;
     throw error;
   }

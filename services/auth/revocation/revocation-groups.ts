@@ -52,7 +52,7 @@ export interface GroupWrite {
   readonly why?: SessionEnd;
 }
 
-/** What a revocation writes that nobody has asked for: it has no event. */
+/** What a revocation writes that auth makes by itself: it has no event. */
 type UnrecordedWrite = Omit<GroupWrite, 'event'> & { readonly event?: undefined };
 
 /** One revocation of a group. */
