@@ -67,6 +67,9 @@ export const SERVICE_FLOODS: readonly Flood[] = [
     name: 'sync-storm',
     attacker: 'service',
     title: 'Sync of one instance as fast as it is answered',
+    notReached:
+      'The instance syncs and never says that it enforces a revocation, so a Revoke that waits does so for the bound of ' +
+      'the promise, as with an instance that froze. The other instances enforce it meanwhile.',
     run: (attack) => {
       const instance = randomBytes(INSTANCE_ID_BYTES);
       return sendAsService(attack, { perSecond: 3_000, atOnce: 400, most: 60_000 }, () => ({
@@ -94,8 +97,6 @@ export const SERVICE_FLOODS: readonly Flood[] = [
     name: 'introspection-storm',
     attacker: 'service',
     title: 'Introspect as fast as it is answered',
-    notReached:
-      'Auth grows by 60 to 80 MB: the heap, whose young generation may take 96 MB. Latencies stay within the limits.',
     run: (attack) => {
       const { customers } = attack.input;
       return sendAsService(attack, { perSecond: 3_000, atOnce: 500, most: 60_000 }, (index) => ({

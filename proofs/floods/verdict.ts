@@ -8,6 +8,10 @@ import { allowedMs, type ClassFigures, type FloodResult } from './run-flood.js';
 const RSS_GROWTH_MAX_MB = 50;
 const BLOCK_MAX_MS = 50;
 const RECOVERY_MAX_SECONDS = 5;
+/** From this share of the time without a processor on, calls are slow because the machine is too small for the flood. */
+const STARVED_SHARE = 0.2;
+/** So many times as long as it may an honest call takes at most for want of a processor. More has another cause. */
+const STARVED_RATIO_MAX = 4;
 const REASON_CHARACTERS_MAX = 160;
 const REFUSALS_SHOWN_MAX = 3;
 
@@ -80,7 +84,7 @@ export function figuresOf(result: FloodResult): FloodFigures {
     flood: result.tally,
   };
   const violations = violationsOf(result, figures);
-  const { notReached } = result.flood;
+  const notReached = result.flood.notReached ?? starvation(result, figures, violations);
   return {
     ...figures,
     violations,
@@ -93,13 +97,30 @@ function excess({ quiet, meanwhile }: ClassFigures): number {
   return meanwhile.p99 / allowedMs(quiet.p99);
 }
 
+/** The reason, if nothing but latencies broke a limit, and the services lacked a processor for much of the time. */
+function starvation(
+  { honest }: FloodResult,
+  { starved }: Pick<FloodFigures, 'starved'>,
+  violations: readonly string[],
+): string | undefined {
+  const slow = slowClasses(honest);
+  const isStarved = starved >= STARVED_SHARE && slow.length === violations.length;
+  if (!isStarved || slow.some((kind) => excess(honest[kind]) > STARVED_RATIO_MAX)) return undefined;
+  return (
+    'Attacker, honest callers and services fill the processors of this machine: a service that could run had none for ' +
+    `${Math.round(100 * starved)} % of the time.`
+  );
+}
+
+function slowClasses(honest: FloodResult['honest']): HonestClass[] {
+  return HONEST_CLASSES.filter((kind) => excess(honest[kind]) > 1);
+}
+
 function violationsOf(result: FloodResult, figures: Omit<FloodFigures, 'violations'>): string[] {
-  const violations: string[] = [];
-  for (const kind of HONEST_CLASSES) {
+  const violations = slowClasses(result.honest).map((kind) => {
     const { quiet, meanwhile } = result.honest[kind];
-    if (meanwhile.p99 <= allowedMs(quiet.p99)) continue;
-    violations.push(`${kind} p99 ${formatNumber(quiet.p99)} → ${formatNumber(meanwhile.p99)} ms`);
-  }
+    return `${kind} p99 ${formatNumber(quiet.p99)} → ${formatNumber(meanwhile.p99)} ms`;
+  });
   if (figures.rss_mb > RSS_GROWTH_MAX_MB)
     violations.push(`${largest(result)} grew by ${formatNumber(figures.rss_mb)} MB`);
   if (figures.block_ms > BLOCK_MAX_MS)

@@ -3,6 +3,7 @@
  * of this process.
  */
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock } from '@portcullis/guard/clock';
 import { type ChangeStore, createChangeTail, POLL_INTERVAL_MS } from './change-tail.js';
 import { InventoryError } from './errors.js';
@@ -16,6 +17,11 @@ import {
 
 /** How long the database may be unreadable before watchers fail, in milliseconds. */
 export const UNREADABLE_MAX_MS = 5_000;
+/**
+ * How many watchers go on in one turn of the event loop. Each of them encodes and sends what it waited for, and one change
+ * may be what hundreds wait for.
+ */
+export const WATCHERS_PER_TURN = 32;
 
 /** Where the feed logs its failures. */
 interface ChangeFeedLog {
@@ -90,8 +96,8 @@ export function createChangeFeed(deps: ChangeFeedDeps): ChangeFeed {
     read: (range) => readChanges(deps.store, run?.recent, range),
     close: async () => {
       isClosed = true;
-      failAll(waiting, undefined);
       run?.stop.abort();
+      await failAll(waiting, undefined);
       await run?.done;
     },
   };
@@ -117,10 +123,10 @@ function startRun({ store, clock, log }: ChangeFeedDeps, waiting: Set<Waiting>, 
       try {
         nextMs = await tail.poll();
         lastReadMs = clock.monotonicMs();
-        if (!signal.aborted) resolveReached(waiting, recent.position());
+        if (!signal.aborted) await resolveReached(waiting, recent.position());
       } catch (error) {
         log.warn({ err: error }, 'cannot read the changes of stock');
-        if (clock.monotonicMs() - lastReadMs > UNREADABLE_MAX_MS) failAll(waiting, error);
+        if (clock.monotonicMs() - lastReadMs > UNREADABLE_MAX_MS) await failAll(waiting, error);
       }
       await pause.wait(nextMs, signal);
     }
@@ -175,14 +181,23 @@ function waitFor(waiting: Set<Waiting>, changeId: bigint, signal: AbortSignal): 
   });
 }
 
-function resolveReached(waiting: ReadonlySet<Waiting>, position: bigint | undefined): void {
+async function resolveReached(waiting: ReadonlySet<Waiting>, position: bigint | undefined): Promise<void> {
   if (position === undefined) return;
-  for (const entry of [...waiting]) if (position >= entry.changeId) entry.resolve(position);
+  const reached = [...waiting].filter(({ changeId }) => position >= changeId);
+  await inTurns(reached, (entry) => entry.resolve(position));
 }
 
-function failAll(waiting: ReadonlySet<Waiting>, cause: unknown): void {
+async function failAll(waiting: ReadonlySet<Waiting>, cause: unknown): Promise<void> {
   const error = new InventoryError('DEPENDENCY_UNAVAILABLE', 'changes of stock cannot be read now', {
     cause,
   });
-  for (const entry of [...waiting]) entry.reject(error);
+  await inTurns([...waiting], (entry) => entry.reject(error));
+}
+
+/** Lets the watchers go on, some in each turn. One whose call ends meanwhile is settled already, and that is no harm. */
+async function inTurns(entries: readonly Waiting[], goOn: (entry: Waiting) => void): Promise<void> {
+  for (const [index, entry] of entries.entries()) {
+    if (index > 0 && index % WATCHERS_PER_TURN === 0) await nextTurn();
+    goOn(entry);
+  }
 }

@@ -8,6 +8,7 @@ import { parse } from 'yaml';
 import { readRuleTable } from '../../gate/src/rules.js';
 import { readSettings, SettingsError } from '../../gate/src/settings.js';
 import { readManifests } from '../../proofs/deployment/manifests.js';
+import { HEAP_ARGUMENTS } from '../../scripts/system/project.js';
 import { VARIABLES as AUTH } from '../../services/auth/config.js';
 import {
   ConfigurationError,
@@ -166,6 +167,8 @@ describe('deploy/Dockerfile', () => {
     const starts = lines.filter((line) => line.startsWith('ENTRYPOINT'));
     expect(starts).to.have.lengthOf(4);
     for (const line of starts) expect(line).to.match(/^ENTRYPOINT \["node", .*\.js"\]$/);
+    const flags = JSON.stringify(['--enable-source-maps', ...HEAP_ARGUMENTS]).slice(1, -1).replaceAll(',', ', ');
+    for (const line of starts) expect(line).to.include(flags);
     expect(lines.filter((line) => line.startsWith('USER'))).to.deep.equal(['USER 65532:65532']);
   });
 
@@ -189,6 +192,7 @@ describe('deploy/systemd', () => {
       const source = program.replace('dist/', '').replace('%i', service).replace('.js', '.ts');
       expect(existsSync(join(PROJECT_FOLDER, source)), source).to.equal(true);
     }
+    expect(unit).to.include(` ${HEAP_ARGUMENTS.join(' ')} `);
     expect(Number(/^TimeoutStopSec=(\d+)$/m.exec(unit)?.[1])).to.be.at.least(15);
   });
 });

@@ -115,6 +115,27 @@ describe('the verdict on a flood', () => {
     expect(isAccepted(figuresOf(resultWith({ recoveredSeconds: 9 })))).to.equal(false);
   });
 
+  it('excuses slow honest calls alone, by a machine without a processor for the services, and within limits', () => {
+    const { honest } = resultWith({});
+    const slow = (p99: number): FloodResult['honest'] => ({
+      ...honest,
+      login: { quiet: CALM, meanwhile: { ...CALM, p99 }, calls: 9 },
+    });
+    const starved = (share: number) => [{ ...service('auth'), starved: share }];
+    const figures = figuresOf(resultWith({ honest: slow(390), services: starved(0.31) }));
+    expect(figures.violations).to.deep.equal(['login p99 10.0 → 390 ms']);
+    expect(figures.reason).to.include('had none for 31 % of the time');
+    expect(isAccepted(figures)).to.equal(true);
+    for (const changes of [
+      { honest: slow(390), services: starved(0.19) },
+      { honest: slow(410), services: starved(0.31) },
+      { honest: slow(390), services: starved(0.31), stale: 1 },
+      { services: [{ ...service('auth'), starved: 0.31, rssGrowthMb: 51 }] },
+    ]) {
+      expect(isAccepted(figuresOf(resultWith(changes)))).to.equal(false);
+    }
+  });
+
   it('does not count honest calls that were told a limit and a time', () => {
     expect(violationsWith({ limited: 4 })).to.deep.equal([]);
   });

@@ -7,6 +7,7 @@ import {
   type ChangeFeed,
   createChangeFeed,
   UNREADABLE_MAX_MS,
+  WATCHERS_PER_TURN,
 } from '../../../services/inventory/change-feed.js';
 import type { ChangeStore } from '../../../services/inventory/change-tail.js';
 import { CHANGES_KEPT_MAX } from '../../../services/inventory/recent-changes.js';
@@ -246,6 +247,39 @@ describe('inventory change feed', () => {
       await new Promise((resolve) => setTimeout(resolve, 50));
       expect(store.reads).to.equal(rest);
       await feed.close();
+    });
+
+    it('lets some watchers go on in each turn of the event loop, when one change or one failure is what many wait for', async () => {
+      let count = 1n;
+      let turn = 0;
+      let counting = true;
+      const nextTurn = () => {
+        if (!counting) return;
+        turn += 1;
+        setImmediate(nextTurn).unref();
+      };
+      nextTurn();
+      const feed = createChangeFeed({ store: fakeStore(() => count), clock: systemClock, log: silent });
+      const detach = feed.attach();
+      await feed.reach(0n, never());
+      const perTurn = new Map<number, number>();
+      const note = () => perTurn.set(turn, (perTurn.get(turn) ?? 0) + 1);
+      const watchers = 5 * WATCHERS_PER_TURN;
+      const waitAll = (changeId: bigint) =>
+        Promise.all(Array.from({ length: watchers }, () => feed.reach(changeId, never()).then(note, note)));
+      const reached = waitAll(2n);
+      count = 2n;
+      feed.wake();
+      await reached;
+      expect(Math.max(...perTurn.values())).to.be.at.most(WATCHERS_PER_TURN);
+      perTurn.clear();
+      const failed = waitAll(3n);
+      await feed.close();
+      await failed;
+      counting = false;
+      expect([...perTurn.values()].reduce((sum, one) => sum + one, 0)).to.equal(watchers);
+      expect(Math.max(...perTurn.values())).to.be.at.most(WATCHERS_PER_TURN);
+      detach();
     });
 
     it('fails watchers with DEPENDENCY_UNAVAILABLE once the database was unreachable for too long', async () => {
