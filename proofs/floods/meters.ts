@@ -18,6 +18,7 @@ const LINE_FEED = 10;
 const LEASE = /^portcullis_revocation_lease_seconds (\S+)/m;
 const CURRENT = /^portcullis_revocation_current (\S+)/m;
 const LAG_MAX = /^nodejs_eventloop_lag_max_seconds (\S+)/m;
+const FULL_COLLECTIONS = /^nodejs_gc_duration_seconds_sum\{kind="major"\} (\S+)/m;
 
 /** What one service did since the last reset. */
 export interface Reading {
@@ -25,8 +26,13 @@ export interface Reading {
   /** Growth of resident memory from the reset to its highest value, in MB. */
   readonly rssGrowthMb: number;
   readonly rssMb: number;
-  /** The longest time for which the event loop ran without a turn, in ms; time without a processor does not count. */
+  /**
+   * The longest time for which the event loop ran without a turn, in ms. Time without a processor does not count, nor do
+   * full collections of the heap: no request causes those.
+   */
   readonly blockMs: number;
+  /** The longest time that full collections took between two looks, in ms. */
+  readonly collectionMs: number;
   readonly logLines: number;
   /** Looks at which its revocation list was not to be trusted. */
   readonly stale: number;
@@ -80,7 +86,8 @@ class ServiceMeter {
   #leaseMs = 0;
   #current = true;
   #start = { atMs: 0, waitedMs: 0, rssMb: 0, logBytes: 0 };
-  #highest = { rssMb: 0, blockMs: 0 };
+  #highest = { rssMb: 0, blockMs: 0, collectionMs: 0 };
+  #collectionsMs = 0;
   #stale = 0;
   #exits = 0;
 
@@ -101,6 +108,7 @@ class ServiceMeter {
       rssGrowthMb: this.#highest.rssMb - this.#start.rssMb,
       rssMb: this.#highest.rssMb,
       blockMs: this.#highest.blockMs,
+      collectionMs: this.#highest.collectionMs,
       logLines: linesFrom(logFile, this.#start.logBytes),
       stale: this.#stale,
       exits: this.#exits,
@@ -119,7 +127,7 @@ class ServiceMeter {
       rssMb,
       logBytes: sizeOf(this.#service.logFile),
     };
-    this.#highest = { rssMb, blockMs: 0 };
+    this.#highest = { rssMb, blockMs: 0, collectionMs: 0 };
     this.#stale = 0;
     this.#exits = 0;
   }
@@ -138,7 +146,11 @@ class ServiceMeter {
       return;
     }
     // The gauge starts again with each scrape. Waiting for a processor also makes the loop late, and is no block.
-    this.#noteBlock(1_000 * gaugeIn(text, LAG_MAX) - (thread.waitedMs - this.#waitedMs));
+    const collectionsMs = 1_000 * gaugeIn(text, FULL_COLLECTIONS);
+    const collectionMs = collectionsMs - this.#collectionsMs;
+    this.#noteBlock(1_000 * gaugeIn(text, LAG_MAX) - (thread.waitedMs - this.#waitedMs) - collectionMs);
+    this.#highest.collectionMs = Math.max(this.#highest.collectionMs, collectionMs);
+    this.#collectionsMs = collectionsMs;
     this.#waitedMs = thread.waitedMs;
     this.#current = gaugeIn(text, CURRENT) === 1;
     if (!this.#current) this.#stale += 1;

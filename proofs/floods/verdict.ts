@@ -26,6 +26,8 @@ export interface FloodFigures {
   /** The largest growth of resident memory of one service. */
   readonly rss_mb: number;
   readonly block_ms: number;
+  /** The longest full collection of the heap of one service; no part of `block_ms`. */
+  readonly collection_ms: number;
   readonly log_lines: number;
   readonly stale: number;
   readonly exits: number;
@@ -65,6 +67,10 @@ export function figuresOf(result: FloodResult): FloodFigures {
     ),
     block_ms: roundTo(
       highest(({ blockMs }) => blockMs),
+      1,
+    ),
+    collection_ms: roundTo(
+      highest(({ collectionMs }) => collectionMs),
       1,
     ),
     log_lines: services.reduce((sum, { logLines }) => sum + logLines, 0),
@@ -161,6 +167,7 @@ export function tableOf(all: Readonly<Record<string, FloodFigures>>): Rows {
     '×',
     'RSS +MB',
     'block ms',
+    'GC ms',
     'log lines',
     'stale',
   ];
@@ -175,6 +182,7 @@ export function tableOf(all: Readonly<Record<string, FloodFigures>>): Rows {
       formatNumber(figures.honest_p99_ratio),
       formatNumber(figures.rss_mb),
       formatNumber(figures.block_ms),
+      formatNumber(figures.collection_ms),
       String(figures.log_lines),
       String(figures.stale),
       String(figures.exits),

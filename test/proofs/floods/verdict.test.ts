@@ -13,6 +13,7 @@ function service(name: string): FloodResult['services'][number] {
     rssGrowthMb: 3,
     rssMb: 120,
     blockMs: 12,
+    collectionMs: 30,
     logLines: 4,
     stale: 0,
     exits: 0,
@@ -51,6 +52,7 @@ describe('the verdict on a flood', () => {
     expect(figures).to.include({
       rss_mb: 3,
       block_ms: 12,
+      collection_ms: 30,
       log_lines: 8,
       exits: 0,
       starved: 0.1,
