@@ -42,6 +42,8 @@ async function obey(command: WorkerCommand): Promise<void> {
   AggregatorRegistry.setRegistries([metrics.registry]);
   // Answers when the first process asks for the metrics.
   new AggregatorRegistry();
+  const log = createGateLog(settings.logLevel);
+  log.info({ event: 'starting' }, 'a worker starts');
   const started = await startGate(
     {
       ...settings,
@@ -52,7 +54,7 @@ async function obey(command: WorkerCommand): Promise<void> {
         key: identityKey === undefined ? undefined : createPrivateKey(identityKey),
       },
     },
-    { log: createGateLog(settings.logLevel), metrics, opensWhenReady },
+    { log, metrics, opensWhenReady },
   );
   gate = started;
   if (isReloadDue) await started.reload();

@@ -159,6 +159,52 @@ describe('portcullis gate', function () {
     expect(await exit).to.equal(0);
   });
 
+  it('keeps new workers shut while the server is away, and gives them what was reloaded meanwhile', async () => {
+    const [rules, bind] = [join(folder.path, 'later.yaml'), `unix:${join(folder.path, 'away.sock')}`];
+    await writeFile(rules, RULES);
+    const away = await startUpstream(folder, bind);
+    const { port, ops, words } = await settings();
+    const kept = words.filter((word) => !/^--(?:rules|upstream)=/.test(word));
+    const { child, said, exit } = start([
+      ...kept,
+      `--rules=${rules}`,
+      `--upstream=${bind}`,
+      '--workers=2',
+      '--drain-seconds=0',
+    ]);
+    const isReady = async (): Promise<boolean> =>
+      (await fetch(`http://127.0.0.1:${ops}/readyz`).catch(() => undefined))?.status === 200;
+    await until(async () => child.exitCode !== null || (await isReady()));
+    expect(child.exitCode, said.errors).to.equal(null);
+    const { accessToken } = await clients.logIn('alice');
+    const call = async (): Promise<string> => {
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
+        'grpc.use_local_subchannel_pool': 1,
+      });
+      const outcome = await callEcho(client, bearer(accessToken)).then(
+        () => 'OK',
+        (error: unknown) => errorOf(error).reason || String(error),
+      );
+      client.close();
+      return outcome;
+    };
+    expect(await call()).to.equal('OK');
+    away.stop();
+    for (const [, pid] of said.output.matchAll(/"pid":(\d+).*"event":"open"/g))
+      process.kill(Number(pid), 'SIGKILL');
+    const started = () => (said.output + said.errors).match(/"event":"starting"/g)?.length ?? 0;
+    await until(() => started() === 4);
+    await writeFile(rules, RULES.replace('Unary: {scopes: inventory.read}', 'Unary: {scopes: nobody.has}'));
+    child.kill('SIGHUP');
+    expect(await call()).to.include('ECONNREFUSED');
+    const back = await startUpstream(folder, bind);
+    await until(isReady);
+    for (let turn = 0; turn < 4; turn++) expect(await call()).to.equal('SCOPE_MISSING');
+    child.kill('SIGTERM');
+    expect(await exit).to.equal(0);
+    back.stop();
+  });
+
   it('accepts tokens of an issuer that its settings trust, and refuses nothing while it observes', async () => {
     const { privateKey, publicKey } = generateKeyPairSync('ed25519');
     const jwks = { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'EdDSA', use: 'sig' }] };
