@@ -33,6 +33,8 @@ export interface TestFailure {
 
 /** From a worker. */
 export type Report =
+  /** Sent while the event loop turns: a worker that is silent hangs in a loop. */
+  | { readonly kind: 'alive' }
   | { readonly kind: 'loaded' }
   | { readonly kind: 'broken'; readonly reason: string }
   | {
@@ -43,3 +45,6 @@ export type Report =
       readonly failed: readonly TestFailure[];
     }
   | { readonly kind: 'ran'; readonly failed: string | undefined };
+
+/** How often a worker reports that it is alive, in milliseconds. */
+export const ALIVE_INTERVAL_MS = 1_000;

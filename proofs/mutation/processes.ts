@@ -6,10 +6,16 @@ import type { Order, Report } from './orders.js';
 /** How long a worker may take to load its tests, in milliseconds. */
 const LOADING_MS_MAX = 180_000;
 
+/** How long a report may take, and how long a worker may be silent meanwhile, in milliseconds. */
+interface Patience {
+  readonly reportMs: number;
+  readonly silenceMs: number;
+}
+
 /** A worker that has loaded its tests. */
 export interface Worker {
-  /** Sends an order; undefined when the worker ended, or gave no report in time and was killed. */
-  ask(order: Order, timeoutMs: number): Promise<Report | undefined>;
+  /** Sends an order; undefined when the worker ended, or was killed because it gave no report in time or hung in a loop. */
+  ask(order: Order, patience: Patience): Promise<Report | undefined>;
   readonly isAlive: () => boolean;
   stop(): void;
 }
@@ -41,15 +47,15 @@ export async function startWorker(options: WorkerOptions): Promise<Worker | unde
     },
   );
   const reports = reportsOf(child);
-  const loaded = await reports.next(LOADING_MS_MAX);
+  const loaded = await reports.next({ reportMs: LOADING_MS_MAX, silenceMs: LOADING_MS_MAX });
   if (loaded?.kind !== 'loaded') {
     child.kill('SIGKILL');
     return undefined;
   }
   return {
-    ask: async (order, timeoutMs) => {
+    ask: async (order, patience) => {
       child.send(order);
-      const report = await reports.next(timeoutMs);
+      const report = await reports.next(patience);
       if (report === undefined) child.kill('SIGKILL');
       return report;
     },
@@ -58,22 +64,28 @@ export async function startWorker(options: WorkerOptions): Promise<Worker | unde
   };
 }
 
-/** The next report of a process; undefined when it ended first, or took too long. */
-function reportsOf(child: ChildProcess): { next(timeoutMs: number): Promise<Report | undefined> } {
-  let deliver: (report: Report | undefined) => void = () => {};
-  child.on('message', (report: Report) => deliver(report));
-  child.on('exit', () => deliver(undefined));
-  child.on('error', () => deliver(undefined));
+/** The next report of a process; undefined when it ended first, took too long, or was silent for too long. */
+function reportsOf(child: ChildProcess): { next(patience: Patience): Promise<Report | undefined> } {
+  let hear: (report: Report | undefined) => void = () => {};
+  child.on('message', (report: Report) => hear(report));
+  child.on('exit', () => hear(undefined));
+  child.on('error', () => hear(undefined));
   return {
-    next: (timeoutMs) =>
+    next: ({ reportMs, silenceMs }) =>
       new Promise((resolve) => {
-        const timer = setTimeout(() => deliver(undefined), timeoutMs);
-        deliver = (report) => {
-          clearTimeout(timer);
-          deliver = () => {};
+        const deadline = setTimeout(() => hear(undefined), reportMs);
+        let silence = setTimeout(() => hear(undefined), silenceMs);
+        hear = (report) => {
+          clearTimeout(silence);
+          if (report?.kind === 'alive') {
+            silence = setTimeout(() => hear(undefined), silenceMs);
+            return;
+          }
+          clearTimeout(deadline);
+          hear = () => {};
           resolve(report);
         };
-        if (!child.connected) deliver(undefined);
+        if (!child.connected) hear(undefined);
       }),
   };
 }

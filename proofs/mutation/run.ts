@@ -10,6 +10,8 @@ const RECORDING_MS_MAX = 900_000;
 /** A run with a mutant may take this many times as long as without, and {@link SLACK_MS}. */
 const SLOWNESS_MAX = 10;
 const SLACK_MS = 15_000;
+/** A worker may be silent for this many times the longest of its tests, and {@link SLACK_MS}: a test may compute in one turn. */
+const SILENCE_MAX = 3;
 /** For one mutant, tests run that take this long without it, in milliseconds; a mutant that only others kill counts as survivor. */
 const TESTS_MS_MAX = 10_000;
 /** So many of the fastest tests run before the others. */
@@ -70,7 +72,10 @@ async function record(
   options: WorkerOptions & { readonly onTestFailed: (failure: TestFailure) => void },
 ): Promise<Recording> {
   const worker = await startWorker(options);
-  const report = await worker?.ask({ kind: 'record' }, RECORDING_MS_MAX);
+  const report = await worker?.ask(
+    { kind: 'record' },
+    { reportMs: RECORDING_MS_MAX, silenceMs: RECORDING_MS_MAX },
+  );
   worker?.stop();
   if (report?.kind !== 'recorded') throw new Error('the tests did not end without a mutant');
   // A test that fails by itself proves nothing about a mutant.
@@ -130,10 +135,13 @@ async function work(
       options.onOutcome({ mutant, fate: 'killed', by: '(loading)' });
       continue;
     }
-    const budgetMs =
-      SLACK_MS + SLOWNESS_MAX * tests.flat().reduce((sum, title) => sum + (msOf.get(title) ?? 0), 0);
+    const ms = tests.flat().map((title) => msOf.get(title) ?? 0);
+    const patience = {
+      reportMs: SLACK_MS + SLOWNESS_MAX * ms.reduce((sum, one) => sum + one, 0),
+      silenceMs: SLACK_MS + SILENCE_MAX * Math.max(...ms),
+    };
     const order = { kind: 'run', mutant: isLoaded ? undefined : mutant.id, tests } as const;
-    const report = await worker.ask(order, budgetMs);
+    const report = await worker.ask(order, patience);
     if (report?.kind !== 'ran') options.onOutcome({ mutant, fate: 'killed', by: '(process ended)' });
     else if (report.failed !== undefined) options.onOutcome({ mutant, fate: 'killed', by: report.failed });
     else options.onOutcome({ mutant, fate: 'survived' });

@@ -5,7 +5,15 @@
 
 import { relative } from 'node:path';
 import Mocha from 'mocha';
-import { LOADING, type Order, type Report, SUITE, type TestFailure, type TestRecord } from './orders.js';
+import {
+  ALIVE_INTERVAL_MS,
+  LOADING,
+  type Order,
+  type Report,
+  SUITE,
+  type TestFailure,
+  type TestRecord,
+} from './orders.js';
 
 const HOOK_BEGIN = 'hook';
 const TEST_BEGIN = 'test';
@@ -40,6 +48,7 @@ try {
 }
 process.on('message', (order: Order) => void obey(order));
 process.on('disconnect', () => process.exit(0));
+setInterval(() => send({ kind: 'alive' }), ALIVE_INTERVAL_MS);
 send({ kind: 'loaded' });
 
 async function obey(order: Order): Promise<void> {
