@@ -44,7 +44,7 @@ export async function runPayment(config: Config, seams: Seams = {}): Promise<voi
 }
 
 function composePayment(config: Config, seams: Seams, resources: ServiceResources): ServiceParts {
-  const { log, tls, database, closer } = resources;
+  const { log, tls, database, telemetry, closer } = resources;
   const identity = {
     address: config.authAddress,
     credentials: tls.credentialsFor(config.authCaFile),
@@ -52,6 +52,7 @@ function composePayment(config: Config, seams: Seams, resources: ServiceResource
     clientId: config.clientId,
     clientKey: config.clientKey,
     issuer: config.issuer,
+    interceptors: telemetry.client,
   };
   const inventory = openInventory(config, identity, resources);
   const store = createStore(database);
@@ -95,7 +96,7 @@ function composePayment(config: Config, seams: Seams, resources: ServiceResource
 function openInventory(
   config: Config,
   identity: Parameters<typeof createExchange>[0],
-  { tls, closer }: ServiceResources,
+  { tls, telemetry, closer }: ServiceResources,
 ): InventoryConnection {
   const exchange = createExchange(identity);
   closer.add('token exchange', exchange.close);
@@ -111,6 +112,7 @@ function openInventory(
     plaintext: config.tls.plaintext,
     exchange,
     own,
+    interceptors: telemetry.client,
     clock: systemClock,
   });
   closer.add('connections to inventory', inventory.close);

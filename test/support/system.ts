@@ -41,7 +41,7 @@ export async function sharedSystem(): Promise<TestSystem> {
 
 /** A system for one suite, which may break it. */
 export async function startTestSystem(
-  more: Pick<SystemOptions, 'tls' | 'environment' | 'leaseMs'> = {},
+  more: Pick<SystemOptions, 'tls' | 'environment' | 'leaseMs' | 'nodeArguments'> = {},
 ): Promise<TestSystem> {
   const folder = await makeTemporaryFolder();
   const system = await startSystem({

@@ -3,6 +3,7 @@ import type { KeyObject } from 'node:crypto';
 import type { BrokerCredentialFiles } from '@portcullis/guard';
 import { parseDatabaseUrl } from '../database/database-url.js';
 import { DATABASE_LIMITS_DEFAULT, type DatabaseLimits, type Importance } from '../database/lanes.js';
+import { hasOpenTelemetry } from '../metrics/telemetry.js';
 import type { TlsSettings } from '../tls/tls.js';
 import { TLS_VARIABLES, type TlsPeer, tlsFaults, tlsSettingsOf } from '../tls/tls-config.js';
 import { brokerConfigFaults, brokerCredentialsOf, brokerVariables } from './broker-config.js';
@@ -79,6 +80,8 @@ export interface ServiceConfig {
   readonly opsRequestsPerAddress: number;
   readonly log: LogSettings;
   readonly reflection: boolean;
+  /** Whether calls and the guard report to OpenTelemetry. */
+  readonly openTelemetry: boolean;
   readonly drainMs: number;
   /** What a peer can make the service hold. */
   readonly limits: LimitSettings;
@@ -207,6 +210,7 @@ export function serviceVariables(differences: {
     ),
     ...LOG_VARIABLES,
     PORTCULLIS_REFLECTION: withDefault(onOff(), false),
+    PORTCULLIS_OPENTELEMETRY: withDefault(onOff(), false),
     PORTCULLIS_DRAIN_SECONDS: withDefault(seconds({ min: 0, max: DRAIN_SECONDS_MAX }), DRAIN_SECONDS_DEFAULT),
     ...LIMIT_VARIABLES,
     ...TLS_VARIABLES,
@@ -231,7 +235,13 @@ export function serviceFaults(
     ...tlsFaults(good, peers),
     ...brokerConfigFaults(good),
     ...parseTrustedIssuers(good, service).faults,
+    ...telemetryFaults(good),
   ];
+}
+
+function telemetryFaults({ PORTCULLIS_OPENTELEMETRY: isOn }: Partial<ServiceValues>): ConfigurationFault[] {
+  if (isOn !== true || hasOpenTelemetry()) return [];
+  return [{ variable: 'PORTCULLIS_OPENTELEMETRY', problem: 'needs the package @opentelemetry/api' }];
 }
 
 /** The settings out of the values of the variables. */
@@ -250,6 +260,7 @@ export function serviceConfigOf(values: ServiceValues & DatabaseValues, service:
     opsRequestsPerAddress: values.PORTCULLIS_OPS_REQUESTS_PER_ADDRESS,
     log: logSettingsOf(values),
     reflection: values.PORTCULLIS_REFLECTION,
+    openTelemetry: values.PORTCULLIS_OPENTELEMETRY,
     drainMs: values.PORTCULLIS_DRAIN_SECONDS * 1000,
     limits: limitSettingsOf(values),
     tls: tlsSettingsOf(values),

@@ -16,6 +16,7 @@ import { Registry } from 'prom-client';
 import type { ServiceConfig } from '../config/service-config.js';
 import { type Database, openDatabase } from '../database/database.js';
 import { registerDatabaseMetrics } from '../metrics/database-metrics.js';
+import { openTelemetry, type Telemetry } from '../metrics/telemetry.js';
 import { openTls, type Tls } from '../tls/tls.js';
 import { type Closer, createCloser } from './closer.js';
 import { type Host, hostMethods, startHost } from './host.js';
@@ -34,6 +35,8 @@ export interface ServiceResources {
   readonly database: Database;
   /** Where the service registers its own metrics. */
   readonly registry: Registry;
+  /** Its client interceptors belong to the service's own clients. */
+  readonly telemetry: Telemetry;
   /** Takes what the service opens. It is closed in reverse order, after the calls have ended and before the database. */
   readonly closer: Closer;
 }
@@ -96,7 +99,8 @@ export async function runService(options: {
   readonly compose: (resources: ServiceResources) => ServiceParts | Promise<ServiceParts>;
 }): Promise<void> {
   const { name, config, migrations } = options;
-  const resources = openResources(name, config, migrations);
+  const telemetry = await openTelemetry(config.openTelemetry);
+  const resources = { ...openResources(name, config, migrations), telemetry };
   const { log, tls, database, closer } = resources;
   const parts = await options.compose(resources);
   const guard = await openGuard(name, config, parts, resources);
@@ -122,7 +126,11 @@ export async function runService(options: {
   }
 }
 
-function openResources(name: string, config: ServiceConfig, migrations: URL): ServiceResources {
+function openResources(
+  name: string,
+  config: ServiceConfig,
+  migrations: URL,
+): Omit<ServiceResources, 'telemetry'> {
   const log = createLog({ service: name, ...config.log });
   const closer = createCloser(log);
   const tls = openTls(config.tls, { log });
@@ -157,7 +165,7 @@ async function openGuard(
   audience: string,
   config: ServiceConfig,
   { auth, trustedIssuers, fences, brokerUses }: ServiceParts,
-  { log, tls, registry, closer }: ServiceResources,
+  { log, tls, registry, telemetry, closer }: ServiceResources,
 ): Promise<Guard> {
   const { issuer, natsUrl, natsCredentials } = config;
   const metrics = createGuardMetrics(registry);
@@ -172,10 +180,11 @@ async function openGuard(
     publicMethods: hostMethods(config),
     limits: config.limits.guard,
     log,
-    observer: metrics.observer,
+    observer: telemetry.observe(metrics.observer),
   });
   closer.add('guard', () => guard.close());
   metrics.attach(guard, { brokerUses });
+  telemetry.attach(guard);
   return guard;
 }
 
@@ -192,7 +201,7 @@ async function openHost(
     limits,
   }: ServiceConfig,
   { services, readiness, routes, routesListen, endStreams }: ServiceParts,
-  { log, tls, database, registry, guard }: ServiceResources & { readonly guard: Guard },
+  { log, tls, database, registry, telemetry, guard }: ServiceResources & { readonly guard: Guard },
 ): Promise<Host> {
   const host = await startHost({
     service,
@@ -206,7 +215,7 @@ async function openHost(
     reflection,
     drainMs,
     connectionIdleMs: limits.connectionIdleMs,
-    interceptors: [guard.interceptor],
+    interceptors: [...telemetry.server, guard.interceptor],
     tls: tls.listener,
     addServices: (server) => {
       for (const { definition, schema, handlers } of services) {

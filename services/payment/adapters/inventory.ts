@@ -1,6 +1,6 @@
 /** Inventory over gRPC: on behalf of the user of a call, and in the service's own name. */
 
-import type { ChannelCredentials, Deadline, ServiceError as GrpcError } from '@grpc/grpc-js';
+import type { ChannelCredentials, Deadline, ServiceError as GrpcError, Interceptor } from '@grpc/grpc-js';
 import { connectivityState, Metadata } from '@grpc/grpc-js';
 import { type ServiceError, signalOf } from '@portcullis/guard';
 import {
@@ -47,6 +47,8 @@ interface InventoryConnectionOptions {
   readonly exchange: Exchange;
   /** Tokens of the service itself, which end reservations that it made for users. */
   readonly own: TokenSource;
+  /** Of all calls, before what authenticates. Default: none. */
+  readonly interceptors?: readonly Interceptor[];
   readonly clock: Clock;
 }
 
@@ -56,7 +58,7 @@ interface InventoryConnectionOptions {
  * @throws TypeError when tokens of users would leave this machine in plaintext
  */
 export function connectInventory(options: InventoryConnectionOptions): InventoryConnection {
-  const { addresses, credentials, plaintext, exchange, own, clock } = options;
+  const { addresses, credentials, plaintext, exchange, own, interceptors = [], clock } = options;
   const clients = addresses.map(
     (address) =>
       new InventoryServiceClient(
@@ -74,7 +76,8 @@ export function connectInventory(options: InventoryConnectionOptions): Inventory
   ): Promise<Reservation> {
     const { signal, deadlineMs = Number.POSITIVE_INFINITY, metadata = new Metadata() } = bound;
     const deadline = Math.min(clock.wallMs() + INVENTORY_TIMEOUT_MS, deadlineMs);
-    const settings = { metadata, options: { deadline, interceptors: [authenticate(source)] }, signal };
+    const all = [...interceptors, authenticate(source)];
+    const settings = { metadata, options: { deadline, interceptors: all }, signal };
     const response = await invokeUnary(nextClient(), invoke, settings);
     return reservationOf(response.reservation);
   }
