@@ -6,6 +6,38 @@ import fc from 'fast-check';
 import { idHash } from '../../../interceptors/src/revocation/id-leaf.js';
 import { IdTable } from '../../../interceptors/src/revocation/id-table.js';
 
+/** How a table grows from one leaf: so many identifiers, and the slots that they need. */
+const GROWTH: readonly (readonly [size: number, slots: number])[] = [
+  [1, 16],
+  [15, 19],
+  [17, 22],
+  [20, 26],
+  [23, 30],
+  [27, 35],
+  [31, 40],
+  [36, 47],
+  [42, 55],
+  [49, 64],
+  [57, 75],
+  [66, 87],
+  [77, 102],
+  [90, 119],
+  [105, 256],
+  [225, 384],
+  [337, 512],
+  [449, 640],
+  [561, 768],
+  [673, 896],
+  [785, 1152],
+  [1009, 1408],
+  [1233, 1664],
+  [1457, 2048],
+  [1793, 2432],
+  [2129, 2944],
+  [2577, 3456],
+  [3025, 4096],
+];
+
 type Id = readonly [number, number, number, number];
 
 const anyId: fc.Arbitrary<Id> = fc
@@ -186,6 +218,67 @@ describe('an id table', () => {
       table.add(Math.imul(index, 0x9e3779b1) >>> 0, index, 0, index);
       if (table.bytes - before > 36 * 1024) expect.fail(`${table.bytes - before} bytes more after ${index}`);
       before = table.bytes;
+    }
+  });
+
+  /** Memory of a table with one leaf of so many slots. */
+  const bytesOf = (slots: number): number => 8 + slots * 16;
+
+  it('takes no memory before the first identifier, and then grows when seven of eight slots are taken', () => {
+    const table = new IdTable();
+    expect(table.bytes).to.equal(8);
+    const grown: (readonly [size: number, slots: number])[] = [];
+    let { bytes } = table;
+    for (const id of manyIds(3584)) {
+      table.add(...id);
+      if (table.bytes !== bytes) grown.push([table.size, (table.bytes - 8) / 16]);
+      ({ bytes } = table);
+    }
+    // Three of four slots are taken after it has grown, in steps of 128 slots once there are as many.
+    expect(grown).to.deep.equal(GROWTH);
+    expect(table.add(...(manyIds(1)[0] ?? [0, 0, 0, 0]))).to.equal(false);
+    expect(table.bytes, 'a known identifier needs no room').to.equal(bytes);
+  });
+
+  it('splits a leaf of 4096 slots when it is full, and not before', () => {
+    const table = tableOf(manyIds(3584));
+    expect(table.bytes).to.equal(bytesOf(4096));
+    table.add(...(manyIds(1, 10_000)[0] ?? [0, 0, 0, 0]));
+    // Two leaves of about half as many identifiers.
+    expect(table.bytes).to.be.within(16 + 16 * 4500, 16 + 16 * 5200);
+  });
+
+  it('has as many leaves, of as many slots, as the expected number needs', () => {
+    for (const [expected, leaves, slots] of [
+      [1, 1, 16],
+      [100, 1, 120],
+      [107, 1, 128],
+      [108, 1, 256],
+      [1000, 1, 1280],
+      [3440, 1, 4096],
+      [3441, 2, 2176],
+      [100_000, 32, 3840],
+      [1e9, 65_536, 0],
+    ] as const) {
+      const table = new IdTable(expected);
+      expect(table.bytes, `${expected} expected`).to.equal(leaves * 8);
+      if (slots === 0) continue;
+      table.add(1, 2, 3, 4);
+      expect(table.bytes - leaves * 8, `${expected} expected`).to.equal(slots * 16);
+    }
+  });
+
+  it('takes, when compact, a word for each twelve identifiers and four for each, in steps of a KiB', () => {
+    for (const [count, kib] of [
+      [62, 1],
+      [250, 4],
+      [251, 5],
+      [1000, 16],
+      [3000, 48],
+    ] as const) {
+      const table = tableOf(manyIds(count));
+      compactAll(table);
+      expect(table.bytes, `${count}`).to.equal(8 + kib * 1024);
     }
   });
 
