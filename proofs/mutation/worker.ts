@@ -31,11 +31,14 @@ Object.assign(globalThis, { __stryker__: namespace });
 /** More than any test needs; a loop that a mutant made endless stops here. */
 const HITS_MAX = 1_000_000;
 
+/** Instrumented code is slower: a test has three times the time of an ordinary run. */
+const TEST_MS_MAX = 60_000;
+
 const files: string[] = JSON.parse(process.env['MUTATION_TESTS'] ?? '[]');
 // A mutant of code that runs while modules are loaded is on from the beginning.
 namespace.activeMutant = process.env['MUTATION_STATIC'];
 
-const mocha = new Mocha({ timeout: 20_000, reporter: function Silent() {} as never });
+const mocha = new Mocha({ timeout: TEST_MS_MAX, reporter: function Silent() {} as never });
 mocha.cleanReferencesAfterRun(false);
 for (const file of files) mocha.addFile(file);
 

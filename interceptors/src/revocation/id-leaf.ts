@@ -89,7 +89,7 @@ export class OpenLeaf implements Leaf {
 
   /** Whether the leaf is so large that it should be split instead of grow. */
   get isLarge(): boolean {
-    return this.size > SLOTS_MAX * FILL_MAX;
+    return this.size >= SLOTS_MAX * FILL_MAX;
   }
 
   grow(): void {
