@@ -70,7 +70,11 @@ function choiceOf({ query }: ConsoleRequest): Choice {
 }
 
 /** Events, the newest first. The first page is live. */
-export async function eventsPage(operator: Operator, request: ConsoleRequest, nowMs: () => number): Promise<Page> {
+export async function eventsPage(
+  operator: Operator,
+  request: ConsoleRequest,
+  nowMs: () => number,
+): Promise<Page> {
   const choice = choiceOf(request);
   const { wantedType, wantedSubject, pageToken } = choice;
   const part = await readerOf(operator, choice, nowMs)();

@@ -76,7 +76,8 @@ export async function revoke(
 }
 
 async function run(operator: Operator, plan: Plan, reason: string): Promise<ConsoleResponse> {
-  if (reason.trim() === '') return formOf(operator, plan, { reason, problem: 'State a reason.', status: 400 });
+  if (reason.trim() === '')
+    return formOf(operator, plan, { reason, problem: 'State a reason.', status: 400 });
   try {
     return await plan.run(operator, reason);
   } catch (error) {

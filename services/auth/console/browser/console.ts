@@ -145,9 +145,8 @@ function follow(region: HTMLElement, path: string): void {
 /** The link to the same place has the focus that a link had before its replacement. */
 function focusAgain(region: HTMLElement, focused: Element): void {
   const href = focused.getAttribute('href');
-  for (const link of region.querySelectorAll('a')) {
-    if (link.getAttribute('href') === href) return link.focus({ preventScroll: true });
-  }
+  const links = [...region.querySelectorAll('a')];
+  links.find((link) => link.getAttribute('href') === href)?.focus({ preventScroll: true });
 }
 
 for (const region of document.querySelectorAll<HTMLElement>('[data-live]')) {

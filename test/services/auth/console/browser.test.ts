@@ -235,7 +235,10 @@ describe('the console of a running auth', function () {
       const logIn = async (): Promise<string> =>
         ((await clients.logIn('bob')).session?.sessionId ?? '').slice(0, 8);
       await newest.getByText(await logIn()).waitFor();
-      await page.getByRole('status').getByText(/^1 new event since .* session-established/).waitFor();
+      await page
+        .getByRole('status')
+        .getByText(/^1 new event since .* session-established/)
+        .waitFor();
       await page.getByRole('button', { name: 'Pause' }).click();
       await page.getByText('Paused. This page does not change.').waitFor();
       const later = await logIn();

@@ -72,7 +72,9 @@ describe('calls of the console', () => {
         return socket;
       },
     });
-    const failure = await calls.call(METHOD, Buffer.alloc(0), { peer: '203.0.113.7' }).catch((error) => error);
+    const failure = await calls
+      .call(METHOD, Buffer.alloc(0), { peer: '203.0.113.7' })
+      .catch((error) => error);
     expect(failure).to.be.instanceOf(CallError);
   });
 });

@@ -342,7 +342,9 @@ describe('the console', () => {
       const { token } = await newUser();
       const preview = await browser.get('/revoke?role=customer');
       expect(preview.status, preview.body).to.equal(200);
-      expect(preview.body).to.match(/\d+ sessions? (?:is|are) open now/).and.include('href="/sessions/');
+      expect(preview.body)
+        .to.match(/\d+ sessions? (?:is|are) open now/)
+        .and.include('href="/sessions/');
       expect(await isAdmitted(token)).to.equal(true);
       const form = { role: 'customer', reason: 'a test', form_token: await browser.formToken() };
       expect((await browser.post('/revoke', { ...form, reason: ' ' })).body).to.include('State a reason.');

@@ -131,6 +131,8 @@ describe('a live stream', () => {
 
   it('does not begin once the streams are closed', async () => {
     streams.close();
-    expect(await open().then(String, (error: unknown) => (error as { code: string }).code)).to.equal('ECONNRESET');
+    expect(await open().then(String, (error: unknown) => (error as { code: string }).code)).to.equal(
+      'ECONNRESET',
+    );
   });
 });

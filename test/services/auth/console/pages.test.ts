@@ -1,7 +1,10 @@
 /** What pages say of unusual states, with answers of auth that a test chooses. */
 
 import { expect } from 'chai';
-import { ListSecurityEventsResponse, SecurityEventType } from '../../../../proto/gen/auth/v1/security_service.js';
+import {
+  ListSecurityEventsResponse,
+  SecurityEventType,
+} from '../../../../proto/gen/auth/v1/security_service.js';
 import {
   EnforcementState,
   GetRevocationResponse,

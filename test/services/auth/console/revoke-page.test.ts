@@ -19,7 +19,11 @@ import {
   RevokeWait,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { createCalls } from '../../../../services/auth/console/calls.js';
-import { type ConsoleRequest, type ConsoleResponse, createLoginCookies } from '../../../../services/auth/console/http.js';
+import {
+  type ConsoleRequest,
+  type ConsoleResponse,
+  createLoginCookies,
+} from '../../../../services/auth/console/http.js';
 import { createOperators } from '../../../../services/auth/console/operators.js';
 import { revoke, revokePage } from '../../../../services/auth/console/revoke-page.js';
 import { MovableClock } from '../../../support/clock.js';

@@ -55,7 +55,12 @@ describe('ops port', () => {
   it('counts what each HTTP port has refused, also one that is added later', async () => {
     const many = await runHost({ opsRequestsPerAddress: 1 });
     try {
-      const port = { port: 1, evicted: 3, refused: { pipelined: 0, requests_per_address: 5 }, close: async () => {} };
+      const port = {
+        port: 1,
+        evicted: 3,
+        refused: { pipelined: 0, requests_per_address: 5 },
+        close: async () => {},
+      };
       many.host.watchHttpPort('PORTCULLIS_CONSOLE_LISTEN', port);
       await many.ops('/metrics');
       await many.ops('/metrics');
