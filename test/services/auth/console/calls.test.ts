@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { Server, type ServiceDefinition } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { CallError, createCalls } from '../../../../services/auth/console/calls.js';
+import { CallError, type Calls, createCalls } from '../../../../services/auth/console/calls.js';
 import {
   createLocalConnections,
   type LocalConnections,
@@ -65,7 +65,7 @@ describe('calls of the console', () => {
   });
 
   it('fail as calls do when their connection has closed as it opened', async () => {
-    const calls = createCalls({
+    const calls: Calls = createCalls({
       connect: async (peer) => {
         const socket = await local.connect(peer);
         queueMicrotask(() => calls.close());
