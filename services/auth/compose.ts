@@ -272,7 +272,7 @@ async function startConsole(
   { consoleListen: address, consoleOrigin: origin, opsConnectionsMax, opsRequestsPerAddress }: Config,
   { tls, log, closer }: ServiceResources,
   { clock }: Parts,
-  { local, signal }: RunningService,
+  { local, watchHttpPort, signal }: RunningService,
 ): Promise<Console | undefined> {
   if (address === undefined || signal.aborted) return undefined;
   const opened = await openConsole({
@@ -285,6 +285,7 @@ async function startConsole(
     log,
     clock,
   });
+  watchHttpPort('PORTCULLIS_CONSOLE_LISTEN', opened.port);
   closer.add('console', opened.close);
   return opened;
 }

@@ -2,6 +2,7 @@
 
 import {
   type ClientHttp2Session,
+  type ClientHttp2Stream,
   connect,
   constants,
   type IncomingHttpHeaders,
@@ -145,7 +146,14 @@ function exchange(
       'grpc-timeout': `${CALL_TIMEOUT_MS}m`,
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
     };
-    const stream = session.request(headers);
+    let stream: ClientHttp2Stream;
+    try {
+      stream = session.request(headers);
+    } catch (error) {
+      // The connection has closed since it was opened, or is about to.
+      reject(new CallError(status.UNAVAILABLE, String(error)));
+      return;
+    }
     const chunks: Buffer[] = [];
     let length = 0;
     let trailers: IncomingHttpHeaders = {};

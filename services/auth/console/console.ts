@@ -9,7 +9,7 @@ import type { LocalConnections } from '../../common/host/local-connections.js';
 import type { Log } from '../../common/host/log.js';
 import { joinHostPort, type ListenAddress, listenError, requireFreePort } from '../../common/host/ports.js';
 import { CallError, createCalls } from './calls.js';
-import { eventsPage } from './events-page.js';
+import { eventsPage, eventsSource } from './events-page.js';
 import { html } from './html.js';
 import {
   type ConsoleRequest,
@@ -61,6 +61,8 @@ export interface ConsoleOptions {
 export interface Console {
   /** `HOST:PORT`, with the real port. */
   readonly address: string;
+  readonly port: HttpPort;
+  /** Ends the streams, and waits for the answers to requests under way. */
   close(): Promise<void>;
 }
 
@@ -95,6 +97,7 @@ export async function openConsole(options: ConsoleOptions): Promise<Console> {
   log.info({ address, origin }, 'the console is open');
   return {
     address,
+    port,
     close: async () => {
       streams.close();
       // Requests under way still need their login and their calls.
@@ -168,22 +171,26 @@ function operatorOf(
 
 async function streamTo(
   { operators, streams, clock }: ConsoleParts,
-  { loginId, peer, path }: ConsoleRequest,
+  request: ConsoleRequest,
   to: ServerResponse,
 ): Promise<ConsoleResponse | undefined> {
+  const { loginId, peer } = request;
   // A page that stays open does not keep its login alive.
   const operator = loginId === undefined ? undefined : operators.find(loginId, peer, false);
-  if (loginId === undefined || operator === undefined) {
+  if (operator === undefined) {
     streams.end(to);
     return undefined;
   }
-  const source = sourceUnder(operator, path, clock);
+  const source = sourceUnder(operator, request, clock);
   if (source === undefined) return notFound(operator);
-  await streams.run(loginId, to, source);
+  // A confirmation changes the id of the login, and not this.
+  await streams.run(operator.formToken, to, source);
   return undefined;
 }
 
-function sourceUnder(operator: Operator, path: string, clock: Clock): LiveSource | undefined {
+function sourceUnder(operator: Operator, request: ConsoleRequest, clock: Clock): LiveSource | undefined {
+  const { path } = request;
+  if (path === '/events/live') return eventsSource(operator, request, clock.wallMs);
   if (path === '/instances/live') return instancesSource(operator);
   const [, text = ''] = /^\/revocations\/(\d+)\/live$/.exec(path) ?? [];
   const sequence = sequenceOf(text);
@@ -248,7 +255,7 @@ async function pageUnder(
     case 'instances':
       return id === undefined ? await instancesPage(operator) : undefined;
     case 'events':
-      return id === undefined ? await eventsPage(operator, request) : undefined;
+      return id === undefined ? await eventsPage(operator, request, clock.wallMs) : undefined;
     case 'sessions':
       return id === undefined ? undefined : await sessionPage(operator, id);
     case 'keys':

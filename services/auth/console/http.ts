@@ -119,8 +119,10 @@ export async function readRequest(
     loginId: cookies.read(headers.cookie),
     peer: message.socket.remoteAddress ?? '',
   };
-  if (method === 'GET' || method === 'HEAD')
+  if (method === 'GET' || method === 'HEAD') {
+    requireOwnPageOrNavigation(message);
     return { ...request, method: 'GET', form: new URLSearchParams() };
+  }
   if (method !== 'POST') throw new RefusedRequest(405, 'This method is not supported.');
   requireOwnOrigin(message, origin);
   return { ...request, method, form: await readForm(message) };
@@ -130,6 +132,16 @@ export async function readRequest(
 function requireOwnHost(host: string | undefined, ownOrigin: string): void {
   if (new URL(ownOrigin).host === host?.toLowerCase()) return;
   throw new RefusedRequest(421, 'The console is not at this address.');
+}
+
+/**
+ * Browsers send the cookie with requests of other ports of the host. Those cannot read a response, but they would replace live
+ * streams and keep the login from expiring. Links from elsewhere are allowed.
+ */
+function requireOwnPageOrNavigation({ headers }: IncomingMessage): void {
+  const { 'sec-fetch-site': site = 'none', 'sec-fetch-mode': mode, 'sec-fetch-dest': dest } = headers;
+  if (site === 'same-origin' || site === 'none' || (mode === 'navigate' && dest === 'document')) return;
+  throw new RefusedRequest(403, 'The request was not made by a page of the console.');
 }
 
 /** Browsers send `Origin` with every form. Those that send `Sec-Fetch-Site` must agree. */

@@ -3,7 +3,7 @@
  * opens nothing anywhere else.
  */
 
-import { createHash, randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
+import { createHash, createHmac, randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import { errorOf } from '@portcullis/guard/client';
 import type { Clock } from '@portcullis/guard/clock';
 import { networkOf } from '@portcullis/guard/networks';
@@ -93,8 +93,8 @@ export interface Operators {
   find(id: string, peer: string, isActive: boolean): Operator | undefined;
   /**
    * Checks the operator's password again, and replaces the tokens and the id. The former id finds the login for a short time
-   * more, because requests with it may be under way. A confirmation waits for another one of the same login, and shares its
-   * result if that one succeeds.
+   * more, because requests with it may be under way. A confirmation waits for another one of the same login. If that one
+   * succeeds with the same password, both have its result; with another password, auth checks this one as well.
    *
    * @returns the next id for the cookie
    * @throws as {@link Operators.logIn}; LoginEndedError
@@ -119,7 +119,7 @@ interface Login {
   /** Where the password was entered. The cookie opens nothing for other networks. */
   readonly network: string;
   readonly formToken: string;
-  readonly scopes: readonly string[];
+  scopes: readonly string[];
   readonly startMs: number;
   /** When the password was checked. */
   readonly freshMs: number;
@@ -131,8 +131,14 @@ interface Login {
   renewing: Promise<void> | undefined;
   /** The id of a renewal that has not succeeded yet. Auth gives the same tokens to a retry with the same id. */
   renewalId: string | undefined;
-  /** The last confirmation, with the next id for the cookie. */
-  confirming: Promise<string> | undefined;
+  /** The last confirmation. */
+  confirming: Confirmation | undefined;
+}
+
+/** A check of the password, with the next id for the cookie. */
+interface Confirmation {
+  readonly passwordKey: string;
+  readonly nextId: Promise<string>;
 }
 
 /** The login that has replaced another one. */
@@ -154,6 +160,8 @@ export function createOperators({
   /** By the key of the login that was replaced. */
   const successors = new Map<string, Successor>();
   const sweep = setInterval(() => endExpired(), SWEEP_MS).unref();
+  /** So that what is kept of a password while it is checked cannot be compared with anything else. */
+  const passwordSecret = randomBytes(32);
 
   const endSession = async (
     { refreshToken: token }: Pick<Login, 'refreshToken'>,
@@ -258,6 +266,7 @@ export function createOperators({
     login.accessExpireMs = renewed.accessTokenExpireTime?.getTime() ?? 0;
     login.refreshToken = renewed.refreshToken;
     login.renewalId = undefined;
+    login.scopes = renewed.scopes;
   };
 
   const renewOnce = async (key: string, login: Login, peer: string): Promise<void> => {
@@ -308,6 +317,29 @@ export function createOperators({
     return id;
   };
 
+  const confirm: Operators['confirm'] = async (id, credentials) => {
+    const passwordKey = createHmac('sha256', passwordSecret).update(credentials.password).digest('base64');
+    for (;;) {
+      const key = currentKey(keyOf(id));
+      const login = loginFrom(key, credentials.peer);
+      if (login === undefined) throw new LoginEndedError('the login has ended');
+      const former = login.confirming;
+      if (former === undefined) {
+        const nextId = confirmOnce(key, login, credentials);
+        const confirming = { passwordKey, nextId };
+        login.confirming = confirming;
+        // After a failure, the next form checks its password again.
+        nextId.catch(() => {
+          if (login.confirming === confirming) login.confirming = undefined;
+        });
+        return await nextId;
+      }
+      const nextId = await former.nextId.catch(() => undefined);
+      if (nextId !== undefined && former.passwordKey === passwordKey) return nextId;
+      // The other one has failed, or had another password: check this one.
+    }
+  };
+
   const operatorOf = (key: string, login: Login, peer: string): Operator => ({
     username: login.username,
     sessionId: login.sessionId,
@@ -345,14 +377,7 @@ export function createOperators({
       if (isActive) login.useMs = clock.monotonicMs();
       return operatorOf(key, login, peer);
     },
-    confirm: async (id, credentials) => {
-      const key = currentKey(keyOf(id));
-      const login = loginFrom(key, credentials.peer);
-      if (login === undefined) throw new LoginEndedError('the login has ended');
-      const confirm = (): Promise<string> => confirmOnce(key, login, credentials);
-      login.confirming = login.confirming === undefined ? confirm() : login.confirming.catch(confirm);
-      return await login.confirming;
-    },
+    confirm,
     logOut: async (id, peer, nextId) => {
       const key = currentKey(keyOf(id));
       const login = loginFrom(key, peer);

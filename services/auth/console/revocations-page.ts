@@ -53,6 +53,7 @@ export async function revocationsPage(operator: Operator, { query }: ConsoleRequ
     ]),
   );
   const body = html`<p>An entry leaves the log when all tokens that it revokes have expired.</p>
+${operator.canRevoke && html`<p><a href="/revoke">Revoke by role, client or key…</a></p>`}
 ${tableOf('Entries of the log, the newest first', ['Entry', 'Kind', 'Target', 'Reason', 'By', 'When'], rows, 'There is no entry: nothing was revoked whose tokens could still be valid.')}
 ${pagesOf('/revocations', pageToken, nextPageToken)}`;
   return { title: 'Revocations', body };

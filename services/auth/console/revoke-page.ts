@@ -1,4 +1,4 @@
-/** Ending sessions: the page that asks for a reason and, when the login is not fresh, for the password. */
+/** Ending sessions: of one user, or by what they have in common. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type User, UserServiceService } from '../../../proto/gen/auth/v1/user_service.js';
@@ -10,20 +10,13 @@ import {
   RevokeWait,
 } from '../../../proto/gen/portcullis/revocation/v1/revocation.js';
 import { CallError } from './calls.js';
-import { type Html, html, NOTHING } from './html.js';
+import { type Html, html } from './html.js';
 import type { ConsoleRequest, ConsoleResponse, LoginCookies } from './http.js';
-import { alertOf, documentOf, failureText, formToken } from './layout.js';
-import {
-  FRESH_LOGIN_MS,
-  LoginEndedError,
-  NotOperatorError,
-  type Operator,
-  type Operators,
-} from './operators.js';
+import { alertOf, documentOf, failureStatus, failureText } from './layout.js';
+import { LoginEndedError, NotOperatorError, type Operator, type Operators } from './operators.js';
+import { COMMON, choicePage, planByCommon } from './revoke-by.js';
+import { countText, formOf, type Plan } from './revoke-form.js';
 import { findUser } from './users-page.js';
-
-/** Maximum length of a reason, in characters. */
-const REASON_CHARACTERS_MAX = 200;
 
 /** Maximum number of sessions that one form ends. */
 const SESSIONS_MAX = 200;
@@ -35,19 +28,18 @@ const LOOKUP_PAGES_MAX = 500;
 /** How long a form waits for the instances, in milliseconds. */
 const SHORT_WAIT_MS = 400;
 
-/** What a form wants to end. */
+/** Sessions of one user. */
 interface Wanted {
   readonly userId: string;
   readonly username: string;
   /** All sessions of the user when empty. */
   readonly sessionIds: readonly string[];
-  readonly reason: string;
 }
 
-/** Asks for confirmation. */
-export async function revokePage(operator: Operator, request: ConsoleRequest): Promise<ConsoleResponse> {
-  const wanted = await wantedOf(operator, request.query);
-  return 'reason' in wanted ? formOf(operator, wanted) : wanted;
+/** Shows what will be revoked, and asks for confirmation. */
+export async function revokePage(operator: Operator, { query }: ConsoleRequest): Promise<ConsoleResponse> {
+  const plan = await planOf(operator, query);
+  return 'run' in plan ? formOf(operator, plan, { reason: query.get('reason') ?? '' }) : plan;
 }
 
 /**
@@ -61,11 +53,14 @@ export async function revoke(
   { operators, cookies }: { readonly operators: Operators; readonly cookies: LoginCookies },
 ): Promise<ConsoleResponse> {
   const { form, peer, loginId = '' } = request;
-  const wanted = await wantedOf(operator, form);
-  if (!('reason' in wanted)) return wanted;
+  const plan = await planOf(operator, form);
+  if (!('run' in plan)) return plan;
+  const reason = form.get('reason') ?? '';
   const password = form.get('password') ?? '';
-  if (operator.isFresh()) return await revokeWanted(operator, wanted);
-  if (password === '') return formOf(operator, wanted, 'Enter your password to confirm.', 403);
+  if (operator.isFresh()) return await run(operator, plan, reason);
+  const refused = (problem: string): ConsoleResponse =>
+    formOf(operator, plan, { reason, problem, status: 403 });
+  if (password === '') return refused('Enter your password to confirm.');
   let next: { readonly id: string; readonly operator: Operator };
   try {
     const id = await operators.confirm(loginId, { password, peer });
@@ -73,14 +68,38 @@ export async function revoke(
     if (confirmed === undefined) throw new LoginEndedError('the login has ended');
     next = { id, operator: confirmed };
   } catch (error) {
-    if (error instanceof NotOperatorError) return formOf(operator, wanted, error.message, 403);
+    if (error instanceof NotOperatorError) return refused(error.message);
     if (!(error instanceof CallError)) throw error;
-    return formOf(operator, wanted, failureText(error), 403);
+    return refused(failureText(error));
   }
-  return { ...(await revokeWanted(next.operator, wanted)), cookie: cookies.set(next.id) };
+  return { ...(await run(next.operator, plan, reason)), cookie: cookies.set(next.id) };
 }
 
-/** What the parameters name, or the response when they name nothing that can be ended. */
+async function run(operator: Operator, plan: Plan, reason: string): Promise<ConsoleResponse> {
+  if (reason.trim() === '')
+    return formOf(operator, plan, { reason, problem: 'State a reason.', status: 400 });
+  try {
+    return await plan.run(operator, reason);
+  } catch (error) {
+    if (!(error instanceof CallError)) throw error;
+    return formOf(operator, plan, { reason, problem: failureText(error), status: failureStatus(error) });
+  }
+}
+
+/** What the parameters name, or the response when they name nothing that can be revoked. */
+async function planOf(operator: Operator, parameters: URLSearchParams): Promise<Plan | ConsoleResponse> {
+  const named = ['user', ...COMMON].filter((name) => parameters.has(name));
+  if (named.length === 0) return choicePage(operator);
+  if (named.length > 1 || parameters.getAll(named[0] ?? '').length > 1) {
+    return choicePage(operator, 'Name one user, role, client or key.', 400);
+  }
+  const common = COMMON.find((name) => parameters.has(name));
+  if (common !== undefined) return await planByCommon(operator, common, parameters.get(common) ?? '');
+  const wanted = await wantedOf(operator, parameters);
+  return 'userId' in wanted ? planForUser(operator, wanted) : wanted;
+}
+
+/** The sessions that the parameters name, or the response when they name nothing that can be ended. */
 async function wantedOf(operator: Operator, parameters: URLSearchParams): Promise<Wanted | ConsoleResponse> {
   const user = await findUser(operator, parameters.get('user') ?? '');
   if (user === undefined) return { redirectTo: '/' };
@@ -111,7 +130,7 @@ async function wantedOf(operator: Operator, parameters: URLSearchParams): Promis
 <ul>${missing.map((id) => html`<li><code>${id}</code></li>`)}</ul>`,
     );
   }
-  return { userId, username, sessionIds, reason: parameters.get('reason') ?? '' };
+  return { userId, username, sessionIds };
 }
 
 /** Of the given sessions, those that are not open sessions of the user. */
@@ -144,38 +163,26 @@ function refusal(operator: Operator, { userId, username }: User, problem: Html):
   return { status: 400, page: documentOf({ title: `End sessions of ${username}`, body }, operator, '/') };
 }
 
-function formOf(operator: Operator, wanted: Wanted, problem = '', status = 200): ConsoleResponse {
-  const { userId, username, sessionIds, reason } = wanted;
+function planForUser(operator: Operator, wanted: Wanted): Plan {
+  const { userId, username, sessionIds } = wanted;
   const count = sessionIds.length;
-  const title = count === 0 ? `End all sessions of ${username}` : `End ${countText(count)} of ${username}`;
-  const body = html`${problem !== '' && alertOf(problem)}
-<p>${count === 0 ? 'Every session of the user ends, and all tokens of the user are revoked at every instance.' : 'The sessions end, and their tokens are revoked at every instance.'} This cannot be undone; the user can log in again.</p>
-${count > 0 && html`<ul>${sessionIds.map((id) => html`<li><code>${id}</code>${id === operator.sessionId && html` <span class="tag">this console</span>`}</li>`)}</ul>`}
-<form method="post" action="/revoke" class="stack narrow">
-${formToken(operator)}
-<input type="hidden" name="user" value="${userId}">
-${count === 0 ? html`<input type="hidden" name="all" value="1">` : sessionIds.map((id) => html`<input type="hidden" name="session" value="${id}">`)}
-<label>Reason <input name="reason" required maxlength="${REASON_CHARACTERS_MAX}" autocomplete="off" value="${reason}" aria-describedby="reason-use"></label>
-<p class="hint" id="reason-use">Recorded in the log and in the security event.</p>
-${operator.isFresh() ? NOTHING : passwordField()}
-<p class="line"><button type="submit" class="danger">${count === 0 ? 'End all sessions' : `End ${countText(count)}`}</button> <a href="/users/${userId}">Cancel</a></p>
-</form>`;
-  return { status, page: documentOf({ title, body }, operator, '/') };
+  const hidden = (name: string, value: string): Html =>
+    html`<input type="hidden" name="${name}" value="${value}">`;
+  return {
+    title: count === 0 ? `End all sessions of ${username}` : `End ${countText(count)} of ${username}`,
+    preview: html`<p>${count === 0 ? 'Every session of the user ends, and all tokens of the user are revoked at every instance.' : 'The sessions end, and their tokens are revoked at every instance.'} This cannot be undone; the user can log in again.</p>
+${count > 0 && html`<ul>${sessionIds.map((id) => html`<li><code>${id}</code>${id === operator.sessionId && html` <span class="tag">this console</span>`}</li>`)}</ul>`}`,
+    fields: html`${hidden('user', userId)}
+${count === 0 ? hidden('all', '1') : sessionIds.map((id) => hidden('session', id))}`,
+    action: count === 0 ? 'End all sessions' : `End ${countText(count)}`,
+    cancelPath: `/users/${userId}`,
+    place: '/',
+    run: (as, reason) => revokeWanted(as, wanted, reason),
+  };
 }
 
-function passwordField(): Html {
-  const minutes = FRESH_LOGIN_MS / 60_000;
-  return html`<label>Your password <input name="password" type="password" autocomplete="current-password" required aria-describedby="password-use"></label>
-<p class="hint" id="password-use">You logged in more than ${minutes} minutes ago.</p>`;
-}
-
-function countText(count: number): string {
-  return count === 1 ? '1 session' : `${count} sessions`;
-}
-
-async function revokeWanted(operator: Operator, wanted: Wanted): Promise<ConsoleResponse> {
-  const { userId, sessionIds, reason } = wanted;
-  if (reason.trim() === '') return formOf(operator, wanted, 'State a reason.', 400);
+async function revokeWanted(operator: Operator, wanted: Wanted, reason: string): Promise<ConsoleResponse> {
+  const { userId, sessionIds } = wanted;
   const targets = sessionIds.map((value): RevokeTarget => ({ target: { $case: 'sessionId', value } }));
   const request: RevokeRequest = {
     target: targets.length === 0 ? { $case: 'userId', value: userId } : undefined,
@@ -187,16 +194,11 @@ async function revokeWanted(operator: Operator, wanted: Wanted): Promise<Console
     fences: [],
     dryRun: false,
   };
-  try {
-    const response =
-      sessionIds.length > 1
-        ? await operator.call(RevocationServiceService.revoke, request)
-        : await revokeAndShow(operator, request, sessionIds[0] ?? userId);
-    return resultOf(operator, wanted, response);
-  } catch (error) {
-    if (!(error instanceof CallError)) throw error;
-    return formOf(operator, wanted, failureText(error), 400);
-  }
+  const response =
+    sessionIds.length > 1
+      ? await operator.call(RevocationServiceService.revoke, request)
+      : await revokeAndShow(operator, request, sessionIds[0] ?? userId);
+  return resultOf(operator, wanted, response);
 }
 
 /**

@@ -82,6 +82,12 @@ export interface Host {
   readonly local: Pick<LocalConnections, 'connect'>;
   /** To be called when the result of a readiness check may have changed. */
   readinessChanged(): void;
+  /**
+   * Adds a further HTTP port of the process to the metrics of such ports.
+   *
+   * @param variable - the variable that sets its address, such as `PORTCULLIS_CONSOLE_LISTEN`
+   */
+  watchHttpPort(variable: string, port: HttpPort): void;
   /** Turns readiness off, lets calls under way end within the drain time, then cuts them. May be called twice. */
   stop(): Promise<void>;
 }
@@ -119,6 +125,7 @@ export async function startHost(options: HostOptions): Promise<Host> {
     opsAddress,
     local,
     readinessChanged: readiness.update,
+    watchHttpPort: (variable, port) => void http.set(portName(variable), port),
     stop: () => {
       clearInterval(poll);
       stopped ??= stopHost(options, { server, health, readiness, http, local });
@@ -171,7 +178,8 @@ function registerProcessMetrics(registry: Registry, service: string): void {
 
 /** The HTTP ports, open. */
 interface HttpPorts {
-  readonly http: readonly HttpPort[];
+  /** By their names in metrics. */
+  readonly http: Map<string, HttpPort>;
   readonly opsAddress: string;
   /** Undefined when the routes have no port of their own. */
   readonly routesAddress: string | undefined;
@@ -187,7 +195,7 @@ async function openHttpBeside(
   const { opsConnectionsMax: connectionsMax, opsRequestsPerAddress: requestsPerAddress } = options;
   // What these ports answer needs no drain: the next request gets the same answer from another instance.
   const settings = { routes, log, tls: tls?.watch, connectionsMax, requestsPerAddress, drainMs: 0 };
-  const http: HttpPort[] = [];
+  const http = new Map<string, HttpPort>();
   const open = async (
     listen: ListenAddress,
     start: (at: ListenPoint) => Promise<HttpPort>,
@@ -195,11 +203,11 @@ async function openHttpBeside(
     try {
       const at = await requireFreePort(listen);
       const opened = await start(at);
-      http.push(opened);
+      http.set(portName(listen.variable), opened);
       return joinHostPort(at.host, opened.port);
     } catch (error) {
       server.forceShutdown();
-      await Promise.all(http.map((port) => port.close()));
+      await Promise.all([...http.values()].map((port) => port.close()));
       throw listenError(listen, error);
     }
   };
@@ -215,21 +223,30 @@ interface ListenPoint {
   readonly port: number;
 }
 
-function registerEvictions(registry: Registry, http: readonly HttpPort[]): void {
+/** The name of a port in metrics: that of `PORTCULLIS_OPS_LISTEN` is `ops`. */
+function portName(variable: string): string {
+  return variable.replace(/^PORTCULLIS_|_LISTEN$/g, '').toLowerCase();
+}
+
+/** @param http - read at each scrape, so that ports may be added */
+function registerEvictions(registry: Registry, http: ReadonlyMap<string, HttpPort>): void {
   registerStateMetrics(registry, [
     {
       name: 'http_connections_evicted_total',
-      help: 'Connections to the HTTP ports closed because there were too many.',
+      help: 'Connections to the HTTP ports closed because there were too many, by port.',
       kind: 'counter',
-      read: () => [[http.reduce((sum, { evicted }) => sum + evicted, 0)]],
+      labels: ['port'],
+      read: () => [...http].map(([name, { evicted }]) => [evicted, name]),
     },
     {
       name: 'http_requests_refused_total',
-      help: 'Requests to the HTTP ports that were refused, by limit.',
+      help: 'Requests to the HTTP ports that were refused, by port and limit.',
       kind: 'counter',
-      labels: ['limit'],
+      labels: ['port', 'limit'],
       read: () =>
-        HTTP_LIMITS.map((limit) => [http.reduce((sum, { refused }) => sum + refused[limit], 0), limit]),
+        [...http].flatMap(([name, { refused }]) =>
+          HTTP_LIMITS.map((limit) => [refused[limit], name, limit] as const),
+        ),
     },
   ]);
 }
@@ -240,7 +257,7 @@ async function stopHost(
     server: Server;
     health: Health;
     readiness: Readiness;
-    http: readonly HttpPort[];
+    http: ReadonlyMap<string, HttpPort>;
     local: LocalConnections;
   },
 ): Promise<void> {
@@ -249,7 +266,7 @@ async function stopHost(
   await endStreams?.().catch((error: unknown) => log.error({ err: error }, 'could not end the streams'));
   await drainCalls(running.server, drainMs, log);
   running.local.close();
-  await Promise.all(running.http.map((port) => port.close()));
+  await Promise.all([...running.http.values()].map((port) => port.close()));
 }
 
 async function drainCalls(server: Server, drainMs: number, log: Log): Promise<void> {

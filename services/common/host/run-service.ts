@@ -79,6 +79,8 @@ export interface RunningService {
   readonly guard: Guard;
   /** Opens connections of this process to its own gRPC server. */
   readonly local: Host['local'];
+  /** Adds a further HTTP port to the metrics. */
+  readonly watchHttpPort: Host['watchHttpPort'];
   /** To be called when the result of a readiness check may have changed. */
   readinessChanged(): void;
 }
@@ -119,8 +121,8 @@ export async function runService(options: {
   });
   try {
     await database.ready(stopping.signal);
-    const { local, readinessChanged } = host;
-    await parts.start({ signal: stopping.signal, guard, local, readinessChanged });
+    const { local, watchHttpPort, readinessChanged } = host;
+    await parts.start({ signal: stopping.signal, guard, local, watchHttpPort, readinessChanged });
   } catch (error) {
     if (!stopping.signal.aborted) exitWith(error);
   }

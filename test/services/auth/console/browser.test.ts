@@ -68,7 +68,7 @@ describe('the console of a running auth', function () {
       const page = await context.newPage();
       page.on('console', (message) => {
         // What the console answers to a login that has ended, and what a test answers in its place.
-        if (/status of 4(?:01|29)/.test(message.text())) return;
+        if (/status of 4(?:01|04|29)/.test(message.text())) return;
         if (message.type() === 'error' || message.type() === 'warning') problems.push(message.text());
       });
       page.on('pageerror', (error) => problems.push(String(error)));
@@ -115,7 +115,8 @@ describe('the console of a running auth', function () {
         const user = new URL(page.url()).pathname;
         const revoke = `/revoke?user=${user.slice('/users/'.length)}&all=1`;
         const lists = ['/revocations', '/instances', '/events', '/keys', '/policy'];
-        const places = [...lists, `/revocations/${sequence}`, `/sessions/${stolen}`];
+        const revocations = ['/revoke', '/revoke?role=customer', '/revoke?client=payment'];
+        const places = [...lists, ...revocations, `/revocations/${sequence}`, `/sessions/${stolen}`];
         for (const path of ['/', user, revoke, ...places, '/login']) {
           await page.goto(`${origin}${path}`);
           expect(await page.evaluate('document.documentElement.scrollWidth'), path).to.be.at.most(width);
@@ -208,6 +209,52 @@ describe('the console of a running auth', function () {
       await page.clock.fastForward(10_000);
       await page.getByText('This page changes as it happens.').waitFor();
     });
+  });
+
+  it('stops, and says so, when a stream is refused for good', async () => {
+    await withPage({}, async (page) => {
+      await page.clock.install();
+      let requests = 0;
+      await page.route('**/live', async (route) => {
+        requests += 1;
+        await route.fulfill({ status: 404 });
+      });
+      await page.goto(`${origin}/instances`);
+      await page.getByText('This page no longer changes').waitFor();
+      await page.clock.fastForward(60_000);
+      // The stream, and the request for its status.
+      expect(requests).to.equal(2);
+    });
+  });
+
+  it('shows new events as they happen, says so politely, and pauses', async () => {
+    await withPage({}, async (page) => {
+      await page.goto(`${origin}/events?type=session-established`);
+      await page.getByText('This page changes as it happens.').waitFor();
+      const newest = page.getByRole('row').nth(1);
+      const logIn = async (): Promise<string> =>
+        ((await clients.logIn('bob')).session?.sessionId ?? '').slice(0, 8);
+      await newest.getByText(await logIn()).waitFor();
+      await page
+        .getByRole('status')
+        .getByText(/^1 new event since .* session-established/)
+        .waitFor();
+      await page.getByRole('button', { name: 'Pause' }).click();
+      await page.getByText('Paused. This page does not change.').waitFor();
+      const later = await logIn();
+      await page.waitForTimeout(3_000);
+      expect(await page.getByText(later).count()).to.equal(0);
+      await expectAccessible(page, '/events, paused');
+      await page.getByRole('button', { name: 'Resume' }).click();
+      await newest.getByText(later).waitFor();
+    });
+  });
+
+  it('counts what its port refuses in the metrics of auth', async () => {
+    const response = await fetch(`http://${system.auth.opsAddress}/metrics`);
+    expect(await response.text())
+      .to.include('portcullis_http_connections_evicted_total{port="console"} 0')
+      .and.include('portcullis_http_requests_refused_total{port="console",limit="pipelined"} 0');
   });
 
   it('closes the stream of a hidden tab, and opens it again when the tab is visible', async () => {

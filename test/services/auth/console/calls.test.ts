@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { Server, type ServiceDefinition } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { createCalls } from '../../../../services/auth/console/calls.js';
+import { CallError, type Calls, createCalls } from '../../../../services/auth/console/calls.js';
 import {
   createLocalConnections,
   type LocalConnections,
@@ -62,5 +62,19 @@ describe('calls of the console', () => {
     answer();
     expect(await response).to.equal('revoked');
     await ended;
+  });
+
+  it('fail as calls do when their connection has closed as it opened', async () => {
+    const calls: Calls = createCalls({
+      connect: async (peer) => {
+        const socket = await local.connect(peer);
+        queueMicrotask(() => calls.close());
+        return socket;
+      },
+    });
+    const failure = await calls
+      .call(METHOD, Buffer.alloc(0), { peer: '203.0.113.7' })
+      .catch((error) => error);
+    expect(failure).to.be.instanceOf(CallError);
   });
 });

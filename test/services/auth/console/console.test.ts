@@ -2,6 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { watchTlsFiles } from '@portcullis/guard/tls';
@@ -16,6 +17,7 @@ import { FORMER_ID_MS, FRESH_LOGIN_MS } from '../../../../services/auth/console/
 import { createLog } from '../../../../services/common/host/log.js';
 import { createAuthority } from '../../../support/certificates.js';
 import { clientsOf, type SystemClients, sharedSystem, type TestSystem } from '../../../support/system.js';
+import { until } from '../../../support/waiting.js';
 import { type Browser, openTestConsole, type TestConsole } from './console-client.js';
 
 describe('the console', () => {
@@ -256,6 +258,129 @@ describe('the console', () => {
       expect((await browser.post('/revoke', { reason: 'x'.repeat(40_000) })).status).to.equal(413);
       const json = { 'content-type': 'application/json' };
       expect((await browser.post('/revoke', {}, json)).status).to.equal(415);
+    });
+  });
+
+  it('answers a form that is under way when it closes', async () => {
+    const { userId, token } = await newUser();
+    const closing = await openTestConsole(system);
+    const browser = closing.browser();
+    await browser.logIn(system.users.olga);
+    const form_token = await browser.formToken();
+    const body = new URLSearchParams({ user: userId, all: '1', reason: 'a test', form_token }).toString();
+    const request = httpRequest(`${closing.origin}/revoke`, {
+      method: 'POST',
+      agent: false,
+      headers: {
+        cookie: browser.cookie,
+        origin: closing.origin,
+        'content-type': 'application/x-www-form-urlencoded',
+        'content-length': body.length,
+      },
+    });
+    request.write(body.slice(0, 10));
+    // Another request is answered after the form has arrived.
+    await sleep(100);
+    await browser.get('/login');
+    const closed = closing.close();
+    await sleep(50);
+    request.end(body.slice(10));
+    const [{ statusCode, headers }] = (await once(request, 'response')) as [IncomingMessage];
+    expect(statusCode).to.equal(303);
+    expect(headers.location).to.match(/^\/revocations\/\d+$/);
+    await closed;
+    expect(await isAdmitted(token)).to.equal(false);
+  });
+
+  it('answers other ports of its host only when a person follows a link', async () => {
+    const browser = await loggedIn();
+    const statusOf = async (path: string, mode: string, dest: string): Promise<number> => {
+      const from = { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': mode, 'sec-fetch-dest': dest };
+      return (await browser.get(path, from)).status;
+    };
+    expect(await statusOf('/instances/live', 'cors', 'empty')).to.equal(403);
+    expect(await statusOf('/', 'no-cors', 'image')).to.equal(403);
+    expect(await statusOf('/', 'navigate', 'iframe')).to.equal(403);
+    expect(await statusOf('/', 'navigate', 'document')).to.equal(200);
+  });
+
+  it('counts the streams of a login from before and after a confirmation together', async () => {
+    const { userId } = await newUser();
+    const browser = await loggedIn();
+    const form_token = await browser.formToken();
+    let ended = 0;
+    const openStream = async (): Promise<void> => {
+      const request = httpRequest(`${console.origin}/instances/live`, {
+        agent: false,
+        headers: { cookie: browser.cookie },
+      }).end();
+      request.on('error', () => {});
+      const [response] = (await once(request, 'response')) as [IncomingMessage];
+      response.on('error', () => {}).resume();
+      response.once('end', () => {
+        ended += 1;
+      });
+    };
+    for (let count = 0; count < 3; count += 1) await openStream();
+    console.clock.passMonotonic(FRESH_LOGIN_MS + 1000);
+    const { password } = system.users.olga;
+    await browser.post('/revoke', { user: userId, all: '1', reason: 'a test', form_token, password });
+    await openStream();
+    await until(() => ended > 0, { withinMs: 5000, pollMs: 20 });
+    expect(ended).to.equal(1);
+  });
+
+  it('refuses the stream of an entry that the log does not have', async () => {
+    expect((await (await loggedIn()).get('/revocations/999999999/live')).status).to.equal(404);
+  });
+
+  describe('a revocation by what sessions have in common', () => {
+    it('counts and lists the sessions of a role first, and ends them when it is confirmed', async () => {
+      const role = `role-${Math.random().toString(36).slice(2, 10)}`;
+      const browser = await loggedIn();
+      expect((await browser.get(`/revoke?role=${role}`)).status).to.be.oneOf([400, 404]);
+      const { token } = await newUser();
+      const preview = await browser.get('/revoke?role=customer');
+      expect(preview.status, preview.body).to.equal(200);
+      expect(preview.body)
+        .to.match(/\d+ sessions? (?:is|are) open now/)
+        .and.include('href="/sessions/');
+      expect(await isAdmitted(token)).to.equal(true);
+      const form = { role: 'customer', reason: 'a test', form_token: await browser.formToken() };
+      expect((await browser.post('/revoke', { ...form, reason: ' ' })).body).to.include('State a reason.');
+      expect((await browser.post('/revoke', { ...form, form_token: 'x' })).status).to.equal(403);
+      expect(await isAdmitted(token)).to.equal(true);
+      const ended = await browser.post('/revoke', form);
+      expect(ended.headers.location, ended.body).to.match(/^\/revocations\/\d+$/);
+      expect(await isAdmitted(token)).to.equal(false);
+    });
+
+    it('shows what a client takes part in, and knows which clients there are', async () => {
+      const browser = await loggedIn();
+      expect((await browser.get('/revoke?client=nothing-here')).status).to.equal(404);
+      const preview = await browser.get('/revoke?client=payment');
+      expect(preview.status, preview.body).to.equal(200);
+      expect(preview.body).to.include('every token whose chain includes the client');
+    });
+
+    it('finds a key by its beginning, and asks for the password before it revokes its tokens', async () => {
+      const browser = await loggedIn();
+      const { body } = await browser.get('/keys');
+      const kid = /<td role="cell" data-label="Key"><code>([^<]+)</.exec(body)?.[1] ?? '';
+      console.clock.passMonotonic(FRESH_LOGIN_MS + 1000);
+      const preview = await browser.get(`/revoke?key=${kid.slice(0, 12)}`);
+      expect(preview.body).to.include(kid).and.include('name="password"');
+      const form = { key: kid, reason: 'a test', form_token: await browser.formToken() };
+      expect((await browser.post('/revoke', form)).status).to.equal(403);
+      expect((await browser.get('/revoke?key=nothing-here')).status).to.equal(404);
+    });
+
+    it('names one thing at a time', async () => {
+      const browser = await loggedIn();
+      expect((await browser.get('/revoke')).status).to.equal(200);
+      for (const query of ['role=customer&client=payment', 'role=customer&role=admin', 'user=alice&key=x']) {
+        expect((await browser.get(`/revoke?${query}`)).status, query).to.equal(400);
+      }
     });
   });
 

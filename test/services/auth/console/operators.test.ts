@@ -3,7 +3,7 @@
 import { connect } from 'node:net';
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { AuthServiceService } from '../../../../proto/gen/auth/v1/auth_service.js';
+import { AuthServiceService, type RefreshResponse } from '../../../../proto/gen/auth/v1/auth_service.js';
 import { UserServiceService } from '../../../../proto/gen/auth/v1/user_service.js';
 import { CallError, type Calls, createCalls } from '../../../../services/auth/console/calls.js';
 import { createOperators, type Operators } from '../../../../services/auth/console/operators.js';
@@ -21,6 +21,8 @@ describe('a login to the console', () => {
   let called: string[];
   /** What happens after a call. */
   let after: (path: string) => Promise<void>;
+  /** Changes a response. */
+  let change: (response: unknown) => void;
 
   beforeEach(async () => {
     system = await sharedSystem();
@@ -35,12 +37,14 @@ describe('a login to the console', () => {
     });
     called = [];
     after = async () => {};
+    change = () => {};
     clock = new MovableClock();
     const watched: Calls = {
       call: async (method, request, caller) => {
         called.push(method.path);
         const response = await calls.call(method, request, caller);
         await after(method.path);
+        change(response);
         return response;
       },
       close: () => calls.close(),
@@ -88,6 +92,27 @@ describe('a login to the console', () => {
     expect(called.filter((path) => path === AuthServiceService.login.path)).to.have.length(3);
   });
 
+  it('is not confirmed by a wrong password that is sent while the right one is checked', async () => {
+    const { password } = system.users.olga;
+    const id = await operators.logIn({ ...system.users.olga, peer: PEER });
+    const right = operators.confirm(id, { password, peer: PEER });
+    const wrong = operators.confirm(id, { password: 'not the password', peer: PEER });
+    expect(await wrong.catch(String)).to.include('CallError');
+    await listUsers(await right);
+  });
+
+  it('has the scopes of its last renewal', async () => {
+    const id = await operators.logIn({ ...system.users.olga, peer: PEER });
+    const operator = () => operators.find(id, PEER, true);
+    expect(operator()?.canRevoke).to.equal(true);
+    clock.pass(600_000);
+    change = (response) => {
+      if (isRefreshed(response)) response.scopes = response.scopes.filter((scope) => scope !== 'auth.revoke');
+    };
+    await listUsers(id);
+    expect(operator()?.canRevoke).to.equal(false);
+  });
+
   it('goes on after the response of a renewal was lost', async () => {
     const id = await operators.logIn({ ...system.users.olga, peer: PEER });
     clock.pass(600_000);
@@ -101,3 +126,13 @@ describe('a login to the console', () => {
     expect(called.filter((path) => path === AuthServiceService.refresh.path)).to.have.length(2);
   });
 });
+
+/** Whether a response is that of a renewal. */
+function isRefreshed(response: unknown): response is RefreshResponse {
+  return (
+    typeof response === 'object' &&
+    response !== null &&
+    'refreshToken' in response &&
+    !('session' in response)
+  );
+}

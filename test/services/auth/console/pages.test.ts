@@ -2,9 +2,14 @@
 
 import { expect } from 'chai';
 import {
+  ListSecurityEventsResponse,
+  SecurityEventType,
+} from '../../../../proto/gen/auth/v1/security_service.js';
+import {
   EnforcementState,
   GetRevocationResponse,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { eventsSource } from '../../../../services/auth/console/events-page.js';
 import type { ConsoleRequest } from '../../../../services/auth/console/http.js';
 import { instancesPage } from '../../../../services/auth/console/instances-page.js';
 import { policyPage } from '../../../../services/auth/console/policy-page.js';
@@ -69,5 +74,31 @@ describe('a page of the console', () => {
       .to.include('The policy has no role.')
       .and.include('The policy has no service.')
       .and.not.include('<table');
+  });
+
+  it('counts the events that are new since it was opened, at least when it cannot have read all', async () => {
+    let ids: readonly number[] = [2, 1];
+    const operator = answeringOperator(() => {
+      const events = ids.map((id) => ({
+        eventId: String(id),
+        type: SecurityEventType.SECURITY_EVENT_TYPE_LOGIN_FAILED,
+      }));
+      return ListSecurityEventsResponse.encode(ListSecurityEventsResponse.fromPartial({ events })).finish();
+    });
+    const request: ConsoleRequest = {
+      method: 'GET',
+      path: '/events/live',
+      query: new URLSearchParams(),
+      form: new URLSearchParams(),
+      loginId: undefined,
+      peer: '127.0.0.1',
+    };
+    const { read } = eventsSource(operator, request, () => 0);
+    expect((await read()).summary).to.equal('No new event since 00:00:00 UTC.');
+    ids = [3, 2, 1];
+    expect((await read()).summary).to.equal('1 new event since 00:00:00 UTC, the newest: login-failed.');
+    expect((await read()).summary).to.include('1 new event since');
+    ids = Array.from({ length: 50 }, (_, at) => 100 - at);
+    expect((await read()).summary).to.include('At least 51 new events since');
   });
 });

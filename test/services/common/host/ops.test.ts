@@ -52,6 +52,28 @@ describe('ops port', () => {
     }
   });
 
+  it('counts what each HTTP port has refused, also one that is added later', async () => {
+    const many = await runHost({ opsRequestsPerAddress: 1 });
+    try {
+      const port = {
+        port: 1,
+        evicted: 3,
+        refused: { pipelined: 0, requests_per_address: 5 },
+        close: async () => {},
+      };
+      many.host.watchHttpPort('PORTCULLIS_CONSOLE_LISTEN', port);
+      await many.ops('/metrics');
+      await many.ops('/metrics');
+      const text = await many.registry.metrics();
+      expect(text)
+        .to.include('portcullis_http_connections_evicted_total{port="console"} 3')
+        .and.include('portcullis_http_requests_refused_total{port="console",limit="requests_per_address"} 5')
+        .and.match(/portcullis_http_requests_refused_total\{port="ops",limit="requests_per_address"\} [1-9]/);
+    } finally {
+      await many.close();
+    }
+  });
+
   it('serves the metrics of the process', async () => {
     const response = await running.ops('/metrics');
     expect(response.headers.get('content-type')).to.match(/^text\/plain; version=0\.0\.4/);
