@@ -167,7 +167,9 @@ describe('deploy/Dockerfile', () => {
     const starts = lines.filter((line) => line.startsWith('ENTRYPOINT'));
     expect(starts).to.have.lengthOf(4);
     for (const line of starts) expect(line).to.match(/^ENTRYPOINT \["node", .*\.js"\]$/);
-    const flags = JSON.stringify(['--enable-source-maps', ...HEAP_ARGUMENTS]).slice(1, -1).replaceAll(',', ', ');
+    const flags = JSON.stringify(['--enable-source-maps', ...HEAP_ARGUMENTS])
+      .slice(1, -1)
+      .replaceAll(',', ', ');
     for (const line of starts) expect(line).to.include(flags);
     expect(lines.filter((line) => line.startsWith('USER'))).to.deep.equal(['USER 65532:65532']);
   });
