@@ -47,3 +47,12 @@ export function nonEmpty(text: string): string {
   if (text.trim() !== '') return text;
   throw new InvalidArgumentError('Expected a value, got an empty text.');
 }
+
+/** A port of this machine. */
+export function portOf(text: string): number {
+  const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
+  if (port >= 1 && port <= PORT_MAX) return port;
+  throw new InvalidArgumentError(`Expected a port from 1 to ${PORT_MAX}.`);
+}
+
+const PORT_MAX = 65_535;

@@ -19,10 +19,11 @@ import { addRevocationCommands } from './commands/revocations.js';
 import { addRevokeCommand } from './commands/revoke.js';
 import { addService, printBrokerConfig } from './commands/service.js';
 import { addSessionCommands } from './commands/sessions.js';
+import { START_FLAGS, startSystem } from './commands/start.js';
 import { addUserCommands } from './commands/users.js';
 import { type ContextStore, createContextStore } from './contexts.js';
 import { describeFailure, EXIT, EXIT_MEANINGS, type ExitCode } from './failures.js';
-import { listOf } from './options.js';
+import { listOf, portOf } from './options.js';
 import type { Streams, Terminal } from './terminal.js';
 
 const ADDRESS_DEFAULT = 'localhost:50051';
@@ -171,6 +172,22 @@ function createProgram(streams: Streams, store: ContextStore): Command {
         public: paths === undefined ? [] : listOf(paths),
       });
     });
+  const start = program
+    .command('start')
+    .description(
+      'run a whole system on this machine, for trying and developing; needs the package @portcullis/system',
+    )
+    .option('--free-ports', 'use free ports instead of the documented ones')
+    .addHelpText(
+      'after',
+      '\nUntil Ctrl-C: database, broker, auth, two instances of inventory, payment. The data are kept in .portcullis in\n' +
+        'the current folder, unless PORTCULLIS_DATA_DIR names another one. DATABASE_URL and NATS_URL name servers to use\n' +
+        'instead of starting them, NATS_SERVER_BIN the program of nats-server. Variables of services are passed on.',
+    );
+  for (const { flag, what, port } of START_FLAGS) {
+    start.option(`${flag} <port>`, `port of ${what}; default: ${port}`, portOf);
+  }
+  start.action((_, command: Command) => startSystem(startWordsOf(command)));
   const cli = createCli({ store, terminal, context: () => program.opts<{ context?: string }>().context });
   for (const add of COMMANDS) add(program, cli);
   return program;
@@ -201,8 +218,20 @@ function gateSettingsOf(command: Command): RawSettings {
   return Object.fromEntries(given);
 }
 
+/** The flags of start that were given, as words of its own command line. */
+function startWordsOf(command: Command): readonly string[] {
+  const { freePorts } = command.opts<{ freePorts?: true }>();
+  return [
+    ...(freePorts === true ? ['--free-ports'] : []),
+    ...START_FLAGS.flatMap(({ flag }) => {
+      const port: unknown = command.getOptionValue(camelCase(flag.slice(2)));
+      return typeof port === 'number' ? [flag, String(port)] : [];
+    }),
+  ];
+}
+
 function camelCase(name: string): string {
-  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  return name.replace(/-([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 /** The command tree, for documentation: nothing of it can run. */

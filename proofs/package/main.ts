@@ -1,4 +1,7 @@
-/** `npm run package`: the library as a package. Packs it, checks it, and runs the examples from the tarball. */
+/**
+ * `npm run package`: the packages. Packs the library, checks it, runs the examples from the tarball, and runs the system
+ * from its package.
+ */
 
 import { cp, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -14,11 +17,13 @@ import {
   type TutorialFigures,
 } from './pages.js';
 import { exampleNames, fetchNode, install, type NodeVersion, type Project, test } from './projects.js';
+import { trySystem } from './system.js';
 import {
   packCommandLine,
   packElsewhere,
   packGate,
   packHere,
+  packSystem,
   publintFaults,
   type Tarball,
   typeFaults,
@@ -38,6 +43,9 @@ interface Options {
 const TUTORIAL = 'tutorial';
 const TUTORIAL_PAGE = join(PROJECT_FOLDER, 'docs', 'tutorial.md');
 
+/** The name of the system's package among the examples. */
+const SYSTEM = 'system';
+
 /** Examples whose README is followed, too. */
 const WITH_PAGE = ['mesh'];
 
@@ -51,13 +59,18 @@ const words = (text: string): string[] => text.split(',');
 
 const options = new Command('npm run package --')
   .description(
-    'Packs the library, checks the package, and runs the examples from it outside of the repository.',
+    'Packs the packages, checks the library, and runs the examples and the system from them outside of the repository.',
   )
   .option('--nodes <majors>', 'Nodes to run the examples with, separated by commas', numbers, NODES)
-  .option('--only <names>', 'examples to run, and tutorial, separated by commas; default: all', words, [])
+  .option(
+    '--only <names>',
+    'examples to run, tutorial and system, separated by commas; default: all',
+    words,
+    [],
+  )
   .option(
     '--out <folder>',
-    'only write the tarballs of the library, the gate and the command line to a folder',
+    'only write the tarballs of the library, the gate, the command line and the system to a folder',
   )
   .option('--json <file>', 'where to write the figures')
   .addHelpText('after', '\nExit code: 0 when nothing was found and all tests passed, 1 otherwise.')
@@ -82,7 +95,8 @@ try {
 
 async function writeTarballs(out: string): Promise<void> {
   await mkdir(out, { recursive: true });
-  for (const { file } of [await packHere(folder), await packGate(folder), await packCommandLine(folder)]) {
+  for (const pack of [packHere, packGate, packCommandLine, packSystem]) {
+    const { file } = await pack(folder);
     await cp(file, join(out, basename(file)));
     write(join(out, basename(file)));
   }
@@ -117,9 +131,16 @@ async function checkAll(): Promise<Checked> {
   const names = (await exampleNames()).filter(
     (name) => options.only.length === 0 || options.only.includes(name),
   );
+  const withSystem = options.only.length === 0 || options.only.includes(SYSTEM);
   const pages = names.filter((name) => WITH_PAGE.includes(name));
   const of =
-    3 + names.length + options.nodes.length * (1 + names.length) + 1 + pages.length + Number(withTutorial);
+    3 +
+    names.length +
+    options.nodes.length * (1 + names.length) +
+    1 +
+    pages.length +
+    Number(withTutorial) +
+    Number(withSystem);
   let done = 0;
   const step = async <Result>(text: string, work: () => Promise<Result>): Promise<Result> => {
     progress.show(done, of, text);
@@ -127,6 +148,7 @@ async function checkAll(): Promise<Checked> {
     done += 1;
     return result;
   };
+  const show = (name: string) => (text: string) => progress.show(done, of, `${name}: ${text}`);
   const tarball = await step('packing', () => packHere(folder));
   const again = await step('packing a copy of the sources', () => packElsewhere(folder));
   const checks: Check[] = [
@@ -152,10 +174,10 @@ async function checkAll(): Promise<Checked> {
       checks.push(await step(`${name}: testing with Node ${node.version}`, () => testWith(project, node)));
     }
   }
-  if (pages.length === 0 && !withTutorial) return { tarball, checks, tutorial: undefined };
+  if (pages.length === 0 && !withTutorial && !withSystem) return { tarball, checks, tutorial: undefined };
   const packages = await step('packing the command line', () => packagesWith(tarball));
-  const optionsOf = (name: string) =>
-    pageOptions(name, packages, (text) => progress.show(done, of, `${name}: ${text}`));
+  if (withSystem) checks.push(await step('the system', () => checkSystem(packages, show(SYSTEM))));
+  const optionsOf = (name: string) => pageOptions(name, packages, show(name));
   for (const name of pages) {
     const project = join(folder, name);
     const { faults } = await step(`${name}: following its page`, () =>
@@ -178,6 +200,23 @@ async function packagesWith({ file }: Tarball): Promise<Packages> {
   return { '@portcullis/guard': file, '@portcullis/gate': gate.file, portcullis: commandLine.file };
 }
 
+async function checkSystem(packages: Packages, onStep: (text: string) => void): Promise<Check> {
+  const { file } = await packSystem(folder);
+  const { result = [], faults } = await outcomeOf(() =>
+    trySystem({
+      packages: { ...packages, '@portcullis/system': file },
+      environment: environmentOutside(),
+      onStep,
+    }),
+  );
+  return { name: 'the system runs from its package', faults: [...result, ...faults] };
+}
+
+/** npm tells its children where the project is that runs them; a page begins outside of any. */
+function environmentOutside(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([variable]) => !variable.startsWith('npm_')));
+}
+
 /** What all pages need. Each keeps what it leaves in a folder of its own. */
 function pageOptions(
   name: string,
@@ -187,10 +226,7 @@ function pageOptions(
   return {
     folder: join(folder, `${name}-system`),
     packages,
-    // npm tells its children where the project is that runs them; a page begins outside of any.
-    environment: Object.fromEntries(
-      Object.entries(process.env).filter(([variable]) => !variable.startsWith('npm_')),
-    ),
+    environment: environmentOutside(),
     onStep,
   };
 }

@@ -48,6 +48,11 @@ export function packCommandLine(folder: string): Promise<Tarball> {
   return pack(COMMAND_LINE, folder);
 }
 
+/** Packs the system as it is compiled in this project, whose root is its package. */
+export function packSystem(folder: string): Promise<Tarball> {
+  return pack(PROJECT_FOLDER, folder);
+}
+
 /** Compiles a copy of the sources in another folder, and packs it. */
 export async function packElsewhere(folder: string): Promise<Tarball> {
   const copy = join(folder, 'elsewhere');

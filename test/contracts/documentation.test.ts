@@ -6,6 +6,7 @@ import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 
+import { OWN_VARIABLES } from '../../cli/src/commands/start.js';
 import { createContextStore } from '../../cli/src/contexts.js';
 import { EXIT } from '../../cli/src/failures.js';
 import { runProgram } from '../../cli/src/program.js';
@@ -76,6 +77,10 @@ describe('the documentation', () => {
     const codes = (await cellsOf('docs/reference/cli.md')).filter(isCode).map(Number);
     expect(codes).to.deep.equal(Object.values(EXIT));
     expect(rows.filter(isCode), 'the reference alone has them').to.be.empty;
+  });
+
+  it('lets portcullis start ignore every variable of the command line, and no other', async () => {
+    expect(unique(OWN_VARIABLES)).to.deep.equal(unique(await commandLineVariables()));
   });
 
   it('describes every command of the command line, and no other', async () => {

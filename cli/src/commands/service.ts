@@ -94,7 +94,7 @@ export async function addService(
     if (terminal.json) return;
     note(
       terminal,
-      `\nUsers get tokens for ${name} with their next login. npm start gives the service its user at the broker by itself; ` +
+      `\nUsers get tokens for ${name} with their next login. portcullis start and npm start give the service its user at the broker by themselves; ` +
         'elsewhere, add what portcullis service broker-config prints to the users of nats-server.',
     );
   });
