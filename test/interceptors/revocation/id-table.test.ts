@@ -245,6 +245,7 @@ describe('an id table', () => {
       const table = tableOf(manyIds(count));
       if (leaves === 1) expect(table.bytes).to.equal(8 + 4096 * 16);
       expect(compactAll(table), `leaves of ${count}`).to.equal(leaves);
+      expect(table.bytes / count, `memory of ${count}`).to.be.below(17.5);
       expect(manyIds(count).every((id) => table.has(...id))).to.equal(true);
     }
   });
