@@ -179,6 +179,20 @@ describe('an id table', () => {
     }
   });
 
+  it('distinguishes them when it is compact, too', () => {
+    const ids = manyIds(225);
+    const table = tableOf(ids);
+    expect(compactAll(table)).to.equal(1);
+    for (const id of ids) {
+      for (let bit = 0; bit < 128; bit += 1) {
+        const other = [...id];
+        other[bit >> 5] = ((other[bit >> 5] ?? 0) ^ (1 << (bit & 31))) >>> 0;
+        const [a = 0, b = 0, c = 0, d = 0] = other;
+        if (table.has(a, b, c, d)) expect(ids.map(String), `${id} bit ${bit}`).to.include(String(other));
+      }
+    }
+  });
+
   it('keeps its identifiers while it grows, at every size', () => {
     const table = new IdTable();
     const ids = Array.from(
