@@ -152,7 +152,11 @@ const IMPORT = /(?:^(?:import|export)\b.*\bfrom |^} from |^import |\bimport\(|\b
 /** Files that a packed file imports and that are not packed, and packages that do not agree with its dependencies. */
 async function dependencyFaults(folder: string): Promise<string[]> {
   const manifest = await readFile(join(folder, 'package.json'), 'utf8');
-  const { dependencies } = JSON.parse(manifest) as { dependencies: Record<string, string> };
+  const { dependencies, peerDependencies } = JSON.parse(manifest) as Record<
+    'dependencies' | 'peerDependencies',
+    Readonly<Record<string, string>>
+  >;
+  const allowed = new Set(Object.keys({ ...dependencies, ...peerDependencies }));
   const files = await readdir(folder, { recursive: true });
   const faults: string[] = [];
   const used = new Set<string>();
@@ -167,7 +171,7 @@ async function dependencyFaults(folder: string): Promise<string[]> {
       }
       const name = /^(?:@[^/]+\/)?[^/]+/.exec(target)?.[0] ?? target;
       used.add(name);
-      if (dependencies[name] === undefined) faults.push(`${file} imports ${name}, which is not a dependency`);
+      if (!allowed.has(name)) faults.push(`${file} imports ${name}, which is not a dependency`);
     }
   }
   const unused = Object.keys(dependencies).filter((name) => !used.has(name));

@@ -262,7 +262,7 @@ async function stopHost(
   },
 ): Promise<void> {
   running.readiness.drain();
-  running.health.endWatches();
+  await running.health.endWatches();
   await endStreams?.().catch((error: unknown) => log.error({ err: error }, 'could not end the streams'));
   await drainCalls(running.server, drainMs, log);
   running.local.close();

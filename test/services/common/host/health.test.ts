@@ -1,7 +1,8 @@
 /** The standard health service, as used by its callers. */
 
-import type { ClientReadableStream } from '@grpc/grpc-js';
-import { status } from '@grpc/grpc-js';
+import { EventEmitter } from 'node:events';
+import type { ClientReadableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { Server, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { HealthImplementation } from 'grpc-health-check';
 import {
@@ -10,6 +11,7 @@ import {
   type HealthListResponse,
   HealthCheckResponse_ServingStatus as Serving,
 } from '../../../../proto/gen/grpc/health/v1/health.js';
+import { createHealth, WATCHES_PER_TURN } from '../../../../services/common/host/health.js';
 import { rejectionOf } from '../../../support/outcomes.js';
 import { until } from '../../../support/waiting.js';
 import { ECHO_SERVICE, type RunningHost, runHost } from './running-host.js';
@@ -99,7 +101,7 @@ describe('health', () => {
   });
 
   it('keeps no name that only its callers know, and repeats none', async () => {
-    // The library keeps the name of each watcher that it gets, even when the watcher has left.
+    // The library would keep the name of each watcher, even when the watcher has left.
     const library = HealthImplementation.prototype;
     const addWatcher: (...of: unknown[]) => void = Reflect.get(library, 'addWatcher');
     const kept: unknown[] = [];
@@ -117,8 +119,56 @@ describe('health', () => {
     } finally {
       Reflect.set(library, 'addWatcher', addWatcher);
     }
-    expect(kept).to.deep.equal([ECHO_SERVICE]);
+    expect(kept).to.deep.equal([]);
     const error = await rejectionOf(check('x'.repeat(10_000)));
     expect(error).to.have.property('details', 'there is no such service');
+  });
+
+  it('tells and ends many watchers some in each turn, each with the latest state', async () => {
+    let watch: ((call: unknown) => void) | undefined;
+    class Capture extends Server {
+      override addService(_: ServiceDefinition, handlers: UntypedServiceImplementation): void {
+        watch = (call) => void Reflect.apply(handlers['watch'] ?? expect.fail, handlers, [call]);
+      }
+    }
+    const health = createHealth([]);
+    health.addTo(new Capture());
+    let turn = 0;
+    let isCounting = true;
+    const nextTurn = (): void => {
+      if (!isCounting) return;
+      turn += 1;
+      setImmediate(nextTurn).unref();
+    };
+    nextTurn();
+    const perTurn = new Map<number, number>();
+    const states = Array.from({ length: 5 * WATCHES_PER_TURN }, (): string[] => []);
+    for (const state of states) {
+      const note = (what: string): void => {
+        state.push(what);
+        perTurn.set(turn, (perTurn.get(turn) ?? 0) + 1);
+      };
+      watch?.(
+        Object.assign(new EventEmitter(), {
+          request: { service: '' },
+          write: ({ status: sent }: { status: string }) => note(sent),
+          end: () => note('end'),
+        }),
+      );
+    }
+    perTurn.clear();
+    health.setReady(true);
+    // Those that were told of it are told again; the others never hear of it.
+    health.setReady(false);
+    await until(() => states.every((state) => state.at(-1) === 'NOT_SERVING'));
+    health.setReady(true);
+    await until(() => states.every((state) => state.at(-1) === 'SERVING'));
+    health.setReady(false);
+    await health.endWatches();
+    isCounting = false;
+    expect(Math.max(...perTurn.values())).to.be.at.most(3 * WATCHES_PER_TURN);
+    expect(new Set(states.map((state) => state.slice(-3).join()))).to.deep.equal(
+      new Set(['SERVING,NOT_SERVING,end']),
+    );
   });
 });
