@@ -3,7 +3,7 @@
 import { expect } from 'chai';
 import { HONEST_CLASSES } from '../../../proofs/floods/honest-traffic.js';
 import type { FloodResult } from '../../../proofs/floods/run-flood.js';
-import { figuresOf, isAccepted, reasonsOf, tableOf } from '../../../proofs/floods/verdict.js';
+import { figuresOf, isAccepted, needsSecondRun, reasonsOf, tableOf } from '../../../proofs/floods/verdict.js';
 
 const CALM = { p50: 2, p99: 10, max: 12 };
 
@@ -136,6 +136,19 @@ describe('the verdict on a flood', () => {
     ]) {
       expect(isAccepted(figuresOf(resultWith(changes)))).to.equal(false);
     }
+  });
+
+  it('wants a second run of a flood where calls were slow, and nothing else was wrong or explains it', () => {
+    const { honest, flood } = resultWith({});
+    const slow = {
+      honest: { ...honest, login: { quiet: CALM, meanwhile: { ...CALM, p99: 390 }, calls: 9 } },
+    };
+    const needs = (changes: Partial<FloodResult>) => needsSecondRun(figuresOf(resultWith(changes)));
+    expect(needs(slow)).to.equal(true);
+    expect(needs({})).to.equal(false);
+    expect(needs({ stale: 1 })).to.equal(false);
+    expect(needs({ ...slow, stale: 1 })).to.equal(false);
+    expect(needs({ ...slow, flood: { ...flood, notReached: 'The sky is the limit.' } })).to.equal(false);
   });
 
   it('does not count honest calls that were told a limit and a time', () => {
