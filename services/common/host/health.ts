@@ -11,8 +11,8 @@ export const HEALTH_SERVICE = 'grpc.health.v1.Health';
 export const HEALTH_METHODS: readonly string[] = Object.values(healthDefinition).map((method) => method.path);
 
 /**
- * How many watchers are told in one turn of the event loop. A stranger may watch on as many streams as connections have, and
- * a change tells all of them.
+ * Maximum number of watchers that are notified in one turn of the event loop. Watch needs no token, so there may be
+ * thousands of them.
  */
 export const WATCHES_PER_TURN = 32;
 
@@ -60,7 +60,7 @@ type WatchCall = ServerWritableStream<HealthRequest, { readonly status: ServingS
 class Watches {
   /** By the names that this process has. */
   readonly #statuses: ReadonlyMap<string, ServingStatus>;
-  /** With what each was told last. */
+  /** The calls, each with the status that was sent last. */
   readonly #told = new Map<WatchCall, ServingStatus>();
   #isTelling = false;
   #isEnding = false;
@@ -76,7 +76,7 @@ class Watches {
     if (this.#isEnding) this.#end(call);
   }
 
-  /** Tells those that were told something else, some in each turn; a change meanwhile is told to all, too. */
+  /** Notifies the watchers whose last status is not the current one, until there are none. */
   async tell(): Promise<void> {
     if (this.#isTelling) return;
     this.#isTelling = true;
@@ -98,7 +98,7 @@ class Watches {
     }
   }
 
-  /** @returns how many had to be told */
+  /** @returns how many watchers were notified */
   async #tellAll(): Promise<number> {
     let told = 0;
     for (const [call, last] of this.#told) {

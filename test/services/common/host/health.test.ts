@@ -158,7 +158,7 @@ describe('health', () => {
     }
     perTurn.clear();
     health.setReady(true);
-    // Those that were told of it are told again; the others never hear of it.
+    // The first watchers have received SERVING and must receive a second status; the others need none.
     health.setReady(false);
     await until(() => states.every((state) => state.at(-1) === 'NOT_SERVING'));
     health.setReady(true);
