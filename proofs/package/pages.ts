@@ -1,12 +1,16 @@
 /** Pages with commands, carried out word by word against a system of their own: the tutorial, and examples. */
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { findFreePort } from '../../scripts/system/ports.js';
 import { type System, startSystem } from '../../scripts/system/system.js';
 import { PageRun, type Step, stepsOf } from '../shared/page-steps.js';
 
 /** What a program in the background prints when it can be called. */
 const READY = /^listening on port/;
+
+/** A port of the reader's own services, on a page and in its programs. */
+const OWN_PORT = /(?<=localhost:)5006\d/g;
 
 /** The first block that needs a running system. */
 const NEEDS_SYSTEM = /portcullis login/;
@@ -42,7 +46,8 @@ export interface PageOptions {
 
 /**
  * Does what a page says. The only differences: the packages are installed from tarballs, addresses and passwords come
- * from the environment.
+ * from the environment, and the services listen on free ports. Those of the page are in the range from which the kernel
+ * takes ports for connections, so one of hundreds of runs would find its port taken.
  *
  * @throws Error that names the step and what it has printed
  */
@@ -67,9 +72,10 @@ async function readSteps(page: string): Promise<readonly Step[]> {
 /** @returns the time of all steps, in milliseconds */
 async function carryOut(options: PageOptions, steps: readonly Step[]): Promise<number> {
   await Promise.all([options.folder, options.project].map((path) => mkdir(path, { recursive: true })));
-  const run = new Run(options);
+  const run = new Run(options, await freePorts(steps));
   let ms = 0;
   try {
+    await run.rewriteSources();
     for (const step of steps) {
       if (step.kind === 'commands' && NEEDS_SYSTEM.test(step.text)) await run.startSystem();
       const beganMs = performance.now();
@@ -80,6 +86,21 @@ async function carryOut(options: PageOptions, steps: readonly Step[]): Promise<n
   } finally {
     await run.stop();
   }
+}
+
+/** A free port for each that the page names. */
+async function freePorts(steps: readonly Step[]): Promise<ReadonlyMap<string, string>> {
+  const ports = new Map<string, string>();
+  for (const step of steps) {
+    const text = step.kind === 'file' ? step.content : step.text;
+    for (const [port] of text.matchAll(OWN_PORT)) {
+      while (!ports.has(port)) {
+        const free = String(await findFreePort());
+        if (![...ports.values()].includes(free)) ports.set(port, free);
+      }
+    }
+  }
+  return ports;
 }
 
 function commandsUntilRunning(steps: readonly Step[]): number {
@@ -100,18 +121,33 @@ function guardLinesOf(steps: readonly Step[]): number {
 class Run {
   readonly page: PageRun;
   readonly #options: PageOptions;
+  readonly #ports: ReadonlyMap<string, string>;
   #system: System | undefined;
 
-  constructor(options: PageOptions) {
+  /** @param ports - where services listen, by the port that the page names */
+  constructor(options: PageOptions, ports: ReadonlyMap<string, string>) {
     this.#options = options;
+    this.#ports = ports;
     this.page = new PageRun({
       project: options.project,
       stateFile: join(options.folder, 'state'),
       ready: READY,
-      rewrite: (text) => this.#withTarballs(text),
+      rewrite: (text) => this.#withPorts(this.#withTarballs(text)),
       environmentFor: (text) => this.#environmentFor(text),
       onStep: options.onStep,
     });
+  }
+
+  /** Programs that were in the project before the page began listen on the free ports, too. */
+  async rewriteSources(): Promise<void> {
+    const { project } = this.#options;
+    for (const entry of await readdir(project, { recursive: true, withFileTypes: true })) {
+      const path = join(entry.parentPath, entry.name);
+      if (!entry.isFile() || !entry.name.endsWith('.ts') || path.includes('/node_modules/')) continue;
+      const source = await readFile(path, 'utf8');
+      const rewritten = this.#withPorts(source);
+      if (rewritten !== source) await writeFile(path, rewritten);
+    }
   }
 
   async startSystem(): Promise<void> {
@@ -125,6 +161,10 @@ class Run {
   async stop(): Promise<void> {
     this.page.stop();
     await this.#system?.stop();
+  }
+
+  #withPorts(text: string): string {
+    return text.replace(OWN_PORT, (port) => this.#ports.get(port) ?? port);
   }
 
   #withTarballs(text: string): string {
