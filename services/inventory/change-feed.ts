@@ -3,7 +3,6 @@
  * of this process.
  */
 
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock } from '@portcullis/guard/clock';
 import { type ChangeStore, createChangeTail, POLL_INTERVAL_MS } from './change-tail.js';
 import { InventoryError } from './errors.js';
@@ -14,14 +13,10 @@ import {
   type ReadResult,
   type RecentChanges,
 } from './recent-changes.js';
+import { inTurns } from './turns.js';
 
 /** How long the database may be unreadable before watchers fail, in milliseconds. */
 export const UNREADABLE_MAX_MS = 5_000;
-/**
- * How many watchers go on in one turn of the event loop. Each of them encodes and sends what it waited for, and one change
- * may be what hundreds wait for.
- */
-export const WATCHERS_PER_TURN = 32;
 
 /** Where the feed logs its failures. */
 interface ChangeFeedLog {
@@ -184,6 +179,7 @@ function waitFor(waiting: Set<Waiting>, changeId: bigint, signal: AbortSignal): 
 async function resolveReached(waiting: ReadonlySet<Waiting>, position: bigint | undefined): Promise<void> {
   if (position === undefined) return;
   const reached = [...waiting].filter(({ changeId }) => position >= changeId);
+  // One whose call ends meanwhile is settled already, and that is no harm.
   await inTurns(reached, (entry) => entry.resolve(position));
 }
 
@@ -192,12 +188,4 @@ async function failAll(waiting: ReadonlySet<Waiting>, cause: unknown): Promise<v
     cause,
   });
   await inTurns([...waiting], (entry) => entry.reject(error));
-}
-
-/** Lets the watchers go on, some in each turn. One whose call ends meanwhile is settled already, and that is no harm. */
-async function inTurns(entries: readonly Waiting[], goOn: (entry: Waiting) => void): Promise<void> {
-  for (const [index, entry] of entries.entries()) {
-    if (index > 0 && index % WATCHERS_PER_TURN === 0) await nextTurn();
-    goOn(entry);
-  }
 }

@@ -11,6 +11,7 @@ import { invalidField } from '@portcullis/guard/errors';
 import { createViolations } from '../common/validation/violations.js';
 import type { ChangeFeed } from './change-feed.js';
 import { itemNotFound } from './items.js';
+import { type ReadSnapshot, shareSnapshots } from './shared-snapshots.js';
 import type { StockLevel } from './stock.js';
 
 /** Maximum number of items that one call may name. */
@@ -22,15 +23,8 @@ const RESUME_TOKEN_LENGTH_MAX = 256;
 
 /** Reads the stock for watchers. */
 export interface WatchStore {
-  /** Items in the order of their skus, after one sku, among some or all. */
-  levels(range: {
-    afterSku: string;
-    skus: readonly string[] | undefined;
-    limit: number;
-    /** The user whom it is for, as in {@link StockPlace.caller}; so in the other reads. */
-    caller: string | undefined;
-  }): Promise<readonly StockLevel[]>;
-  /** Which of these items exist. */
+  readonly levels: ReadSnapshot;
+  /** Which of these items exist. `caller` is the user whom it is for, as in {@link StockPlace.caller}. */
   existingSkus(skus: readonly string[], caller?: string): Promise<readonly string[]>;
   /** Whether the history has a change with this id. */
   isChange(changeId: bigint, caller?: string): Promise<boolean>;
@@ -69,7 +63,8 @@ export interface StockWatch {
 }
 
 /** Creates watches of stock. */
-export function createStockWatch(deps: WatchDeps): StockWatch {
+export function createStockWatch({ store, feed }: WatchDeps): StockWatch {
+  const deps = { store: { ...store, levels: shareSnapshots(store.levels) }, feed };
   return { watch: (request, signal) => watchStock(deps, request, signal) };
 }
 

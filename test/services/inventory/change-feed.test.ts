@@ -7,11 +7,11 @@ import {
   type ChangeFeed,
   createChangeFeed,
   UNREADABLE_MAX_MS,
-  WATCHERS_PER_TURN,
 } from '../../../services/inventory/change-feed.js';
 import type { ChangeStore } from '../../../services/inventory/change-tail.js';
 import { CHANGES_KEPT_MAX } from '../../../services/inventory/recent-changes.js';
 import type { StockLevel } from '../../../services/inventory/stock.js';
+import { WATCHERS_PER_TURN } from '../../../services/inventory/turns.js';
 import { codeOf } from '../../support/outcomes.js';
 import { type Instance, openFreshInstance, openInstance, stockUp } from './instance.js';
 

@@ -1,0 +1,70 @@
+/** Snapshots of all items, read once for all watchers that wait for the same page. */
+
+import type { StockLevel } from './stock.js';
+import { inTurns } from './turns.js';
+
+/** A page of the snapshot. */
+export interface SnapshotRange {
+  readonly afterSku: string;
+  /** All items when undefined. */
+  readonly skus: readonly string[] | undefined;
+  readonly limit: number;
+  /** The user whom it is for, as in {@link StockPlace.caller}. */
+  readonly caller: string | undefined;
+}
+
+/** Reads items in the order of their skus, after one sku, among some or all. */
+export type ReadSnapshot = (range: SnapshotRange) => Promise<readonly StockLevel[]>;
+
+/** Waits for a page that has not been asked for yet. */
+interface Waiting {
+  resolve(levels: readonly StockLevel[]): void;
+  reject(error: unknown): void;
+}
+
+/** The reads of one page, which follow each other. */
+interface PageReads {
+  /** Who came since the present read began. */
+  waiting: Waiting[];
+}
+
+/**
+ * Shares the reads of pages among the watchers of all items. Hundreds that begin at once ask for the same pages, and would
+ * take the connections from the calls that change stock.
+ *
+ * A watcher gets only a page whose read began after it had asked: an earlier one may lack changes up to the position from
+ * which the watcher goes on. A shared read is nobody's turn in particular, so it waits in the turn of work without a user.
+ */
+export function shareSnapshots(read: ReadSnapshot): ReadSnapshot {
+  const readsByPage = new Map<string, PageReads>();
+
+  async function readOn(page: string, reads: PageReads, range: SnapshotRange): Promise<void> {
+    while (reads.waiting.length > 0) {
+      const served = reads.waiting;
+      reads.waiting = [];
+      try {
+        const result = await read({ ...range, caller: undefined });
+        await inTurns(served, ({ resolve }) => resolve(result));
+      } catch (error) {
+        await inTurns(served, ({ reject }) => reject(error));
+      }
+    }
+    readsByPage.delete(page);
+  }
+
+  return (range) => {
+    if (range.skus !== undefined) return read(range);
+    const page = `${range.limit} ${range.afterSku}`;
+    return new Promise((resolve, reject) => {
+      const waiter = { resolve, reject };
+      const reads = readsByPage.get(page);
+      if (reads !== undefined) {
+        reads.waiting.push(waiter);
+        return;
+      }
+      const first = { waiting: [waiter] };
+      readsByPage.set(page, first);
+      void readOn(page, first, range);
+    });
+  };
+}
