@@ -299,7 +299,7 @@ class RunningGate implements Gate {
     const isReady = Object.keys(missing).length === 0;
     this.#health?.setReady(isReady);
     this.#metrics.exposed(this.#exposure?.isExposed === true);
-    this.#ownHealth.changed();
+    void this.#ownHealth.changed();
     for (const listener of this.#listeners) listener();
   }
 
@@ -319,7 +319,7 @@ class RunningGate implements Gate {
       const table = readRuleTable(this.#settings.rules);
       engine.replaceRules(table.parts);
       this.#table = table;
-      this.#ownHealth.changed();
+      void this.#ownHealth.changed();
       this.#log.info({ event: 'rules_read', methods: table.methods.size }, 'read the access rules again');
     } catch (error) {
       this.#log.error(
@@ -332,7 +332,7 @@ class RunningGate implements Gate {
   async close(): Promise<void> {
     this.#isDraining = true;
     this.#changed();
-    this.#ownHealth.close();
+    await this.#ownHealth.close();
     await this.#relay?.drain(this.#settings.drainMs);
     for (const closer of this.#closers.splice(0)) closer();
     for (const port of this.#ports.splice(0).reverse()) await port.close();

@@ -1,5 +1,6 @@
 /** `grpc.health.v1` at the callers' port, in the place of an upstream that has no health service of its own. */
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { service as definition } from 'grpc-health-check';
 import { OWN_MESSAGE_BYTES_MAX, type OwnMethod, type OwnResponder, type RelayStatus } from './relay/judge.js';
 import { plainStatus } from './relay/statuses.js';
@@ -23,6 +24,9 @@ const MALFORMED = plainStatus(INVALID_ARGUMENT, 'expected a HealthCheckRequest')
 const UNKNOWN = plainStatus(NOT_FOUND, 'unknown service');
 const TOO_MANY = plainStatus(RESOURCE_EXHAUSTED, 'too many services: ask for one');
 const STOPPING = plainStatus(UNAVAILABLE, 'the gate stops');
+
+/** How many watchers are told of a change, or ended, in one turn of the event loop: anyone may watch. */
+export const WATCHERS_PER_TURN = 256;
 
 /** What the answers depend on. */
 export interface HealthFacts {
@@ -48,6 +52,7 @@ export class OwnHealth {
   readonly #facts: HealthFacts;
   readonly #watchers = new Set<Watcher>();
   readonly #methods: ReadonlyMap<string, OwnMethod>;
+  #isTelling = false;
   #isClosed = false;
 
   constructor(facts: HealthFacts) {
@@ -64,16 +69,41 @@ export class OwnHealth {
     return this.#facts.isMissing() ? this.#methods.get(path) : undefined;
   }
 
-  /** Tells those who watch, when the answer has changed. */
-  changed(): void {
-    for (const watcher of this.#watchers) this.#tell(watcher);
+  /** Tells those who watch, when the answer has changed; resolves when all know the present one. */
+  async changed(): Promise<void> {
+    // A round under way starts again when it has told somebody, so it tells of this change as well.
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    try {
+      while ((await this.#tellAll()) > 0);
+    } finally {
+      this.#isTelling = false;
+    }
   }
 
   /** Ends what watches: the gate stops. */
-  close(): void {
-    this.changed();
+  async close(): Promise<void> {
     this.#isClosed = true;
-    for (const { responder } of [...this.#watchers]) responder.end(STOPPING);
+    let ended = 0;
+    for (const watcher of [...this.#watchers]) {
+      // It may have ended meanwhile.
+      if (!this.#watchers.delete(watcher)) continue;
+      this.#tell(watcher);
+      watcher.responder.end(STOPPING);
+      ended += 1;
+      if (ended % WATCHERS_PER_TURN === 0) await nextTurn();
+    }
+  }
+
+  /** @returns how many were told */
+  async #tellAll(): Promise<number> {
+    let told = 0;
+    for (const watcher of this.#watchers) {
+      if (!this.#tell(watcher)) continue;
+      told += 1;
+      if (told % WATCHERS_PER_TURN === 0) await nextTurn();
+    }
+    return told;
   }
 
   #statusOf(service: string): ServingStatus {
@@ -132,11 +162,13 @@ export class OwnHealth {
     return () => void this.#watchers.delete(watcher);
   }
 
-  #tell(watcher: Watcher): void {
+  /** @returns whether there was something to tell */
+  #tell(watcher: Watcher): boolean {
     const status = this.#statusOf(watcher.service);
-    if (status === watcher.told) return;
+    if (status === watcher.told) return false;
     watcher.told = status;
     watcher.responder.send(serialized('Watch', { status }));
+    return true;
   }
 }
 

@@ -2,10 +2,12 @@
 
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Client, type ClientReadableStream, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { service as definition, HealthImplementation } from 'grpc-health-check';
+import { OwnHealth, WATCHERS_PER_TURN } from '../../gate/src/own-health.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { bearer, callEcho, HELLO } from '../support/echo.js';
 import { rejectionOf } from '../support/outcomes.js';
@@ -128,6 +130,59 @@ describe('the health of an upstream that has no health service', () => {
     under.upstream.stop();
     await until(() => !isReady(under), { withinMs: 20_000 });
     expect(await check(under.client, '')).to.equal('NOT_SERVING');
+  });
+});
+
+describe('thousands who watch the health that a gate answers', () => {
+  it('are told, and ended, some in each turn of the event loop, and all of the last change', async () => {
+    let isServing = true;
+    const health = new OwnHealth({ isMissing: () => true, isServing: () => isServing, paths: () => [] });
+    const method = health.methodAt('/grpc.health.v1.Health/Watch');
+    let turn = 0;
+    const perTurn = new Map<number, number>();
+    const count = (): void => void perTurn.set(turn, (perTurn.get(turn) ?? 0) + 1);
+    const last: (Buffer | undefined)[] = [];
+    let ended = 0;
+    for (let index = 0; index < 5 * WATCHERS_PER_TURN; index += 1) {
+      const responder = {
+        send: (message: Buffer) => {
+          last[index] = message;
+          count();
+        },
+        end: () => {
+          ended += 1;
+        },
+      };
+      method?.open(Buffer.alloc(0), responder);
+    }
+    const most = async (work: Promise<void>): Promise<number> => {
+      perTurn.clear();
+      let isDone = false;
+      const done = work.then(() => {
+        isDone = true;
+      });
+      while (!isDone) {
+        await nextTurn();
+        turn += 1;
+      }
+      await done;
+      return Math.max(...perTurn.values());
+    };
+    const distinct = () => new Set(last.map((message) => message?.toString('hex'))).size;
+    const before = last[0];
+    isServing = false;
+    const telling = health.changed();
+    // The gate is ready again before all know that it was not.
+    setImmediate(() => {
+      isServing = true;
+      void health.changed();
+    });
+    expect(await most(telling)).to.be.at.most(WATCHERS_PER_TURN);
+    expect([last[0], distinct()]).to.deep.equal([before, 1]);
+    isServing = false;
+    expect(await most(health.close())).to.be.at.most(WATCHERS_PER_TURN);
+    expect([ended, distinct()]).to.deep.equal([5 * WATCHERS_PER_TURN, 1]);
+    expect(last[0]).not.to.deep.equal(before);
   });
 });
 
