@@ -9,8 +9,11 @@ import { ask } from '../../scripts/system/calls.js';
 /** A role of the drill alone. */
 const ROLE = 'drill';
 
-/** A scope that no other role of its user grants. */
-const SCOPE = 'inventory.manage';
+/** What the role gives for good: what else a customer needs. */
+const KEPT_SCOPES = ['auth.self', 'inventory.reserve', 'payment.read', 'payment.pay'];
+
+/** The scope that the role loses: the streams of the drill demand it, and its user has no other role. */
+const SCOPE = 'inventory.read';
 
 /** Maximum time for a call, in milliseconds: applying a policy waits until the last batch of users is committed. */
 const CALL_MS_MAX = 5_000;
@@ -21,7 +24,7 @@ export interface PolicyClients {
   readonly users: UserServiceClient;
 }
 
-/** Gives the role its scope, and the user the role. */
+/** Gives the role its scope, and the user this role alone. */
 export async function grantRole(
   { policy, users }: PolicyClients,
   { token, userId }: { readonly token: string; readonly userId: string },
@@ -29,7 +32,7 @@ export async function grantRole(
   const { policy: before } = await ask(policy.getPolicy.bind(policy), {}, { token });
   if (before === undefined) throw new TypeError('auth has sent no policy');
   const roles = before.roles.filter(({ role }) => role !== ROLE);
-  const granting = [...roles, { role: ROLE, description: 'Of the drill', scopes: [SCOPE] }];
+  const granting = [...roles, { role: ROLE, description: 'Of the drill', scopes: [...KEPT_SCOPES, SCOPE] }];
   const request = {
     policy: { ...before, roles: granting },
     dryRun: false,
@@ -38,7 +41,7 @@ export async function grantRole(
   };
   const options = { token, timeoutMs: CALL_MS_MAX };
   await ask(policy.applyPolicy.bind(policy), request, options);
-  const roleRequest = { userId, roles: ['customer', ROLE], requestId: randomUUID() };
+  const roleRequest = { userId, roles: [ROLE], requestId: randomUUID() };
   await ask(users.setUserRoles.bind(users), roleRequest, options);
 }
 
@@ -63,6 +66,6 @@ export function createNarrowing({ policy }: PolicyClients): (token: string) => P
 async function narrowingRequest(policy: PolicyServiceClient, token: string): Promise<ApplyPolicyRequest> {
   const { policy: before } = await ask(policy.getPolicy.bind(policy), {}, { token });
   if (before === undefined) throw new TypeError('auth has sent no policy');
-  const roles = before.roles.map((role) => (role.role === ROLE ? { ...role, scopes: [] } : role));
+  const roles = before.roles.map((role) => (role.role === ROLE ? { ...role, scopes: KEPT_SCOPES } : role));
   return { policy: { ...before, roles }, dryRun: false, requestId: randomUUID(), reason: 'the drill' };
 }

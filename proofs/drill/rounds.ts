@@ -220,7 +220,8 @@ async function beServedAnew(waiting: {
   const { rounds, load, isLate, as } = waiting;
   const { environment, clients, oracle, revoker } = rounds;
   await revoker.prepare();
-  const { player } = await logInAs(clients, environment.customers[0], as);
+  // The first customer may have lost a scope.
+  const { player } = await logInAs(clients, environment.customers.at(-1), as);
   const missing = new Set<InstanceName>(environment.instances);
   while (missing.size > 0 && ![...missing].some(isLate)) {
     for (const { question, outcome } of await load.askEverything(player, SWEEP_TIMEOUT_MS)) {
