@@ -164,7 +164,7 @@ describe('the security of a system', function () {
         })),
       );
       const names =
-        'grpc_method outcome fault le service type rule purpose lane limit queue importance use reason'.split(
+        'grpc_method outcome fault le service type rule purpose lane limit queue importance use reason port'.split(
           ' ',
         );
       expect(names, name).to.include.members([...new Set(labels.map(({ label }) => label))]);
