@@ -44,12 +44,35 @@ export async function startTimeOf(pid: number): Promise<string | undefined> {
   if (process.platform !== 'linux') return await startTimeFromPs(pid);
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
-  // The name of the command stands in parentheses and may itself contain spaces and parentheses.
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const fields = fieldsOf(text);
   const state = fields[0];
   const ticksSinceBoot = fields[19];
   if (state === 'Z' || state === 'X' || ticksSinceBoot === undefined) return undefined;
   return `${await bootId()}/${ticksSinceBoot}`;
+}
+
+/** The fields of `/proc/PID/stat` from the state on. The name before it may contain spaces and parentheses. */
+function fieldsOf(stat: string): string[] {
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+}
+
+/** The command line of a process, and its parent; `undefined` when no process has this number. */
+export async function parentOf(pid: number): Promise<{ parent: number; command: string } | undefined> {
+  try {
+    if (process.platform === 'linux') {
+      // Small images have no ps.
+      const [stat, words] = await Promise.all(
+        ['stat', 'cmdline'].map((file) => readFile(`/proc/${pid}/${file}`, 'utf8')),
+      );
+      const [, parent] = fieldsOf(stat ?? '');
+      return { parent: Number(parent), command: (words ?? '').replaceAll('\0', ' ') };
+    }
+    const { stdout } = await promisify(execFile)('ps', ['-o', 'ppid=,args=', '-p', String(pid)]);
+    const [, parent, command = ''] = /^\s*(\d+)\s+(.*)/.exec(stdout) ?? [];
+    return parent === undefined ? undefined : { parent: Number(parent), command };
+  } catch {
+    return undefined;
+  }
 }
 
 /** The start time is counted in ticks since boot, so the boot is part of the identity. */

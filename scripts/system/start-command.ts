@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { FORWARDED_VARIABLES } from './forwarded-variables.js';
+import { onNpmGone } from './npm-process.js';
 import type { Part } from './parts.js';
 import type { Progress, System } from './system.js';
 import { startSystem } from './system.js';
@@ -18,7 +19,6 @@ const RESTART_DELAY_MS = 1_000;
 const RESTART_DELAY_MAX_MS = 30_000;
 /** npm forwards a signal that the terminal has sent to this process as well, so a repetition this soon is ignored. */
 const SAME_SIGNAL_MS = 1_000;
-const PARENT_CHECK_MS = 500;
 
 /** What differs between `npm start` in the clone and `portcullis start` from the packages. */
 interface StartSettings {
@@ -44,7 +44,7 @@ export async function runStart(settings: StartSettings): Promise<void> {
   refuseUnknownVariables(settings);
   const stopping = new AbortController();
   stopOnSignals(stopping);
-  stopWithNpm(stopping);
+  await onNpmGone(() => stopping.abort());
   const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || settings.dataFolder);
   console.log(`Starting Portcullis; data folder: ${dataDir}`);
   const began = performance.now();
@@ -102,15 +102,6 @@ function stopOnSignals(stopping: AbortController): void {
       }
     });
   }
-}
-
-/** A killed npm forwards no signal, so the system stops when npm is gone. */
-function stopWithNpm(stopping: AbortController): void {
-  if (process.env['npm_lifecycle_event'] === undefined) return;
-  const npm = process.ppid;
-  setInterval(() => {
-    if (process.ppid !== npm) stopping.abort();
-  }, PARENT_CHECK_MS).unref();
 }
 
 /** Without this check, a misspelt variable would be ignored silently. */

@@ -1,6 +1,6 @@
 /** The whole system as processes: starts them in order, ends what a crashed start left, and stops everything. */
 
-import { mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { type BrokerKeys, followBrokerKeys } from './broker-users.js';
@@ -21,6 +21,7 @@ import { endRecordedProcesses, recordProcesses } from './process-record.js';
 import type { LaunchOptions, ProcessRegistry } from './processes.js';
 import { PROJECT_FOLDER, programArguments } from './project.js';
 import { type DemoUser, loadSecrets, type Secrets, type UserName } from './secrets.js';
+import { SystemError } from './system-error.js';
 import { choosePorts, type PortFlags, type SystemPorts } from './system-ports.js';
 
 /** Variables that services inherit from this process. */
@@ -162,8 +163,18 @@ interface Preparation {
 
 /** A new folder may be in the project of a user, whose repository must not get the secrets. */
 async function createDataFolder(path: string): Promise<void> {
-  const created = await mkdir(path, { recursive: true, mode: 0o711 });
-  if (created !== undefined) await writeFile(join(path, '.gitignore'), '*\n');
+  try {
+    const created = await mkdir(path, { recursive: true, mode: 0o711 });
+    if (created !== undefined) await writeFile(join(path, '.gitignore'), '*\n');
+    await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SystemError(
+      `The data folder must be a folder that this user can read and write: ${reason}. ` +
+        'Choose another one with PORTCULLIS_DATA_DIR.',
+      { cause },
+    );
+  }
 }
 
 async function startParts(starting: Starting): Promise<System> {

@@ -1,7 +1,7 @@
 /** `npm start` as an operator uses it: its output, its signals, and its recovery after crashes. */
 
 import type { ChildProcess } from 'node:child_process';
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
@@ -25,6 +25,8 @@ const TEST_TIMEOUT_MS = 600_000;
 const POLL_MS = 50;
 const GONE_WITHIN_MS = 15_000;
 const SKU = 'LAMP-01';
+/** Runs a program of this project in a shell, as npx runs the command of a package. */
+const STAND_IN_FOR_NPM = join(PROJECT_FOLDER, 'test', 'support', 'npx-stand-in.mjs');
 
 /** The addresses and users in the output. */
 interface Printed {
@@ -101,6 +103,30 @@ describe('npm start', function () {
     start.child.kill('SIGKILL');
     await once(start.child, 'exit');
     await until(() => areFree(ports), { withinMs: GONE_WITHIN_MS, pollMs: POLL_MS });
+  });
+
+  it('stops when npm is killed that runs it in a shell, as npx does', async () => {
+    const npm = spawn(process.execPath, [STAND_IN_FOR_NPM, 'scripts/start', '--free-ports'], {
+      cwd: PROJECT_FOLDER,
+      env: {
+        ...process.env,
+        npm_lifecycle_event: 'npx',
+        PORTCULLIS_DATA_DIR: join(folder.path, 'npx'),
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    starts.add(npm);
+    let output = '';
+    npm.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    // Later on, a service that starts would delay the end.
+    await until(() => output.includes('✓ nats-server'), { withinMs: TEST_TIMEOUT_MS, pollMs: POLL_MS });
+    npm.kill('SIGKILL');
+    await until(() => output.includes('nothing is left running'), {
+      withinMs: GONE_WITHIN_MS,
+      pollMs: POLL_MS,
+    });
   });
 
   it('stops what it has started when it is interrupted during the start', async () => {

@@ -17,6 +17,7 @@ import {
   type Attributes,
   type Context,
   context,
+  diag,
   metrics,
   propagation,
   type Span,
@@ -78,12 +79,15 @@ export function observeServer({ clock = systemClock }: ObserveOptions = {}): Ser
       if (isEnded) return;
       isEnded = true;
       const ended = { ...attributes, ...outcomeOf(code, SERVER_FAULTS.has(code)) };
-      durations.record((clock.monotonicMs() - startedMs) / 1000, ended, running?.context);
+      const seconds = (clock.monotonicMs() - startedMs) / 1000;
+      attempt(() => durations.record(seconds, ended, running?.context));
       if (running === undefined) return;
       const { span, metadata } = running;
-      span.setAttributes({ ...ended, ...callerOf(metadata) });
-      if (SERVER_FAULTS.has(code)) span.setStatus({ code: SpanStatusCode.ERROR });
-      span.end();
+      attempt(() => {
+        span.setAttributes({ ...ended, ...callerOf(metadata) });
+        if (SERVER_FAULTS.has(code)) span.setStatus({ code: SpanStatusCode.ERROR });
+        span.end();
+      });
     };
     const within = (step: () => void): void => {
       if (running === undefined) step();
@@ -91,9 +95,12 @@ export function observeServer({ clock = systemClock }: ObserveOptions = {}): Ser
     };
     const listener: ServerListener = {
       onReceiveMetadata: (metadata, next) => {
-        const parent = propagation.extract(context.active(), metadata, GETTER);
-        const span = tracer.startSpan(spanNameOf(method), { kind: SpanKind.SERVER, attributes }, parent);
-        running = { span, metadata, context: trace.setSpan(parent, span) };
+        const parent =
+          attempt(() => propagation.extract(context.active(), metadata, GETTER)) ?? context.active();
+        running = attempt(() => {
+          const span = tracer.startSpan(spanNameOf(method), { kind: SpanKind.SERVER, attributes }, parent);
+          return { span, metadata, context: trace.setSpan(parent, span) };
+        });
         within(() => next(metadata));
       },
       onReceiveMessage: (message, next) => within(() => next(message)),
@@ -123,26 +130,42 @@ export function observeClient({ clock = systemClock }: ObserveOptions = {}): Int
     const attributes = attributesOf(path);
     const startedMs = clock.monotonicMs();
     return new InterceptingCall(nextCall(options), {
-      start: (metadata, _listener, next) => {
+      start: (given, _listener, next) => {
+        // Calls at the same time may share the metadata, and each has a traceparent of its own.
+        const metadata = given.clone();
         const parent = context.active();
-        const span = tracer.startSpan(path.slice(1), { kind: SpanKind.CLIENT, attributes }, parent);
-        const current = trace.setSpan(parent, span);
-        propagation.inject(current, metadata, SETTER);
+        const span = attempt(() =>
+          tracer.startSpan(path.slice(1), { kind: SpanKind.CLIENT, attributes }, parent),
+        );
+        const current = span === undefined ? parent : trace.setSpan(parent, span);
+        attempt(() => propagation.inject(current, metadata, SETTER));
         next(metadata, {
           onReceiveStatus: (received, pass) => {
             const { code } = received;
             const isFault = code !== status.OK;
             const ended = { ...attributes, ...outcomeOf(code, isFault) };
-            durations.record((clock.monotonicMs() - startedMs) / 1000, ended, current);
-            span.setAttributes(ended);
-            if (isFault) span.setStatus({ code: SpanStatusCode.ERROR });
-            span.end();
+            attempt(() => durations.record((clock.monotonicMs() - startedMs) / 1000, ended, current));
+            attempt(() => {
+              span?.setAttributes(ended);
+              if (isFault) span?.setStatus({ code: SpanStatusCode.ERROR });
+              span?.end();
+            });
             pass(received);
           },
         });
       },
     });
   };
+}
+
+/** A sampler, processor or propagator of an application may throw. Its fault must not become one of the call. */
+function attempt<Result>(step: () => Result): Result | undefined {
+  try {
+    return step();
+  } catch (error) {
+    diag.error(`${SCOPE}: OpenTelemetry failed`, error);
+    return undefined;
+  }
 }
 
 function durationsOf(name: string, description: string) {

@@ -104,6 +104,7 @@ export async function runService(options: {
   const telemetry = await openTelemetry(config.openTelemetry);
   const resources = { ...openResources(name, config, migrations), telemetry };
   const { log, tls, database, closer } = resources;
+  if (telemetry.fault !== undefined) log.warn(telemetry.fault);
   const parts = await options.compose(resources);
   const guard = await openGuard(name, config, parts, resources);
   const host = await openHost(name, config, parts, { ...resources, guard });

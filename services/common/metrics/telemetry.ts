@@ -13,6 +13,8 @@ export interface Telemetry {
   observe(observer: GuardObserver): GuardObserver;
   /** @returns a function that ends it */
   attach(guard: Guard): () => void;
+  /** Why spans and metrics go nowhere, for the log; undefined when they arrive somewhere, or telemetry is off. */
+  readonly fault?: string;
 }
 
 /** Nothing is traced. */
@@ -40,12 +42,29 @@ export async function openTelemetry(isOn: boolean): Promise<Telemetry> {
     '@portcullis/guard/opentelemetry'
   );
   const telemetry = createGuardTelemetry();
+  const fault = await missingSdk();
   return {
+    ...(fault !== undefined && { fault }),
     server: [observeServer()],
     client: [observeClient()],
     observe: (observer) => inTurn(observer, telemetry.observer),
     attach: telemetry.attach,
   };
+}
+
+/** Without an SDK the API does nothing, and so it does when the SDK brings an older copy of the API than this one. */
+async function missingSdk(): Promise<string | undefined> {
+  const { createNoopMeter, metrics, ProxyTracerProvider, trace } = await import('@opentelemetry/api');
+  const provider = trace.getTracerProvider();
+  const traces =
+    !(provider instanceof ProxyTracerProvider) ||
+    provider.getDelegate() !== new ProxyTracerProvider().getDelegate();
+  const measures = metrics.getMeterProvider().getMeter('@portcullis/guard') !== createNoopMeter();
+  if (traces || measures) return undefined;
+  return (
+    'PORTCULLIS_OPENTELEMETRY is on, but no SDK of OpenTelemetry is loaded, so nothing is reported: ' +
+    'load one with node --import, which must use the same copy of @opentelemetry/api'
+  );
 }
 
 function inTurn(one: GuardObserver, other: GuardObserver): GuardObserver {

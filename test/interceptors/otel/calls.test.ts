@@ -3,7 +3,7 @@
 import { Client, credentials, type Metadata, Server, ServerCredentials } from '@grpc/grpc-js';
 import { context, metrics, propagation, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
-import { W3CTraceContextPropagator } from '@opentelemetry/core';
+import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import {
   BasicTracerProvider,
@@ -177,6 +177,65 @@ describe('OpenTelemetry', () => {
     expect(outcome).to.equal('DEADLINE_EXCEEDED');
     const server = (await ended(2)).find(({ kind }) => kind === SpanKind.SERVER);
     expect(server?.attributes['rpc.response.status_code']).to.be.oneOf(['DEADLINE_EXCEEDED', 'CANCELLED']);
+  });
+
+  it('serves calls although a sampler, a processor or a propagator throws', async () => {
+    const fail = (): never => {
+      throw new Error('broken SDK');
+    };
+    const processor = { onStart: fail, onEnd: fail, forceFlush: async () => {}, shutdown: async () => {} };
+    const broken = [
+      new BasicTracerProvider({ sampler: { shouldSample: fail } }),
+      new BasicTracerProvider({ spanProcessors: [processor] }),
+      new BasicTracerProvider({ spanProcessors: [{ ...processor, onStart: () => {} }] }),
+    ];
+    for (const provider of broken) {
+      trace.disable();
+      trace.setGlobalTracerProvider(provider);
+      const { client } = await serve(hello);
+      expect((await callEcho(client, metadata)).toString()).to.equal('hello');
+    }
+    propagation.disable();
+    propagation.setGlobalPropagator({ inject: fail, extract: fail, fields: () => [] });
+    const { client } = await serve(hello);
+    expect((await callEcho(client, metadata)).toString()).to.equal('hello');
+  });
+
+  it('begins a new trace when a stranger sends a malformed one, and names nothing that the stranger sent', async () => {
+    propagation.disable();
+    propagation.setGlobalPropagator(
+      new CompositePropagator({ propagators: [new W3CTraceContextPropagator(), new W3CBaggagePropagator()] }),
+    );
+    const { client } = await serve(hello);
+    const valid = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    const hostile: Readonly<Record<string, readonly string[]>>[] = [
+      { traceparent: ['mark'] },
+      { traceparent: [`ff${valid.slice(2)}`] },
+      { traceparent: ['00-00000000000000000000000000000000-0000000000000000-01'] },
+      { traceparent: [valid.repeat(80)] },
+      { traceparent: ['mark', ...Array<string>(30).fill(valid)] },
+      { tracestate: ['mark='.repeat(700)], baggage: ['%zz=%zz,__proto__=mark,constructor=mark'] },
+      { baggage: Array<string>(60).fill('mark=%00%F0%9F%92%A9;mark') },
+    ];
+    for (const headers of hostile) {
+      const sent = metadata.clone();
+      for (const [name, values] of Object.entries(headers)) for (const value of values) sent.add(name, value);
+      // An untraced caller: the client's own span would replace what is sent.
+      const stranger = new Client(client.getChannel().getTarget(), credentials.createInsecure());
+      closing.push(() => stranger.close());
+      expect((await callEcho(stranger, sent)).toString()).to.equal('hello');
+    }
+    const all = await ended(hostile.length);
+    expect(all.map(({ parentSpanContext }) => parentSpanContext)).to.deep.equal(hostile.map(() => undefined));
+    expect(JSON.stringify(all.map(({ attributes, events, name }) => [attributes, events, name]))).not.include(
+      'mark',
+    );
+  });
+
+  it('leaves the metadata of the caller as it is', async () => {
+    const { client } = await serve(hello);
+    await callEcho(client, metadata);
+    expect(Object.keys(metadata.getMap())).to.deep.equal(['authorization']);
   });
 
   it('has metrics of calls, decisions and the revocation list', async () => {

@@ -1,6 +1,7 @@
 /** The system with given database and broker, and the choice of its ports. */
 
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -19,6 +20,23 @@ import { privateNats } from '../../support/nats.js';
 import { rejectionOf } from '../../support/outcomes.js';
 
 const START_TIMEOUT_MS = 120_000;
+
+describe('the data folder', () => {
+  it('must be a folder that can be written, and the error names the variable', async () => {
+    const folder = await makeTemporaryFolder();
+    try {
+      const file = join(folder.path, 'file');
+      await writeFile(file, '');
+      for (const dataDir of [file, join(file, 'below')]) {
+        const error = await rejectionOf(startSystem({ dataDir, ports: 'free' }));
+        expect(error).to.be.instanceOf(SystemError);
+        expect(error).to.have.property('message').that.includes(dataDir).and.includes('PORTCULLIS_DATA_DIR');
+      }
+    } finally {
+      await folder.remove();
+    }
+  });
+});
 
 describe('the system with given servers', function () {
   this.timeout(START_TIMEOUT_MS);
