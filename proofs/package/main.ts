@@ -182,7 +182,7 @@ async function checkAll(): Promise<Checked> {
     const { result, faults } = await step(`${name}: following its page`, () =>
       outcomeOf(() => followPage({ ...pageOptions(name, packages, show(name)), page, project })),
     );
-    checks.push({ name: `the page of ${name}`, faults: [...faults, ...excessesOf(result)] });
+    checks.push({ name: `${name}: the page`, faults: [...faults, ...excessesOf(result)] });
     if (result !== undefined) figures.set(name, result);
     return result;
   };
