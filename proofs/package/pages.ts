@@ -7,7 +7,7 @@ import { type System, startSystem } from '../../scripts/system/system.js';
 import { PageRun, type Step, stepsOf } from '../shared/page-steps.js';
 
 /** What a program in the background prints when it can be called. */
-const READY = /^listening on port/;
+const READY = /^listening on /;
 
 /** A port of the reader's own services, on a page and in its programs. */
 const OWN_PORT = /(?<=localhost:)5006\d/g;
@@ -15,17 +15,18 @@ const OWN_PORT = /(?<=localhost:)5006\d/g;
 /** The first block that needs a running system. */
 const NEEDS_SYSTEM = /portcullis login/;
 
-/** What a page took. */
+/** A program of the reader. */
+const OWN_SOURCE = /^(?!.*(?:^|\/)(?:node_modules|gen|dist|test)\/).*(?<!\.test)\.ts$/;
+
+/** What a page takes. */
 export interface PageFigures {
   /** Time of all steps, without the start of the system, in seconds. */
   readonly seconds: number;
-}
-
-/** What the tutorial took. */
-export interface TutorialFigures extends PageFigures {
-  /** Blocks of commands until the service runs. */
+  /** Blocks of commands until the first service runs. A reader pastes each at once. */
+  readonly blocks: number;
+  /** The commands in these blocks. */
   readonly commands: number;
-  /** Lines of the guard in the server. */
+  /** Lines of code about the guard, for each guard: those that create it, and those that use it. */
   readonly guardLines: number;
 }
 
@@ -52,21 +53,15 @@ export interface PageOptions {
  * @throws Error that names the step and what it has printed
  */
 export async function followPage(options: PageOptions): Promise<PageFigures> {
-  return { seconds: (await carryOut(options, await readSteps(options.page))) / 1000 };
-}
-
-/** Does what the tutorial says, and counts what it asks of the reader. @throws Error as {@link followPage} */
-export async function followTutorial(options: PageOptions): Promise<TutorialFigures> {
-  const steps = await readSteps(options.page);
+  const steps = stepsOf(await readFile(options.page, 'utf8'));
+  const ms = await carryOut(options, steps);
+  const blocks = blocksUntilRunning(steps);
   return {
-    seconds: (await carryOut(options, steps)) / 1000,
-    commands: commandsUntilRunning(steps),
-    guardLines: guardLinesOf(steps),
+    seconds: ms / 1000,
+    blocks: blocks.length,
+    commands: blocks.flatMap(commandsIn).length,
+    guardLines: await guardLinesIn(options.project),
   };
-}
-
-async function readSteps(page: string): Promise<readonly Step[]> {
-  return stepsOf(await readFile(page, 'utf8'));
 }
 
 /** @returns the time of all steps, in milliseconds */
@@ -103,19 +98,30 @@ async function freePorts(steps: readonly Step[]): Promise<ReadonlyMap<string, st
   return ports;
 }
 
-function commandsUntilRunning(steps: readonly Step[]): number {
-  const commands = steps.filter((step) => step.kind === 'commands');
-  return commands.findIndex(({ mode }) => mode === 'background') + 1;
+/** @returns the blocks up to the one that starts the first service */
+function blocksUntilRunning(steps: readonly Step[]): string[] {
+  const blocks = steps.filter((step) => step.kind === 'commands');
+  const last = blocks.findIndex(({ mode }) => mode === 'background');
+  return blocks.slice(0, last + 1).map(({ text }) => text);
 }
 
-/** From the guard's creation to the service that is added through it. */
-function guardLinesOf(steps: readonly Step[]): number {
-  const server = steps.find((step) => step.kind === 'file' && step.name === 'server.ts');
-  if (server?.kind !== 'file') throw new Error('the tutorial has no server.ts');
-  const lines = server.content.split('\n');
-  const first = lines.findIndex((line) => line.includes('createGuard({'));
-  const last = lines.findIndex((line) => line.includes('guard.addService('));
-  return last - first + 1;
+function commandsIn(block: string): string[] {
+  return block
+    .replaceAll('\\\n', ' ')
+    .split(/\n|&&/)
+    .filter((command) => command.trim() !== '');
+}
+
+/** The statements that create guards, and every other line with a guard, divided by the number of guards. */
+async function guardLinesIn(project: string): Promise<number> {
+  const files = (await readdir(project, { recursive: true })).filter((file) => OWN_SOURCE.test(file));
+  const sources = await Promise.all(files.map((file) => readFile(join(project, file), 'utf8')));
+  let guards = 0;
+  const rest = sources.join('\n').replace(/^[^\n]*\bcreateGuard\(\{.*?^\}\);$/gms, (statement) => {
+    guards += 1;
+    return statement.replace(/^.*$/gm, 'guard.');
+  });
+  return (rest.match(/^.*\bguard\..*$/gm)?.length ?? 0) / guards;
 }
 
 class Run {

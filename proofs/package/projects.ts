@@ -37,25 +37,42 @@ export async function exampleNames(): Promise<string[]> {
   return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
-/** Copies a project out of the repository, installs it with the tarball, generates and compiles it. */
-export async function install(name: string, tarball: string, folder: string): Promise<Project> {
-  const copy = join(folder, name);
-  await cp(join(EXAMPLES, name), copy, {
+/** How a project is installed. */
+interface InstallOptions {
+  readonly tarball: string;
+  /** Where the copy of the project is made. */
+  readonly folder: string;
+  /** Runs npm, the generators and the compiler. */
+  readonly node: NodeVersion;
+  readonly environment: NodeJS.ProcessEnv;
+}
+
+/**
+ * Copies a project out of the repository, installs it with the tarball, generates and compiles it.
+ *
+ * @throws Error with what a command has printed, when it fails
+ */
+export async function install(
+  name: string,
+  { tarball, folder, node, environment }: InstallOptions,
+): Promise<Project> {
+  const env = environmentWith(node, environment);
+  await cp(join(EXAMPLES, name), folder, {
     recursive: true,
     filter: (path) => !/[/\\](node_modules|dist|gen)$/.test(path),
   });
-  const file = join(copy, 'package.json');
+  const file = join(folder, 'package.json');
   const manifest = JSON.parse(await readFile(file, 'utf8')) as {
     scripts: Record<string, string>;
     dependencies: Record<string, string>;
   };
   manifest.dependencies[PACKAGE] = `file:${tarball}`;
   await writeFile(file, JSON.stringify(manifest, null, 2));
-  await command('npm', ['install', '--no-audit', '--no-fund', '--no-package-lock'], copy);
+  await command('npm', ['install', '--no-audit', '--no-fund', '--no-package-lock'], folder, env);
   for (const script of ['generate', 'build']) {
-    if (manifest.scripts[script] !== undefined) await command('npm', ['run', script], copy);
+    if (manifest.scripts[script] !== undefined) await command('npm', ['run', script], folder, env);
   }
-  return { name, folder: copy };
+  return { name, folder };
 }
 
 /** Fetches the newest Node of a major version from npm, whose packages contain the program itself. */
@@ -78,11 +95,15 @@ export async function fetchNode(major: number, folder: string): Promise<NodeVers
  */
 export async function test(
   project: Project,
-  { bin }: NodeVersion,
+  node: NodeVersion,
   environment: NodeJS.ProcessEnv,
 ): Promise<void> {
-  const path = `${bin}${delimiter}${environment['PATH'] ?? ''}`;
-  await command('npm', ['test'], project.folder, { ...environment, PATH: path });
+  await command('npm', ['test'], project.folder, environmentWith(node, environment));
+}
+
+/** An environment in which programs find this Node before any other. npm is a script, so it runs with it, too. */
+function environmentWith({ bin }: NodeVersion, environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return { ...environment, PATH: `${bin}${delimiter}${environment['PATH'] ?? ''}` };
 }
 
 async function command(

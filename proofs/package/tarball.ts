@@ -18,6 +18,11 @@ const COMMAND_LINE = join(PROJECT_FOLDER, 'cli');
 /** What the library is compiled from, beside the settings in the project's folder. */
 const SOURCES = ['src', 'gen', 'proto', 'package.json', 'tsconfig.build.json', 'README.md', 'LICENSE'];
 
+/** How far the sizes in the README may be from those of the tarball, as a share of the latter. */
+const SIZE_DEVIATION_MAX = 0.1;
+
+const BYTES_PER_MB = 1_000_000;
+
 /** Maximum size of what the linters print, in bytes. */
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 
@@ -83,6 +88,20 @@ async function pack(library: string, folder: string): Promise<Tarball> {
     unpackedBytes: packed.unpackedSize,
     files: packed.entryCount,
   };
+}
+
+/** The sizes in the README of the library that differ from those of the tarball; each line is a fault. */
+export async function sizeFaults({ bytes, unpackedBytes }: Tarball): Promise<string[]> {
+  const readme = await readFile(join(LIBRARY, 'README.md'), 'utf8');
+  const stated = /tarball has ([\d.]+) MB \(([\d.]+) MB unpacked/.exec(readme)?.slice(1).map(Number);
+  if (stated === undefined) return ['interceptors/README.md does not state the sizes of the tarball'];
+  return [bytes, unpackedBytes].flatMap((actual, index) => {
+    const actualMb = actual / BYTES_PER_MB;
+    const statedMb = stated[index] ?? Number.NaN;
+    return Math.abs(statedMb - actualMb) <= actualMb * SIZE_DEVIATION_MAX
+      ? []
+      : [`interceptors/README.md states ${statedMb} MB, and the tarball has ${actualMb.toFixed(1)} MB`];
+  });
 }
 
 /** What publint finds in the package; each line is a fault. */

@@ -41,6 +41,10 @@ const PAGES = [
   'CONTRIBUTING.md',
   'SECURITY.md',
   'cli/README.md',
+  'examples/README.md',
+  'examples/mesh/README.md',
+  'examples/nestjs/README.md',
+  'examples/nice-grpc/README.md',
   'gate/README.md',
   'interceptors/README.md',
 ];
