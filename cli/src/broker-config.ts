@@ -1,8 +1,7 @@
-/** What nats-server must allow the services: a part of its configuration, and the same as a table in the documentation. */
+/** What nats-server must allow the services, as a part of its configuration. The documentation has the same as a table. */
 
 /** The subjects of the protocol. */
 const REVOCATIONS = 'portcullis.v1.revocations';
-const APPLIED = 'portcullis.v1.applied';
 const REPORTS = 'portcullis.v1.security';
 const INBOX = '_INBOX.>';
 
@@ -15,13 +14,12 @@ export interface BrokerUser {
 
 /** One user of nats-server's `authorization { users: [ … ] }`. */
 export function brokerUserConfig({ clientId, nkey }: BrokerUser): string {
-  const publish = [`${APPLIED}.${clientId}`, `${REPORTS}.${clientId}`];
   return [
     `# ${clientId}`,
     '{',
     `  nkey: ${nkey}`,
     '  permissions: {',
-    `    publish: [${publish.map(quoted).join(', ')}]`,
+    `    publish: [${quoted(`${REPORTS}.${clientId}`)}]`,
     `    subscribe: [${[REVOCATIONS, INBOX].map(quoted).join(', ')}]`,
     '  }',
     '}',

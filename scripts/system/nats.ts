@@ -21,7 +21,6 @@ const READY_TIMEOUT_MS = 15_000;
 const READY_POLL_MS = 15;
 
 const REVOCATIONS = 'portcullis.v1.revocations';
-const APPLIED = 'portcullis.v1.applied';
 const REPORTS = 'portcullis.v1.security';
 const INBOX = '_INBOX.>';
 
@@ -208,15 +207,18 @@ export interface Permissions {
 export function permissionsOf(user: string): Permissions {
   if (user === 'test') return { publish: ['>'], subscribe: ['>'] };
   if (user === 'auth') {
-    const subscribe = [REVOCATIONS, `${APPLIED}.*`, `${REPORTS}.*`, INBOX];
-    return { publish: [REVOCATIONS], subscribe, allow_responses: true };
+    return {
+      publish: [REVOCATIONS],
+      subscribe: [REVOCATIONS, `${REPORTS}.*`, INBOX],
+      allow_responses: true,
+    };
   }
   return servicePermissions(user);
 }
 
 /** Of a service, whatever its name is. */
 function servicePermissions(user: string): Permissions {
-  return { publish: [`${APPLIED}.${user}`, `${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
+  return { publish: [`${REPORTS}.${user}`], subscribe: [REVOCATIONS, INBOX] };
 }
 
 function authenticationOf(users: readonly string[], passwords: Passwords): Record<string, unknown> {

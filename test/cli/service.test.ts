@@ -211,10 +211,7 @@ describe('services at the command line', () => {
         expect(given).to.deep.equal(
           Object.entries(keys).map(([clientId, nkey]) => entryIn(brokerUserConfig({ clientId, nkey }))),
         );
-        expect(given[1]?.permissions?.publish).to.deep.equal([
-          'portcullis.v1.applied.test',
-          'portcullis.v1.security.test',
-        ]);
+        expect(given[1]?.permissions?.publish).to.deep.equal(['portcullis.v1.security.test']);
       } finally {
         await nats.stop();
       }

@@ -72,17 +72,11 @@ export async function applyPolicy(
     const etag = planned ?? (await readPolicy(session)).etag;
     const policies = session.client(PolicyServiceClient);
     const request = { policy: { ...wanted, etag, updateTime: undefined }, dryRun: false, requestId, reason };
-    const apply = () => session.call(policies.applyPolicy.bind(policies), request);
-    const applied = await apply()
-      .catch(async (error: unknown) => {
-        // The change may have taken a scope from the role of whoever applies it: the session goes on without it.
-        if (errorOf(error).reason !== 'TOKEN_REVOKED') throw error;
-        await session.renew();
-        return await apply();
-      })
-      .catch((error: unknown) => {
-        throw unfinished(error, `portcullis policy apply ${file} --etag '${etag}' --request-id ${requestId}`);
-      });
+    const applied = await changingPolicy(session, () =>
+      session.call(policies.applyPolicy.bind(policies), request),
+    ).catch((error: unknown) => {
+      throw unfinished(error, `portcullis policy apply ${file} --etag '${etag}' --request-id ${requestId}`);
+    });
     const { changes, narrowedUsers, narrowedClients, enforcedEverywhereBy } = applied;
     writeResult(terminal, applied, () =>
       changes.length === 0 ? 'Nothing has changed.' : describeChanges(changes),
@@ -93,6 +87,25 @@ export async function applyPolicy(
       `Rights were taken from ${narrowedUsers} users and ${narrowedClients} clients; no instance accepts their earlier tokens after ${enforcedEverywhereBy?.toISOString() ?? '?'}.`,
     );
   });
+}
+
+/**
+ * Calls a method that changes the policy, and once more when the change has revoked the token of the call: it may take a
+ * scope from a role of the user who makes it, whose session goes on without it.
+ *
+ * @param change - the call, with the same request id every time, so that the change is made once
+ */
+export async function changingPolicy<Response>(
+  session: Session,
+  change: () => Promise<Response>,
+): Promise<Response> {
+  try {
+    return await change();
+  } catch (error) {
+    if (errorOf(error).reason !== 'TOKEN_REVOKED') throw error;
+    await session.renew();
+    return await change();
+  }
 }
 
 /** Errors after which the change may be committed all the same. */

@@ -1,4 +1,4 @@
-/** `portcullis service add`, `list` and `broker-config`: services of one's own. */
+/** `portcullis service add` and `portcullis service broker-config`: services of one's own. */
 
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -19,7 +19,7 @@ import { describeChanges } from '../policy-text.js';
 import type { Session } from '../session.js';
 import { tableOf } from '../tables.js';
 import { note, type Terminal, writeResult } from '../terminal.js';
-import { inSession } from './policy.js';
+import { changingPolicy, inSession } from './policy.js';
 
 /** What every guarded service needs at auth. */
 const SYNC_SCOPE = 'auth.sync';
@@ -137,7 +137,7 @@ async function register(
   },
 ): Promise<RegisterServiceResponse> {
   const policies = session.client(PolicyServiceClient);
-  return await session.call(policies.registerService.bind(policies), {
+  const request = {
     audience,
     description: options.description ?? '',
     clientIds: [],
@@ -147,7 +147,10 @@ async function register(
     dryRun: options.dryRun,
     requestId: options.dryRun ? '' : randomUUID(),
     reason: '',
-  });
+  };
+  const call = () => session.call(policies.registerService.bind(policies), request);
+  // A scope that the descriptor set has no longer leaves the roles, also those of the user who runs the command.
+  return options.dryRun ? await call() : await changingPolicy(session, call);
 }
 
 function clientRequest(

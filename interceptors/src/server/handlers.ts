@@ -82,9 +82,9 @@ export function native(handlers: UntypedServiceImplementation): NativeHandlers {
 }
 
 /**
- * The handlers in the form of grpc-js.
+ * The handlers in the form of grpc-js. Their object may have further functions: helpers, or handlers of another service.
  *
- * @throws TypeError naming every method without a handler, and every handler without a method
+ * @throws TypeError naming every method without a handler and, if there is one, every handler without a method
  */
 export function nativeHandlersOf(
   definition: ServiceDefinition,
@@ -93,15 +93,78 @@ export function nativeHandlersOf(
   const isNative = handlers instanceof NativeHandlers;
   const given: Readonly<Record<string, unknown>> = isNative ? handlers.handlers : handlers;
   const result: UntypedServiceImplementation = {};
-  const missing: string[] = [];
+  const missing = new Map<string, string>();
   for (const [name, method] of Object.entries(definition)) {
     const handle = given[name];
-    if (typeof handle !== 'function') missing.push(method.path);
+    if (typeof handle !== 'function') missing.set(name, method.path);
     else if (isNative) result[name] = handle as UntypedServiceImplementation[string];
     else result[name] = adapted(method, handle.bind(given));
   }
-  if (missing.length > 0) throw new TypeError(`no handler for ${missing.join(', ')}`);
+  const faults = [...missingHandlers(missing), ...surplusHandlers(definition, given, [...missing.keys()])];
+  if (faults.length > 0) throw new TypeError(faults.join('; '));
   return result;
+}
+
+/** @param missing - the paths of the methods by the names of their handlers */
+function* missingHandlers(missing: ReadonlyMap<string, string>): Iterable<string> {
+  if (missing.size === 0) return;
+  const names = [...missing.keys()].join(', ');
+  yield `no handler for ${[...missing.values()].join(', ')}: add ${names} to the handlers`;
+}
+
+function* surplusHandlers(
+  definition: ServiceDefinition,
+  given: Readonly<Record<string, unknown>>,
+  missing: readonly string[],
+): Iterable<string> {
+  if (missing.length === 0) return;
+  const isPlain = [Object.prototype, null].includes(Object.getPrototypeOf(given));
+  for (const name of functionsOf(given)) {
+    if (Object.hasOwn(definition, name)) continue;
+    const meant = nearest(name, missing);
+    if (meant !== undefined) {
+      yield `the handler ${name} belongs to no method: did you mean ${meant}?`;
+    } else if (isPlain) {
+      yield `the handler ${name} belongs to no method`;
+    }
+  }
+}
+
+/** The names of all functions of an object, also of its class. */
+function functionsOf(given: object): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (
+    let holder: object | null = given;
+    holder !== null && holder !== Object.prototype;
+    holder = Object.getPrototypeOf(holder)
+  ) {
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(holder))) {
+      if (typeof value === 'function' && name !== 'constructor') names.add(name);
+    }
+  }
+  return names;
+}
+
+/** The name that differs in the fewest letters, at most a third of them; undefined when none is near. Case does not count. */
+function nearest(wrong: string, names: readonly string[]): string | undefined {
+  const [closest] = names
+    .map((name) => ({ name, edits: editsBetween(wrong.toLowerCase(), name.toLowerCase()) }))
+    .sort((one, other) => one.edits - other.edits);
+  return closest && closest.edits <= Math.max(1, Math.floor(wrong.length / 3)) ? closest.name : undefined;
+}
+
+/** How many letters must be inserted, removed or replaced. */
+function editsBetween(one: string, other: string): number {
+  let last = Array.from({ length: other.length + 1 }, (_, at) => at);
+  for (const [row, letter] of [...one].entries()) {
+    const next = [row + 1];
+    for (const [column, wanted] of [...other].entries()) {
+      const replaced = (last[column] ?? 0) + (letter === wanted ? 0 : 1);
+      next.push(Math.min(replaced, (last[column + 1] ?? 0) + 1, (next[column] ?? 0) + 1));
+    }
+    last = next;
+  }
+  return last.at(-1) ?? 0;
 }
 
 function adapted(

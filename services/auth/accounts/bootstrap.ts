@@ -5,6 +5,7 @@ import type { NewCredential } from '../clients/credentials.js';
 import { storedCredential } from '../clients/stored-credentials.js';
 import { differencesBetween, lostRights } from '../policy/differences.js';
 import { withBuiltIns } from '../policy/document.js';
+import { policyEvents } from '../policy/policy-events.js';
 import type { PolicyDocument } from '../records/policy.js';
 import type { AuthStore } from '../transaction.js';
 import type { Passwords } from './passwords.js';
@@ -86,10 +87,11 @@ async function replacePolicy({ store }: BootstrapDeps, given: PolicyDocument): P
     await tx.policy.replace(document);
     const eventId = randomUUID();
     // Users of the built-in roles may be logged in already: by another replica, or before the file had a policy.
-    const lost = lostRights(differencesBetween(before, document), before);
+    const changes = differencesBetween(before, document);
+    const lost = lostRights(changes, before);
     if (lost.scopes.length > 0) await tx.narrowings.add({ ...lost, actor: BY_BOOTSTRAP.actor, eventId });
-    const details = { changes: ['policy of the bootstrap file'], count: 1 };
-    await tx.events.record({ ...BY_BOOTSTRAP, type: 'policy-changed', eventId, subject: {}, details });
+    const events = policyEvents({ ...BY_BOOTSTRAP, eventId, subject: {} }, changes);
+    await Promise.all(events.map((event) => tx.events.record(event)));
     return true;
   });
 }

@@ -19,13 +19,11 @@ import {
   rightsFaultsIn,
   shownClients,
 } from './client-rights.js';
-import { changeText, differencesBetween, lostRights, type PolicyChange } from './differences.js';
+import { differencesBetween, lostRights, type PolicyChange } from './differences.js';
 import { FAULTS_MAX, faultsOf, type PolicyFault, withBuiltIns } from './document.js';
 import type { NarrowingResult, Narrowings } from './narrowings.js';
 import { policyOf } from './policy.js';
-
-/** Maximum number of changes that a security event names. */
-const EVENT_CHANGES_MAX = 20;
+import { policyEvents } from './policy-events.js';
 
 /** A request to change the policy. */
 export interface PolicyRequest {
@@ -178,16 +176,9 @@ async function apply(
   // In the same commit, so that it is worked off even if this process stops.
   const narrowingId =
     lost.scopes.length === 0 ? undefined : await tx.narrowings.add({ ...lost, actor, eventId });
-  await tx.events.record({
-    type: 'policy-changed',
-    eventId,
-    subject: {},
-    actor,
-    reason: reason || 'policy changed',
-    network,
-    requestId: request.requestId,
-    details: { changes: changes.slice(0, EVENT_CHANGES_MAX).map(changeText), count: changes.length },
-  });
+  const { requestId } = request;
+  const recorded = { eventId, subject: {}, actor, reason: reason || 'policy changed', network, requestId };
+  await Promise.all(policyEvents(recorded, changes).map((event) => tx.events.record(event)));
   const entries = await applyRights(tx, rights, { actor, reason, eventId });
   const startedMs = clock.monotonicMs();
   const appended = entries.length === 0 ? undefined : await tx.revocations.append(entries);

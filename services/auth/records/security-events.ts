@@ -47,8 +47,14 @@ interface EventDetails {
     readonly credential: 'public-key' | 'secret';
     readonly revoked: boolean;
   };
-  /** What was added and removed, one text each, and how many in all; long lists are cut. */
-  'policy-changed': { readonly changes: readonly string[]; readonly count: number };
+  'policy-changed': {
+    /** What was added and removed, one text each. Further events of the same request name what follows. */
+    readonly changes: readonly string[];
+    /** The number of changes of the request, which are those of all its events. */
+    readonly count: number;
+    /** The place of the first of `changes` among them, from 1. Missing in events of the version before. */
+    readonly first?: number;
+  };
   'key-encryption-key-replaced': { readonly keys: number };
   // By how many seconds a time was missed.
   'client-authentication-failed': { readonly fault: string; readonly seconds?: number };

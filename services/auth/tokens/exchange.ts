@@ -3,7 +3,7 @@
 import type { ServiceError } from '@portcullis/guard/errors';
 import { ACTOR_CHAIN_LENGTH_MAX, TOKEN_LENGTH_MAX } from '@portcullis/guard/limits';
 import { parseWords } from '../../common/validation/words.js';
-import { audienceOfScope, isServedBy, OWN_AUDIENCE, rolesWithin } from '../accounts/roles.js';
+import { audienceOfScope, isServedBy, OWN_AUDIENCE, rolesWithin, scopesOfRoles } from '../accounts/roles.js';
 import { certificateBindingOf } from '../clients/certificate-binding.js';
 import { AuthError } from '../errors.js';
 import type { Client } from '../records/clients.js';
@@ -49,9 +49,9 @@ export function createExchange(deps: ExchangeDeps): Exchange {
 
 /**
  * A token with which the calling service acts for the user. It is for one service, has no scope and no role that the
- * subject token lacks, and does not outlive it. It is revoked together with the subject token, its session, its user, or
- * any client of the chain. It is bound to the service's certificate when the subject token is bound, or the service's
- * tokens are.
+ * subject token lacks, none that the user has lost since, and does not outlive it. It is revoked together with the subject
+ * token, its session, its user, or any client of the chain. It is bound to the service's certificate when the subject token
+ * is bound, or the service's tokens are.
  *
  * @throws ServiceError SUBJECT_TOKEN_INVALID whatever is wrong with the subject token; AUDIENCE_NOT_ALLOWED,
  *   SCOPE_MISSING for a request beyond the rights; TOKEN_REVOKED when the caller's own token is no longer valid;
@@ -111,7 +111,10 @@ type Subject = Pick<
   | 'authTimeSeconds'
   | 'expiresAtSeconds'
   | 'certificateThumbprint'
->;
+> & {
+  /** The roles that the user has now; undefined for a user of another issuer, who has none here. */
+  readonly presentRoles: readonly string[] | undefined;
+};
 
 /** The subject of a token of this issuer; the token itself is the last of the new token's ancestors. */
 async function ownSubject(
@@ -119,9 +122,14 @@ async function ownSubject(
   token: VerifiedToken | undefined,
 ): Promise<Subject | undefined> {
   if (token === undefined || token.kind !== 'USER') return undefined;
-  // A token that lives only by the tolerance for clocks has no time left to pass on.
-  if (!(await isLive(tx, token, { toleranceSeconds: 0 }))) return undefined;
-  return { ...token, ancestors: [...token.ancestors, token.tokenId] };
+  const [user, isUsable] = await Promise.all([
+    // A token without a session is derived from another issuer's. Users are locked before all else, as the check does.
+    token.sessionId === undefined ? undefined : tx.users.lockShared(token.subject),
+    // A token that lives only by the tolerance for clocks has no time left to pass on.
+    isLive(tx, token, { toleranceSeconds: 0 }),
+  ]);
+  if (!isUsable) return undefined;
+  return { ...token, ancestors: [...token.ancestors, token.tokenId], presentRoles: user?.roles };
 }
 
 /**
@@ -139,6 +147,7 @@ async function foreignSubject(
   return {
     ...token,
     subject: token.id,
+    presentRoles: undefined,
     sessionId: undefined,
     clients: [],
     actors: [],
@@ -174,7 +183,10 @@ async function mintDelegated(
     clientId: client.clientId,
     audiences: [audience],
     scopes,
-    roles: rolesWithin(policy, subject.roles, { scopes, audiences: [audience] }),
+    roles: rolesWithin(policy, presentOf(subject.roles, subject.presentRoles), {
+      scopes,
+      audiences: [audience],
+    }),
     clients: [...subject.clients, [client.clientId, client.generation]],
     session: session ? { ...session, authTime: session.createTime } : undefined,
     origin: subject.origin,
@@ -197,10 +209,16 @@ function requireAudience({ subject, client, audience }: Delegation): void {
   }
 }
 
+/** The words of the subject token that are among those of the user at present; all, if there is nothing to compare with. */
+function presentOf(words: ReadonlySet<string>, present: readonly string[] | undefined): readonly string[] {
+  return present === undefined ? [...words] : [...words].filter((word) => present.includes(word));
+}
+
 /**
  * The requested scopes, if the subject token has all of them and the client may have them for a user. Without a request,
  * the subject token's scopes for the audience alone: scopes of other services are passed on only on request, by a client
- * that knows that the chain continues.
+ * that knows that the chain continues. A change of the policy commits before the user's tokens are revoked, so what the
+ * roles no longer grant does not count.
  */
 function narrowScopes({
   subject,
@@ -210,18 +228,21 @@ function narrowScopes({
   scopes: requested,
 }: Delegation): readonly string[] {
   const mayHave = (scope: string): boolean => client.exchangeScopes?.includes(scope) ?? true;
+  const granted = subject.presentRoles && scopesOfRoles(policy, subject.presentRoles);
+  const held = new Set(presentOf(subject.scopes, granted));
   for (const scope of requested) {
     if (!subject.scopes.has(scope)) {
       throw new AuthError('SCOPE_MISSING', `the subject token has no scope ${scope}`);
+    }
+    if (!held.has(scope)) {
+      throw new AuthError('SCOPE_MISSING', `the roles of the user no longer grant scope ${scope}`);
     }
     if (!mayHave(scope)) {
       throw new AuthError('SCOPE_MISSING', `the client may not have scope ${scope} for a user`);
     }
   }
   if (requested.length > 0) return requested;
-  const scopes = [...subject.scopes].filter(
-    (scope) => audienceOfScope(policy, scope) === audience && mayHave(scope),
-  );
+  const scopes = [...held].filter((scope) => audienceOfScope(policy, scope) === audience && mayHave(scope));
   if (scopes.length === 0) {
     throw new AuthError(
       'SCOPE_MISSING',

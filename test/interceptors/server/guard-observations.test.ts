@@ -1,7 +1,7 @@
 /** What a guard logs, observes and states, call by call between fakes, without a server that listens. */
 
 import { generateKeyPairSync } from 'node:crypto';
-import { credentials, Metadata, Server } from '@grpc/grpc-js';
+import { credentials, Metadata, Server, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { connect } from 'nats';
 import {
@@ -108,7 +108,42 @@ describe('a guard, as its operators see it', () => {
       const { Unary: _one, Bidi: _other, ...handlers } = echoHandlers(new Trace());
       expect(() => guard.addService(new Server(), ECHO, echoSchema(), native(handlers))).to.throw(
         TypeError,
-        'no handler for /test.v1.EchoService/Unary, /test.v1.EchoService/Bidi',
+        'no handler for /test.v1.EchoService/Unary, /test.v1.EchoService/Bidi: ' +
+          'add Unary, Bidi to the handlers',
+      );
+    });
+
+    it('names every handler without a method, with the name that was probably meant', async () => {
+      await create();
+      const { Unary, ...handlers } = echoHandlers(new Trace());
+      const add = (given: UntypedServiceImplementation) => () =>
+        guard.addService(new Server(), ECHO, echoSchema(), native(given));
+      expect(add({ ...handlers, unari: Unary, Forgotten: Unary } as UntypedServiceImplementation)).to.throw(
+        TypeError,
+        'no handler for /test.v1.EchoService/Unary: add Unary to the handlers; ' +
+          'the handler unari belongs to no method: did you mean Unary?; ' +
+          'the handler Forgotten belongs to no method',
+      );
+      // One object may have the handlers of several services.
+      expect(add({ ...handlers, Unary, Helper: Unary } as UntypedServiceImplementation)).to.not.throw();
+    });
+
+    it('lets a class have further functions, and names one of them that was probably meant as a handler', async () => {
+      await create();
+      const { Unary, ...handlers } = echoHandlers(new Trace());
+      class Handlers {
+        helper(): void {}
+        readonly value = 'echo';
+      }
+      const add = (given: object) => () =>
+        guard.addService(new Server(), ECHO, echoSchema(), native(given as UntypedServiceImplementation));
+      expect(add(Object.assign(new Handlers(), handlers, { Unary }))).to.not.throw();
+      class Misspelt extends Handlers {
+        unry(): void {}
+      }
+      expect(add(Object.assign(new Misspelt(), handlers))).to.throw(
+        TypeError,
+        /^no handler for \S+Unary: [^;]*; the handler unry belongs to no method: did you mean Unary\?$/,
       );
     });
 

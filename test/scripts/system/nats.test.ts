@@ -60,18 +60,18 @@ describe('the private nats-server', () => {
     expect(received).to.deep.equal(['genuine']);
   });
 
-  it('lets a service report what it has applied only under its own name', async () => {
+  it('lets a service report only under its own name', async () => {
     const auth = await nats.connect('auth');
     const received: string[] = [];
-    auth.subscribe('portcullis.v1.applied.*', { callback: (_, message) => received.push(message.subject) });
+    auth.subscribe('portcullis.v1.security.*', { callback: (_, message) => received.push(message.subject) });
     await auth.flush();
     const inventory = await nats.connect('inventory');
     const refusal = refusalSeenBy(inventory);
-    inventory.publish('portcullis.v1.applied.payment');
-    inventory.publish('portcullis.v1.applied.inventory');
-    expect(await refusal).to.contain('portcullis.v1.applied.payment');
+    inventory.publish('portcullis.v1.security.payment');
+    inventory.publish('portcullis.v1.security.inventory');
+    expect(await refusal).to.contain('portcullis.v1.security.payment');
     await auth.flush();
-    expect(received).to.deep.equal(['portcullis.v1.applied.inventory']);
+    expect(received).to.deep.equal(['portcullis.v1.security.inventory']);
   });
 
   it('rejects a client without a password', async () => {

@@ -105,6 +105,19 @@ describe('bootstrap', () => {
       applyBootstrap(withRole('guest'), deps),
     ]);
     expect(results.map(({ policy }) => policy).sort()).to.deep.equal([false, true]);
+    const recorded = await database.query<{ actor: string; details: object }>(
+      "SELECT actor, details FROM security_events WHERE type = 'policy-changed'",
+    );
+    expect(recorded.rows).to.deep.equal([
+      {
+        actor: 'bootstrap',
+        details: {
+          changes: ['role guest added', 'role guest: scope auth.self added'],
+          count: 2,
+          first: 1,
+        },
+      },
+    ]);
     expect((await applyBootstrap(withRole('other'), deps)).policy).to.equal(false);
     const policy = await deps.store.reads.policy.current();
     expect(policy.roles.map(({ role }) => role)).to.deep.equal(['admin', 'guest', 'security']);

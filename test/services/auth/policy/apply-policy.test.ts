@@ -175,7 +175,34 @@ describe('the policy', () => {
     expect(event?.details).to.deep.include({
       changes: ['role customer: scope payment.pay removed'],
       count: 1,
+      first: 1,
     });
+  });
+
+  it('records every one of many changes, in events of 20 that say which they name', async () => {
+    const scopes = Array.from({ length: 44 }, (_, at) => `greeter.s${String(at).padStart(2, '0')}`);
+    const requestId = randomUUID();
+    const document = { ...DEMO_DOCUMENT, services: [...DEMO_DOCUMENT.services, { ...GREETER, scopes }] };
+    const { changes } = await apply(document, { requestId });
+    expect(changes).to.have.length(45);
+    const { events } = await auth.securityStore.list(
+      { types: ['policy-changed'] },
+      { pageSize: 10, pageToken: '' },
+    );
+    const details = events.flatMap((event) => (event.type === 'policy-changed' ? event.details : []));
+    const ordered = details.toSorted((one, other) => (one.first ?? 0) - (other.first ?? 0));
+    expect(ordered.map(({ first, count, changes: named }) => [first, count, named.length])).to.deep.equal([
+      [1, 45, 20],
+      [21, 45, 20],
+      [41, 45, 5],
+    ]);
+    expect(ordered.flatMap((detail) => detail.changes)).to.deep.equal([
+      'service greeter added',
+      ...scopes.map((scope) => `service greeter: scope ${scope} added`),
+    ]);
+    for (const { actor, details: all } of events) {
+      expect([actor, Reflect.get(all, 'requestId')]).to.deep.equal(['olga', requestId]);
+    }
   });
 
   describe('that takes a scope from a role', () => {

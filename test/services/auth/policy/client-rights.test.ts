@@ -214,7 +214,11 @@ describe('the rights of clients in the policy', () => {
     expect(seen).to.have.deep.members([
       {
         type: 'policy-changed',
-        details: { changes: ['client inventory: exchange audience payment removed'], count: 1 },
+        details: {
+          changes: ['client inventory: exchange audience payment removed'],
+          count: 1,
+          first: 1,
+        },
         actor: 'olga',
         reason: 'no more exchange',
       },

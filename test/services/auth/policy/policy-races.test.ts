@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ServiceError } from '@portcullis/guard/errors';
 import { expect } from 'chai';
 import type { PolicyDocument } from '../../../../services/auth/records/policy.js';
+import { codeOf, serviceErrorOf } from '../../../support/outcomes.js';
 import { DEMO_DOCUMENT } from '../demo-policy.js';
 import {
   type AuthInstance,
@@ -141,6 +142,72 @@ describe(`races of a narrowed role, ${ROUNDS} rounds`, function () {
     }
     // Otherwise the test shows nothing.
     expect(raced).to.be.greaterThan(2 * ROUNDS);
+  });
+});
+
+describe('a change of the policy whose revocations have not begun', () => {
+  let auth: FreshAuth;
+  let callerToken: string;
+
+  beforeEach(async () => {
+    auth = await openFreshAuth();
+    const inventory = await addClient(auth, { clientId: 'inventory', exchangeAudiences: ['payment'] });
+    callerToken = await serviceToken(auth, inventory);
+  });
+  afterEach(() => auth.close());
+
+  /** Commits the change alone, as a process does that stops right after it. */
+  const change = (document: PolicyDocument) =>
+    auth.store.transaction(async (tx) => {
+      await tx.policy.lock();
+      await tx.policy.replace(document);
+    });
+  const exchange = (subjectToken: string, scopes: readonly string[] = []) =>
+    auth.exchange.exchange({ callerToken, subjectToken, audience: 'payment', scopes });
+
+  it('lets no exchange pass on a scope that the roles no longer grant', async () => {
+    const user = await addUser(auth);
+    const { access } = await logIn(auth, user);
+    const before = await exchange(access.token, [LOST]);
+    expect(before.scopes).to.deep.equal([LOST]);
+    await change(WITHOUT);
+    // The earlier tokens have the scope until they are revoked.
+    expect(await auth.exchange.introspect(access.token)).to.not.equal(undefined);
+    const { token, scopes } = await exchange(access.token);
+    expect(scopes).to.deep.equal(['payment.read']);
+    expect(claimsOf(token)['roles']).to.deep.equal(['customer']);
+    const refused = await serviceErrorOf(exchange(access.token, [LOST]));
+    expect([refused.code, refused.message]).to.deep.equal([
+      'SCOPE_MISSING',
+      `the roles of the user no longer grant scope ${LOST}`,
+    ]);
+  });
+
+  it('takes it from the next token of a chain, too', async () => {
+    const payment = await addClient(auth, { clientId: 'payment', exchangeAudiences: ['inventory'] });
+    const user = await addUser(auth);
+    const { access } = await logIn(auth, user);
+    const { token: subjectToken } = await exchange(access.token, [LOST, 'inventory.read']);
+    await change(WITHOUT);
+    const request = { callerToken: await serviceToken(auth, payment), subjectToken, audience: 'inventory' };
+    expect((await auth.exchange.exchange({ ...request, scopes: [] })).scopes).to.deep.equal([
+      'inventory.read',
+    ]);
+    const refused = auth.exchange.exchange({ ...request, scopes: [LOST, 'inventory.read'] });
+    expect(await codeOf(refused)).to.equal('SCOPE_MISSING');
+  });
+
+  it('lets an exchange pass on what another role of the user still grants', async () => {
+    const user = await addUser(auth, ['customer', 'operator']);
+    const { access } = await logIn(auth, user);
+    const onlyCustomer = {
+      ...DEMO_DOCUMENT,
+      roles: DEMO_DOCUMENT.roles.map((role) =>
+        role.role === 'customer' ? { ...role, scopes: role.scopes.filter((scope) => scope !== LOST) } : role,
+      ),
+    };
+    await change(onlyCustomer);
+    expect((await exchange(access.token, [LOST])).scopes).to.deep.equal([LOST]);
   });
 });
 

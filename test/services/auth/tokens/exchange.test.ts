@@ -349,12 +349,13 @@ describe('exchange', () => {
       const { session } = await logIn(auth, user);
       await auth.database.query('UPDATE sessions SET audiences = $1, scopes = $2 WHERE session_id = $3', [
         [shop.clientId],
-        [`${payment.clientId}.use`, 'inventory.read'],
+        ['inventory.read'],
         session.sessionId,
       ]);
       const parent = await mintOf(session.sessionId);
       const callerToken = await serviceToken(auth, shop);
-      const child = await exchange(parent, { callerToken, audience: payment.clientId });
+      const wanted = { audience: payment.clientId, scopes: ['inventory.read'] };
+      const child = await exchange(parent, { callerToken, ...wanted });
       expect(await auth.exchange.introspect(child.token)).to.not.equal(undefined);
       const tokenId = String(claimsOf(parent).jti);
       await auth.revocations.revoke({ target: { kind: 'token-id', tokenId }, reason: '', actor: 'test' });
