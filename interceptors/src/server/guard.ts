@@ -20,7 +20,13 @@ import type { SchemaMetadata } from './access-rule.js';
 import type { Admission, Caller } from './admission.js';
 import { EngineCore, type EngineState, sourceOf } from './engine-core.js';
 import { type CallGuard, guardCall } from './guarded-call.js';
-import { type NativeHandlers, nativeHandlersOf, onlyGuarded, type ServiceHandlers } from './handlers.js';
+import {
+  type ExactHandlers,
+  type NativeHandlers,
+  nativeHandlersOf,
+  onlyGuarded,
+  type ServiceHandlers,
+} from './handlers.js';
 import type { GuardOptions } from './options.js';
 import { type AccessRules, readRules } from './rule-sources.js';
 import { StreamLimits } from './stream-limits.js';
@@ -47,11 +53,11 @@ export interface Guard {
    * @param handlers - a function for each method; handlers in the form of grpc-js are wrapped with `native`
    * @throws TypeError naming every method without a rule, or without a handler, or with another rule at this guard
    */
-  addService<Definition extends ServiceDefinition>(
+  addService<Definition extends ServiceDefinition, Handlers extends ServiceHandlers<Definition>>(
     server: Server,
     definition: Definition,
     rules: SchemaMetadata | AccessRules,
-    handlers: ServiceHandlers<Definition> | NativeHandlers,
+    handlers: (Handlers & ExactHandlers<Definition, Handlers>) | NativeHandlers,
   ): void;
   /**
    * Sets the rules of methods that a framework adds to its server itself. The server must have {@link interceptor} among

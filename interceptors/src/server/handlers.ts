@@ -26,6 +26,59 @@ export type ServiceHandlers<Definition extends ServiceDefinition> = {
   readonly [Method in keyof Definition]: MethodHandler<Definition[Method]>;
 };
 
+/**
+ * Handlers of no other methods, whose responses have no field that the schema lacks. An object may have more members than
+ * the type that it is assigned to, so without this a misspelt optional field of a response would compile. What does not
+ * fit has a text as its type, which is the compiler's message.
+ */
+export type ExactHandlers<Definition extends ServiceDefinition, Handlers> = {
+  readonly [Method in keyof Handlers]: Method extends keyof Definition
+    ? ExactHandler<Handlers[Method], SurplusOf<ResponseOf<Definition[Method]>, ReturnedBy<Handlers[Method]>>>
+    : Handlers[Method] extends AnyFunction
+      ? `the service has no method ${Method & string}`
+      : unknown;
+};
+
+type AnyFunction = (...input: never) => unknown;
+
+type ExactHandler<Handler, Surplus> = [Surplus] extends [never]
+  ? Handler
+  : `the response has no field ${Surplus & string}`;
+
+type ReturnedBy<Handler> = Handler extends (...input: never) => infer Result
+  ? Result extends AsyncIterable<infer Response>
+    ? Response
+    : Awaited<Result>
+  : never;
+
+/** The names of the fields that `Given` has beyond `Wanted`, also in nested messages. */
+type SurplusOf<Wanted, Given> = 0 extends 1 & (Wanted | Given)
+  ? never
+  : Given extends Leaf
+    ? never
+    : Given extends readonly (infer Item)[]
+      ? SurplusOf<ItemOf<Wanted>, Item>
+      : {
+          [Field in keyof Given & string]: Field extends FieldOf<Wanted>
+            ? SurplusOfField<ValueOf<Wanted, Field>, Given[Field]>
+            : // Methods of a message class are no fields.
+              Given[Field] extends AnyFunction
+              ? never
+              : Field;
+        }[keyof Given & string];
+
+/** Nothing to look for where the type is the schema's own, which may contain itself. */
+type SurplusOfField<Wanted, Given> = [Wanted] extends [Given] ? never : SurplusOf<Wanted, Given>;
+
+type Leaf = string | number | bigint | boolean | null | undefined | Date | Uint8Array;
+type ItemOf<Wanted> = Wanted extends readonly (infer Item)[] ? Item : never;
+type FieldOf<Wanted> = Wanted extends unknown ? keyof Wanted : never;
+type ValueOf<Wanted, Field> = Wanted extends unknown
+  ? Field extends keyof Wanted
+    ? Wanted[Field]
+    : never
+  : never;
+
 type RequestOf<Method> = Method extends { requestDeserialize: (bytes: Buffer) => infer Request }
   ? Request
   : never;

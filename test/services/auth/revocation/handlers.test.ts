@@ -1,6 +1,6 @@
 /** RevocationService over a real socket, behind a stand-in for the guard. */
 
-import { randomUUID } from 'node:crypto';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   credentials,
@@ -11,17 +11,20 @@ import {
   type ServerInterceptor,
   status,
 } from '@grpc/grpc-js';
-import type { Principal } from '@portcullis/guard';
+import { createGuard, type Principal, serverStream, unary } from '@portcullis/guard';
+import { createExchange, errorOf } from '@portcullis/guard/client';
 import { attachState } from '@portcullis/guard/internal';
 import { expect } from 'chai';
 import { nativeHandlersOf } from '../../../../interceptors/src/server/handlers.js';
+import { AuthServiceService } from '../../../../proto/gen/auth/v1/auth_service.js';
 import {
   EnforcementState,
+  type Entry,
   EntryKind,
   type GetRevocationResponse,
   type ListRevocationsRequest,
   type ListRevocationsResponse,
-  type PullResponse,
+  PullResponse,
   RevocationServiceClient,
   RevocationServiceService,
   type RevokeRequest,
@@ -34,6 +37,7 @@ import {
   SyncRequest,
   SyncResponse,
 } from '../../../../proto/gen/portcullis/revocation/v1/revocation.js';
+import { IssueServiceTokenResponse } from '../../../../proto/gen/portcullis/token/v1/token.js';
 import { createRevocationSource } from '../../../../services/auth/adapters/revocation-source.js';
 import { createRevocationHandlers } from '../../../../services/auth/revocation/handlers.js';
 import { createRevocationRecords } from '../../../../services/auth/revocation/listed-revocations-store.js';
@@ -89,6 +93,15 @@ describe('RevocationService', () => {
   let server: Server;
   let client: RevocationServiceClient;
 
+  async function listen(to: Server): Promise<string> {
+    const port = await new Promise<number>((resolve, reject) =>
+      to.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+        error === null ? resolve(bound) : reject(error),
+      ),
+    );
+    return `127.0.0.1:${port}`;
+  }
+
   beforeEach(async () => {
     log = await openTestLog();
     server = new Server({ interceptors: [admitAll] });
@@ -105,12 +118,7 @@ describe('RevocationService', () => {
         }),
       ),
     );
-    const port = await new Promise<number>((resolve, reject) =>
-      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
-        error === null ? resolve(bound) : reject(error),
-      ),
-    );
-    client = new RevocationServiceClient(`127.0.0.1:${port}`, credentials.createInsecure());
+    client = new RevocationServiceClient(await listen(server), credentials.createInsecure());
   });
   afterEach(async () => {
     client.close();
@@ -204,6 +212,120 @@ describe('RevocationService', () => {
         [EntryKind.ENTRY_KIND_TOKEN, 1n],
       ]);
       expect(Number(leaseLength?.seconds)).to.be.greaterThan(0);
+    });
+  });
+
+  describe('in an older form, without its newer fields and methods', () => {
+    /** An absent field has its default, which is not sent. */
+    const olderEntry = (entry: Entry): Entry => ({ ...entry, issuer: '', cutOffTime: undefined, claim: '' });
+    let older: Server;
+    let address: string;
+    const { privateKey: clientKey, publicKey } = generateKeyPairSync('ed25519');
+    const identity = () => ({
+      address,
+      credentials: credentials.createInsecure(),
+      clientId: 'inventory',
+      clientKey,
+    });
+
+    beforeEach(async () => {
+      older = new Server();
+      const { sync: syncMethod, pull } = RevocationServiceService;
+      older.addService(
+        { issueServiceToken: AuthServiceService.issueServiceToken, sync: syncMethod, pull },
+        {
+          issueServiceToken: unary(() => ({
+            ...IssueServiceTokenResponse.fromPartial({}),
+            accessToken: 'token',
+            expireTime: new Date(Date.now() + 300_000),
+          })),
+          sync: unary<SyncRequest, SyncResponse>(async (request) => {
+            const { service, instance, epoch, applied, entryIdAtApplied, keySetVersion, seen } = request;
+            const position = { service, instance, epoch, applied, entryIdAtApplied, keySetVersion, seen };
+            const { entries, ...response } = await sync(SyncRequest.fromPartial(position));
+            return {
+              ...response,
+              entries: entries.map(olderEntry),
+              broadcastKeys: [],
+              horizon: undefined,
+              epochNumber: 0n,
+              fenceWanted: 0n,
+            };
+          }),
+          pull: serverStream(async function* (request) {
+            for await (const part of client.pull(request) as AsyncIterable<PullResponse>) {
+              const { part: content } = part;
+              if (content?.$case === 'entries') {
+                const entries = content.value.entries.map(olderEntry);
+                yield PullResponse.fromPartial({ part: { $case: 'entries', value: { entries } } });
+              } else {
+                yield part;
+              }
+            }
+          }),
+        },
+      );
+      address = await listen(older);
+    });
+    afterEach(() => older.forceShutdown());
+
+    it('is followed by this library, which raises no fence', async () => {
+      const key = {
+        kid: 'one',
+        algorithm: 'EdDSA',
+        jwk: JSON.stringify(publicKey.export({ format: 'jwk' })),
+      };
+      log.keys.published = {
+        keySet: { version: Buffer.alloc(32, 1), keys: [key] },
+        broadcastKeys: [{ ...key, kid: 'two' }],
+      };
+      await log.revokeToken();
+      let raised = 0;
+      const transaction = (): Promise<void> => {
+        raised += 1;
+        return Promise.resolve();
+      };
+      const guard = await createGuard({
+        issuer: principal.issuer,
+        audience: 'inventory',
+        auth: identity(),
+        fences: [{ transaction }],
+        log: 'silent',
+      });
+      try {
+        await guard.ready;
+        await until(() => guard.state().current);
+        expect(guard.state().applied).to.equal(1n);
+        await log.revokeToken(randomUUID());
+        guard.syncNow();
+        await until(() => guard.state().applied === 2n);
+        expect(guard.state().current).to.equal(true);
+        expect(raised).to.equal(0);
+      } finally {
+        await guard.close();
+      }
+    });
+
+    it('ends an exchange of tokens with UNIMPLEMENTED', async () => {
+      const exchange = createExchange({ ...identity(), issuer: principal.issuer });
+      const metadata = new Metadata();
+      attachState(metadata, {
+        path: '/test.v1.EchoService/Unary',
+        principal: { ...principal, expiresAtSeconds: Math.ceil(Date.now() / 1000) + 300 },
+        bearer: 'token',
+        signal: new AbortController().signal,
+        certificateThumbprint: undefined,
+        stillAllowed: () => 1000,
+        passFence: () => Promise.resolve(1000),
+        reportFailure: () => undefined,
+      });
+      try {
+        const source = exchange.forCall({ metadata }, { audience: 'payment', scopes: ['payment.pay'] });
+        const failed = await source.get().then(undefined, (error: unknown) => error);
+        expect(errorOf(failed).code).to.equal(status.UNIMPLEMENTED);
+      } finally {
+        exchange.close();
+      }
     });
   });
 
