@@ -27,16 +27,15 @@ export type ServiceHandlers<Definition extends ServiceDefinition> = {
 };
 
 /**
- * Handlers of no other methods, whose responses have no field that the schema lacks. An object may have more members than
- * the type that it is assigned to, so without this a misspelt optional field of a response would compile. What does not
- * fit has a text as its type, which is the compiler's message.
+ * Handlers whose responses have no field that the schema lacks. An object may have more members than the type that it is
+ * assigned to, so without this a misspelt optional field of a response would compile. What does not fit has a text as its
+ * type, which is the compiler's message. Further functions are no fault: a class may have helpers, and one object may serve
+ * several services.
  */
 export type ExactHandlers<Definition extends ServiceDefinition, Handlers> = {
   readonly [Method in keyof Handlers]: Method extends keyof Definition
     ? ExactHandler<Handlers[Method], SurplusOf<ResponseOf<Definition[Method]>, ReturnedBy<Handlers[Method]>>>
-    : Handlers[Method] extends AnyFunction
-      ? `the service has no method ${Method & string}`
-      : unknown;
+    : unknown;
 };
 
 type AnyFunction = (...input: never) => unknown;
