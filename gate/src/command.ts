@@ -1,5 +1,6 @@
 /** `portcullis gate` and `portcullis gate rules`: what the command line calls. */
 
+import { systemClock } from '@portcullis/guard/clock';
 import { formatAddress } from './addresses.js';
 import { startGate } from './gate.js';
 import { createGateLog, type GateLog } from './log.js';
@@ -14,21 +15,29 @@ import {
 import { METHOD_PATH } from './settings-shape.js';
 import { startWorkers } from './workers.js';
 
+/** A terminal and the npm that runs the gate send the same signal; a repetition this soon counts as one, in milliseconds. */
+const SAME_SIGNAL_MS = 1_000;
+
 /** What is stopped and reloaded by signals. */
 interface Running {
   reload(): Promise<void>;
-  close(): Promise<void>;
+  close(hurry: AbortSignal): Promise<void>;
 }
 
 /**
- * Runs a gate until SIGTERM or SIGINT. SIGHUP reads rules and certificates again.
+ * Runs a gate until SIGTERM or SIGINT; a second one ends the calls that are still waited for. SIGHUP reads rules and
+ * certificates again.
  *
  * @throws SettingsError, RulesError, or the Error of a port that cannot be opened
  */
 export async function runGate(flags: RawSettings, configFile: string | undefined): Promise<void> {
   const settings = readChecked(flags, configFile);
   const log = createGateLog(settings.logLevel);
-  const stopped = stopSignal();
+  const hurry = new AbortController();
+  const stopped = stopSignal(() => {
+    log.info({ event: 'hurrying' }, 'a second signal: calls are waited for no longer');
+    hurry.abort();
+  });
   let running: Running | undefined;
   let isReloadDue = false;
   // From the beginning: without a listener, SIGHUP ends the process.
@@ -43,7 +52,7 @@ export async function runGate(flags: RawSettings, configFile: string | undefined
   if (isReloadDue) await running.reload();
   const signal = await stopped;
   log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
-  await running.close();
+  await running.close(hurry.signal);
   process.off('SIGHUP', onHangUp);
   log.info({ event: 'stopped' }, 'the gate has stopped');
 }
@@ -91,10 +100,21 @@ async function start(
   return workers;
 }
 
-function stopSignal(): Promise<NodeJS.Signals> {
+/**
+ * The first signal to stop. Without a listener, a second one would kill the process, and calls would end without a status.
+ */
+function stopSignal(onSecond: () => void): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    process.once('SIGTERM', resolve);
-    process.once('SIGINT', resolve);
+    let firstMs: number | undefined;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      if (firstMs === undefined) {
+        firstMs = systemClock.monotonicMs();
+        resolve(signal);
+      } else if (systemClock.monotonicMs() - firstMs > SAME_SIGNAL_MS) {
+        onSecond();
+      }
+    };
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, onSignal);
   });
 }
 

@@ -42,8 +42,11 @@ export interface Gate {
    * rejects.
    */
   reload(): Promise<void>;
-  /** Refuses new connections, lets calls end for as long as the settings say, and closes everything. */
-  close(): Promise<void>;
+  /**
+   * Refuses new connections, lets calls end for as long as the settings say, and closes everything. Once `hurry` is aborted,
+   * calls are waited for no longer: they end with UNAVAILABLE.
+   */
+  close(hurry?: AbortSignal): Promise<void>;
 }
 
 /** What a program may bring to its gate. */
@@ -329,11 +332,11 @@ class RunningGate implements Gate {
     }
   }
 
-  async close(): Promise<void> {
+  async close(hurry?: AbortSignal): Promise<void> {
     this.#isDraining = true;
     this.#changed();
     await this.#ownHealth.close();
-    await this.#relay?.drain(this.#settings.drainMs);
+    await this.#relay?.drain(this.#settings.drainMs, hurry);
     for (const closer of this.#closers.splice(0)) closer();
     for (const port of this.#ports.splice(0).reverse()) await port.close();
     if (this.#engineOption === undefined) await this.#engine?.close();

@@ -29,8 +29,8 @@ export interface RelayPort extends OpenPort {
   readonly connections: number;
   /** Number of calls in progress. */
   readonly calls: number;
-  /** Asks callers to leave, waits for their calls, and closes the port. */
-  drain(waitMs: number): Promise<void>;
+  /** Asks callers to leave, waits for their calls until it has to hurry, and closes the port. */
+  drain(waitMs: number, hurry?: AbortSignal): Promise<void>;
 }
 
 /** What the port needs. */
@@ -102,7 +102,7 @@ export async function openRelay(options: RelayPortOptions): Promise<RelayPort> {
       return relay.calls;
     },
     reload: async () => await own?.reload(),
-    drain: (waitMs) => relay.drain(waitMs),
+    drain: (waitMs, hurry) => relay.drain(waitMs, hurry),
     close: async () => {
       own?.close();
       await relay.close();

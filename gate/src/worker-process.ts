@@ -9,6 +9,8 @@ import { readSettings } from './settings.js';
 import type { WorkerCommand, WorkerReport } from './workers.js';
 
 let gate: Gate | undefined;
+/** Aborted when calls are waited for no longer. */
+const hurry = new AbortController();
 /** It was told to reload while it started: what it has read may be old. */
 let isReloadDue = false;
 
@@ -32,8 +34,12 @@ async function obey(command: WorkerCommand): Promise<void> {
     else await gate.reload();
     return;
   }
+  if (command.kind === 'hurry') {
+    hurry.abort();
+    return;
+  }
   if (command.kind === 'stop') {
-    await gate?.close();
+    await gate?.close(hurry.signal);
     process.exit(0);
   }
   const { flags, configFile, identityKey, opensWhenReady } = command;

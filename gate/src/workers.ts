@@ -27,7 +27,9 @@ export type WorkerCommand =
       readonly opensWhenReady: boolean;
     }
   | { readonly kind: 'reload' }
-  | { readonly kind: 'stop' };
+  | { readonly kind: 'stop' }
+  /** Calls are waited for no longer. */
+  | { readonly kind: 'hurry' };
 
 /** What a worker tells the first process. */
 export type WorkerReport =
@@ -193,11 +195,17 @@ class WorkerSet implements Workers {
     for (const worker of this.#workers) this.#tell(worker, { kind: 'reload' });
   }
 
-  async close(): Promise<void> {
+  /** Stops all workers, which wait for their calls until `hurry` is aborted. */
+  async close(hurry?: AbortSignal): Promise<void> {
     this.#isStopping = true;
     this.#changed();
     const limitMs = this.#options.settings.drainMs + STOP_GRACE_MS;
+    const onHurry = (): void => {
+      for (const worker of this.#workers) this.#tell(worker, { kind: 'hurry' });
+    };
+    hurry?.addEventListener('abort', onHurry);
     await Promise.all([...this.#workers].map((worker) => this.#stop(worker, limitMs)));
+    hurry?.removeEventListener('abort', onHurry);
     for (const port of this.#ports) await port.close();
   }
 

@@ -35,7 +35,6 @@ const PATIENCE_MS_MAX = 90_000;
 const MOVE_INTERVAL_MS = 150;
 const MOVES_REMEMBERED = 2_000;
 const SWEEP_TIMEOUT_MS = 2_000;
-const SWEEP_ATTEMPTS_MAX = 5;
 const SWEEP_PAUSE_MS = 200;
 /** Tokens of earlier rounds are used again until they expire. */
 const REMEMBERED_PLAYERS = 24;
@@ -175,24 +174,30 @@ async function strike(acting: {
   await sleep(oracle.boundMs + AFTERMATH_MS, undefined, { signal });
 }
 
-/** No fault is active and the bound has passed: every instance must refuse every revoked token. */
-async function sweep({ oracle, remembered }: Rounds, load: Load, participants: Participants): Promise<void> {
+/**
+ * No fault is active and the bound has passed: every instance must refuse every revoked token. One that has no answer yet is
+ * asked again, for as long as an instance may take to serve.
+ */
+async function sweep(rounds: Rounds, load: Load, participants: Participants): Promise<void> {
+  const { oracle, remembered } = rounds;
   const now = nowMs();
   const earlier = remembered.filter(({ untilMs }) => untilMs > now).map(({ player }) => player);
   const revoked = [...participants.players, ...earlier].filter(({ revokedMs }) => revokedMs !== undefined);
   for (const player of revoked) {
-    for (let attempt = 1; ; attempt += 1) {
+    const isLate = lateAfter(rounds, BACK_WITHIN_MS);
+    for (;;) {
       const answers = await load.askEverything(player, SWEEP_TIMEOUT_MS);
       const kept = answers.filter(({ outcome }) => outcome.kind !== 'refused');
       if (kept.length === 0) break;
-      if (attempt < SWEEP_ATTEMPTS_MAX && kept.every(({ outcome }) => outcome.kind !== 'admitted')) {
+      const isAdmitted = kept.some(({ outcome }) => outcome.kind === 'admitted');
+      if (!isAdmitted && !kept.some(({ question }) => isLate(question.instance))) {
         await sleep(SWEEP_PAUSE_MS);
         continue;
       }
       const where = kept.map(
         ({ question, outcome }) => `${question.method} on ${question.instance}: ${outcome.kind}`,
       );
-      oracle.report('REVOCATION_LOST', `${player.name}: ${where.join(', ')}`);
+      oracle.report(isAdmitted ? 'REVOCATION_LOST' : 'NOT_BACK', `${player.name}: ${where.join(', ')}`);
       break;
     }
   }
@@ -249,8 +254,7 @@ async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: 
     await sleep(leaseMs / 2);
     await revoker.revokeNextKey();
     await sleep(random.real(0, leaseMs / 10));
-    if (!(await revoker.openEpoch(participants.players)))
-      return oracle.report('NOT_BACK', 'no epoch could be opened');
+    if (!(await openEpochPatiently(rounds, participants))) return;
     // Older tokens are refused by then, and tokens that were revoked long ago at any time.
     await sleep(oracle.boundMs + AFTERMATH_MS);
   } finally {
@@ -259,6 +263,19 @@ async function openEpochAmidQuestions(rounds: Rounds, load: Load, participants: 
   const isLate = lateAfter(rounds, BACK_WITHIN_MS);
   await beServedAnew({ rounds, load, isLate, as: 'user of the new epoch' });
   await sweep(rounds, load, participants);
+}
+
+/** @returns whether an epoch was opened before auth was late */
+async function openEpochPatiently(rounds: Rounds, participants: Participants): Promise<boolean> {
+  const isLate = lateAfter(rounds, BACK_WITHIN_MS);
+  while (!(await rounds.revoker.openEpoch(participants.players))) {
+    if (isLate('auth')) {
+      rounds.oracle.report('NOT_BACK', 'no epoch could be opened');
+      return false;
+    }
+    await sleep(SWEEP_PAUSE_MS);
+  }
+  return true;
 }
 
 /**
@@ -272,14 +289,10 @@ async function loseEpoch(rounds: Rounds, load: Load, participants: Participants)
   // Cutting the database's connections, and the loss of the epoch, cost leases.
   oracle.allowServiceLoss();
   await saveAuthDatabase(environment);
-  let isLate = lateAfter(rounds, BACK_WITHIN_MS);
-  while (!(await revoker.openEpoch(participants.players))) {
-    if (isLate('auth')) return oracle.report('NOT_BACK', 'no epoch could be opened');
-    await sleep(SWEEP_PAUSE_MS);
-  }
+  if (!(await openEpochPatiently(rounds, participants))) return;
   // Until its next Sync an instance does not have the new keys, and refuses their tokens.
   await sleep(oracle.boundMs + AFTERMATH_MS);
-  isLate = lateAfter(rounds, BACK_WITHIN_MS);
+  let isLate = lateAfter(rounds, BACK_WITHIN_MS);
   const player = await beServedAnew({ rounds, load, isLate, as: 'user of the epoch that is lost' });
   oracle.revoking([player], nowMs());
   await restoreAuthDatabase(environment);

@@ -15,7 +15,7 @@ export interface Declaration {
 }
 
 /** A member of a declaration, or of an object type within it. */
-export interface Member {
+interface Member {
   /** The names that lead to it, joined by dots. */
   readonly path: string;
   readonly comment: string;

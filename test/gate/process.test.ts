@@ -3,7 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Client, credentials, Metadata } from '@grpc/grpc-js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
 import { errorOf } from '@portcullis/guard/client';
 import { expect } from 'chai';
 import { SignJWT } from 'jose';
@@ -113,6 +114,37 @@ describe('portcullis gate', function () {
     expect(said.output).to.include('"rules_read"');
     expect(said.output + said.errors).to.not.include(accessToken);
   });
+
+  for (const workers of [1, 2]) {
+    it(`waits for calls after SIGTERM, and no longer after a second one: workers ${workers}`, async () => {
+      const { port, ops, words } = await settings();
+      const { child, said, exit } = start([...words, `--workers=${workers}`, '--drain-seconds=60']);
+      const isReady = async (): Promise<boolean> =>
+        (await fetch(`http://127.0.0.1:${ops}/readyz`).catch(() => undefined))?.status === 200;
+      await until(async () => child.exitCode !== null || (await isReady()));
+      expect(child.exitCode, said.errors).to.equal(null);
+      const { accessToken } = await clients.logIn('alice');
+      const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+      const stream = openEchoStream(client, bearer(accessToken));
+      let isOver = false;
+      const ended = new Promise<unknown>((resolve) => stream.once('error', resolve)).finally(() => {
+        isOver = true;
+      });
+      await new Promise((resolve) => stream.once('data', resolve));
+      stream.resume();
+      child.kill('SIGTERM');
+      await until(() => said.output.includes('"stopping"'));
+      // The npm that runs a gate repeats a signal of the terminal.
+      child.kill('SIGTERM');
+      await sleep(1_100);
+      expect([isOver, child.exitCode, child.signalCode]).to.deep.equal([false, null, null]);
+      child.kill('SIGINT');
+      expect(errorOf(await ended)).to.deep.include({ code: status.UNAVAILABLE });
+      expect(await exit).to.equal(0);
+      expect(said.output).to.include('"hurrying"');
+      client.close();
+    });
+  }
 
   it('is ready when all workers are, and replaces one without a refused call', async () => {
     const { port, ops, words } = await settings();

@@ -32,9 +32,9 @@ export interface Relay {
   readonly calls: number;
   /**
    * Accepts nobody any more, and asks all clients to leave. Calls in progress may end until `waitMs` milliseconds have
-   * passed; then they end with UNAVAILABLE.
+   * passed, or `hurry` is aborted; then they end with UNAVAILABLE.
    */
-  drain(waitMs: number): Promise<void>;
+  drain(waitMs: number, hurry?: AbortSignal): Promise<void>;
   /** Ends everything. */
   close(): Promise<void>;
 }
@@ -116,10 +116,10 @@ class RunningRelay implements Relay {
     if (this.#connections.size === 0) this.#emptied?.();
   }
 
-  async drain(waitMs: number): Promise<void> {
+  async drain(waitMs: number, hurry?: AbortSignal): Promise<void> {
     this.#stopAccepting();
     for (const connection of this.#connections) connection.retire();
-    await this.#empty(waitMs);
+    await this.#empty(waitMs, hurry);
     await this.close();
   }
 
@@ -136,14 +136,18 @@ class RunningRelay implements Relay {
     this.#server.close();
   }
 
-  /** Waits until there is no connection, at most for a time. */
-  async #empty(waitMs: number): Promise<void> {
-    if (this.#connections.size === 0) return;
-    let timer: NodeJS.Timeout | undefined;
+  /** Waits until there is no connection, at most for a time, or until it has to hurry. */
+  async #empty(waitMs: number, hurry?: AbortSignal): Promise<void> {
+    if (this.#connections.size === 0 || hurry?.aborted === true) return;
     await new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, waitMs);
-      this.#emptied = resolve;
+      const end = (): void => {
+        clearTimeout(timer);
+        hurry?.removeEventListener('abort', end);
+        resolve();
+      };
+      const timer = setTimeout(end, waitMs);
+      this.#emptied = end;
+      hurry?.addEventListener('abort', end);
     });
-    clearTimeout(timer);
   }
 }
