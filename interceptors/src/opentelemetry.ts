@@ -2,3 +2,4 @@
 
 export { type ObserveOptions, observeClient, observeServer } from './otel/calls.js';
 export { createGuardTelemetry, type GuardTelemetry } from './otel/guard.js';
+export { isSdkRegistered } from './otel/sdk.js';

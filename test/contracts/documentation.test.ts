@@ -277,14 +277,18 @@ describe('the documentation', () => {
   });
 });
 
-/** The anchors that GitHub generates for a page's headings. */
+/** The anchors that GitHub generates for a page's headings: those that are equal are numbered. */
 function headingsOf(markdown: string): string[] {
-  return [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
-    heading
+  const counts = new Map<string, number>();
+  return [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => {
+    const anchor = heading
       .toLowerCase()
       .replace(/[^\p{L}\p{N} _-]/gu, '')
-      .replaceAll(' ', '-'),
-  );
+      .replaceAll(' ', '-');
+    const before = counts.get(anchor) ?? 0;
+    counts.set(anchor, before + 1);
+    return before === 0 ? anchor : `${anchor}-${before}`;
+  });
 }
 
 /** The variables that a service's configuration reads. */

@@ -25,6 +25,10 @@ const NOTHING: Telemetry = {
   attach: () => () => undefined,
 };
 
+const NO_SDK =
+  'PORTCULLIS_OPENTELEMETRY is on, but no SDK of OpenTelemetry is loaded, so nothing is reported: ' +
+  'load one with node --import, which must use the same copy of @opentelemetry/api';
+
 /** Whether the package of OpenTelemetry's API is installed. The guard has it as an optional peer. */
 export function hasOpenTelemetry(): boolean {
   try {
@@ -38,33 +42,17 @@ export function hasOpenTelemetry(): boolean {
 /** Loads OpenTelemetry if it is on. An SDK that Node loads before this process gives spans and metrics a way out. */
 export async function openTelemetry(isOn: boolean): Promise<Telemetry> {
   if (!isOn) return NOTHING;
-  const { createGuardTelemetry, observeClient, observeServer } = await import(
+  const { createGuardTelemetry, isSdkRegistered, observeClient, observeServer } = await import(
     '@portcullis/guard/opentelemetry'
   );
   const telemetry = createGuardTelemetry();
-  const fault = await missingSdk();
   return {
-    ...(fault !== undefined && { fault }),
+    ...(isSdkRegistered() ? {} : { fault: NO_SDK }),
     server: [observeServer()],
     client: [observeClient()],
     observe: (observer) => inTurn(observer, telemetry.observer),
     attach: telemetry.attach,
   };
-}
-
-/** Without an SDK the API does nothing, and so it does when the SDK brings an older copy of the API than this one. */
-async function missingSdk(): Promise<string | undefined> {
-  const { createNoopMeter, metrics, ProxyTracerProvider, trace } = await import('@opentelemetry/api');
-  const provider = trace.getTracerProvider();
-  const traces =
-    !(provider instanceof ProxyTracerProvider) ||
-    provider.getDelegate() !== new ProxyTracerProvider().getDelegate();
-  const measures = metrics.getMeterProvider().getMeter('@portcullis/guard') !== createNoopMeter();
-  if (traces || measures) return undefined;
-  return (
-    'PORTCULLIS_OPENTELEMETRY is on, but no SDK of OpenTelemetry is loaded, so nothing is reported: ' +
-    'load one with node --import, which must use the same copy of @opentelemetry/api'
-  );
 }
 
 function inTurn(one: GuardObserver, other: GuardObserver): GuardObserver {
