@@ -18,6 +18,8 @@ const LINE_FEED = 10;
 const LEASE = /^portcullis_revocation_lease_seconds (\S+)/m;
 const CURRENT = /^portcullis_revocation_current (\S+)/m;
 const LAG_MAX = /^nodejs_eventloop_lag_max_seconds (\S+)/m;
+const HEAP_USED = /^nodejs_heap_size_used_bytes (\S+)/m;
+const EXTERNAL = /^nodejs_external_memory_bytes (\S+)/m;
 const FULL_COLLECTIONS = /^nodejs_gc_duration_seconds_sum\{kind="major"\} (\S+)/m;
 
 /** What one service did since the last reset. */
@@ -33,6 +35,11 @@ export interface Reading {
   readonly blockMs: number;
   /** The longest time that full collections took between two looks, in ms. */
   readonly collectionMs: number;
+  /**
+   * Growth of what was in use right after a full collection of the heap, from the last one before the reset to the last one
+   * since, in MB. Undefined when there was none on either side: then it is not known what is garbage.
+   */
+  readonly heldGrowthMb: number | undefined;
   readonly logLines: number;
   /** Looks at which its revocation list was not to be trusted. */
   readonly stale: number;
@@ -88,6 +95,8 @@ class ServiceMeter {
   #start = { atMs: 0, waitedMs: 0, rssMb: 0, logBytes: 0 };
   #highest = { rssMb: 0, blockMs: 0, collectionMs: 0 };
   #collectionsMs = 0;
+  /** What was in use after the last full collection, before the reset and since. */
+  #held: { before: number | undefined; since: number | undefined } = { before: undefined, since: undefined };
   #stale = 0;
   #exits = 0;
 
@@ -109,6 +118,7 @@ class ServiceMeter {
       rssMb: this.#highest.rssMb,
       blockMs: this.#highest.blockMs,
       collectionMs: this.#highest.collectionMs,
+      heldGrowthMb: this.#heldGrowthMb(),
       logLines: linesFrom(logFile, this.#start.logBytes),
       stale: this.#stale,
       exits: this.#exits,
@@ -128,6 +138,7 @@ class ServiceMeter {
       logBytes: sizeOf(this.#service.logFile),
     };
     this.#highest = { rssMb, blockMs: 0, collectionMs: 0 };
+    this.#held = { before: this.#held.since ?? this.#held.before, since: undefined };
     this.#stale = 0;
     this.#exits = 0;
   }
@@ -150,11 +161,19 @@ class ServiceMeter {
     const collectionMs = collectionsMs - this.#collectionsMs;
     this.#noteBlock(1_000 * gaugeIn(text, LAG_MAX) - (thread.waitedMs - this.#waitedMs) - collectionMs);
     this.#highest.collectionMs = Math.max(this.#highest.collectionMs, collectionMs);
+    if (collectionMs > 0) {
+      this.#held.since = (gaugeIn(text, HEAP_USED) + gaugeIn(text, EXTERNAL)) / BYTES_PER_MB;
+    }
     this.#collectionsMs = collectionsMs;
     this.#waitedMs = thread.waitedMs;
     this.#current = gaugeIn(text, CURRENT) === 1;
     if (!this.#current) this.#stale += 1;
     this.#noteSync(1_000 * gaugeIn(text, LEASE));
+  }
+
+  #heldGrowthMb(): number | undefined {
+    const { before, since } = this.#held;
+    return before === undefined || since === undefined ? undefined : since - before;
   }
 
   #starvedShare(): number {

@@ -12,6 +12,9 @@ const RECOVERY_MAX_SECONDS = 5;
 const STARVED_SHARE = 0.2;
 /** So many times as long as it may an honest call takes at most for want of a processor. More has another cause. */
 const STARVED_RATIO_MAX = 4;
+/** Memory that the heap keeps after it was used counts up to so many times the limit, if no more than the other is in use. */
+const UNUSED_RATIO_MAX = 2;
+const HELD_GROWTH_MAX_MB = 10;
 const REASON_CHARACTERS_MAX = 160;
 const REFUSALS_SHOWN_MAX = 3;
 
@@ -90,7 +93,7 @@ export function figuresOf(result: FloodResult): FloodFigures {
     flood: result.tally,
   };
   const violations = violationsOf(result, figures);
-  const notReached = result.flood.notReached ?? starvation(result, figures, violations);
+  const notReached = result.flood.notReached ?? measuredReason(result, figures, violations);
   return {
     ...figures,
     violations,
@@ -103,19 +106,41 @@ function excess({ quiet, meanwhile }: ClassFigures): number {
   return meanwhile.p99 / allowedMs(quiet.p99);
 }
 
-/** The reason, if nothing but latencies broke a limit, and the services lacked a processor for much of the time. */
-function starvation(
-  { honest }: FloodResult,
-  { starved }: Pick<FloodFigures, 'starved'>,
+/** What explains slow calls and grown memory by measurements of the same run, if that is all, and all is explained. */
+function measuredReason(
+  result: FloodResult,
+  figures: Pick<FloodFigures, 'starved' | 'collection_ms' | 'rss_mb'>,
   violations: readonly string[],
 ): string | undefined {
+  const { honest } = result;
   const slow = slowClasses(honest);
-  const isStarved = starved >= STARVED_SHARE && slow.length === violations.length;
-  if (!isStarved || slow.some((kind) => excess(honest[kind]) > STARVED_RATIO_MAX)) return undefined;
-  return (
-    'Attacker, honest callers and services fill the processors of this machine: a service that could run had none for ' +
-    `${Math.round(100 * starved)} % of the time.`
-  );
+  const hasGrown = figures.rss_mb > RSS_GROWTH_MAX_MB;
+  if (violations.length !== slow.length + (hasGrown ? 1 : 0)) return undefined;
+  const reasons = new Set<string>();
+  for (const kind of slow) {
+    const { quiet, meanwhile } = honest[kind];
+    if (meanwhile.p99 - figures.collection_ms <= allowedMs(quiet.p99)) {
+      reasons.add(`A full collection of a heap took ${formatNumber(figures.collection_ms)} ms.`);
+    } else if (figures.starved >= STARVED_SHARE && excess(honest[kind]) <= STARVED_RATIO_MAX) {
+      reasons.add(
+        'Attacker, honest callers and services fill the processors of this machine: a service that could run had none for ' +
+          `${Math.round(100 * figures.starved)} % of the time.`,
+      );
+    } else return undefined;
+  }
+  for (const { service, rssGrowthMb, heldGrowthMb } of hasGrown ? result.services : []) {
+    if (rssGrowthMb <= RSS_GROWTH_MAX_MB) continue;
+    const isUnused =
+      rssGrowthMb <= UNUSED_RATIO_MAX * RSS_GROWTH_MAX_MB &&
+      heldGrowthMb !== undefined &&
+      heldGrowthMb <= HELD_GROWTH_MAX_MB;
+    if (!isUnused) return undefined;
+    reasons.add(
+      `After its last full collection the heap of ${service} had ${formatNumber(Math.abs(heldGrowthMb))} MB ` +
+        `${heldGrowthMb < 0 ? 'less' : 'more'} in use than before the flood; it keeps what it has grown to.`,
+    );
+  }
+  return [...reasons].join(' ') || undefined;
 }
 
 function slowClasses(honest: FloodResult['honest']): HonestClass[] {

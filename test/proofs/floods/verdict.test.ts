@@ -14,6 +14,7 @@ function service(name: string): FloodResult['services'][number] {
     rssMb: 120,
     blockMs: 12,
     collectionMs: 30,
+    heldGrowthMb: undefined,
     logLines: 4,
     stale: 0,
     exits: 0,
@@ -136,6 +137,32 @@ describe('the verdict on a flood', () => {
     ]) {
       expect(isAccepted(figuresOf(resultWith(changes)))).to.equal(false);
     }
+  });
+
+  it('excuses slow calls by a full collection that took as long, and no more than that', () => {
+    const { honest } = resultWith({});
+    const slow = (p99: number): Partial<FloodResult> => ({
+      honest: { ...honest, login: { quiet: CALM, meanwhile: { ...CALM, p99 }, calls: 9 } },
+    });
+    expect(figuresOf(resultWith(slow(129))).reason).to.equal('A full collection of a heap took 30.0 ms.');
+    expect(isAccepted(figuresOf(resultWith(slow(131))))).to.equal(false);
+    expect(isAccepted(figuresOf(resultWith({ ...slow(129), stale: 1 })))).to.equal(false);
+  });
+
+  it('excuses memory of which nothing is in use after a full collection, up to twice the limit', () => {
+    const grown = (rssGrowthMb: number, heldGrowthMb: number | undefined) =>
+      figuresOf(resultWith({ services: [{ ...service('auth'), rssGrowthMb, heldGrowthMb }] }));
+    expect(grown(86, 4).reason).to.include('the heap of auth had 4.00 MB more in use than before the flood');
+    expect(grown(86, -4).reason).to.include('4.00 MB less');
+    for (const figures of [grown(86, 11), grown(101, 4), grown(86, undefined)]) {
+      expect(isAccepted(figures)).to.equal(false);
+    }
+    // Each service for itself.
+    const services = [
+      { ...service('auth'), rssGrowthMb: 60, heldGrowthMb: 1 },
+      { ...service('payment'), rssGrowthMb: 55, heldGrowthMb: 12 },
+    ];
+    expect(isAccepted(figuresOf(resultWith({ services })))).to.equal(false);
   });
 
   it('wants a second run of a flood where calls were slow, and nothing else was wrong or explains it', () => {
