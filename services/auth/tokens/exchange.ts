@@ -129,7 +129,8 @@ async function ownSubject(
     isLive(tx, token, { toleranceSeconds: 0 }),
   ]);
   if (!isUsable) return undefined;
-  return { ...token, ancestors: [...token.ancestors, token.tokenId], presentRoles: user?.roles };
+  const presentRoles = token.sessionId === undefined ? undefined : (user?.roles ?? []);
+  return { ...token, ancestors: [...token.ancestors, token.tokenId], presentRoles };
 }
 
 /**
