@@ -220,9 +220,10 @@ function gateSettingsOf(command: Command): RawSettings {
 
 /** The flags of start that were given, as words of its own command line. */
 function startWordsOf(command: Command): readonly string[] {
-  const { freePorts } = command.opts<{ freePorts?: true }>();
+  const { freePorts, json } = command.optsWithGlobals<{ freePorts?: true; json?: true }>();
   return [
     ...(freePorts === true ? ['--free-ports'] : []),
+    ...(json === true ? ['--json'] : []),
     ...START_FLAGS.flatMap(({ flag }) => {
       const port: unknown = command.getOptionValue(camelCase(flag.slice(2)));
       return typeof port === 'number' ? [flag, String(port)] : [];

@@ -34,6 +34,9 @@ interface StartSettings {
   readonly examples: 'buf' | 'portcullis';
 }
 
+/** Prints a line for a person. */
+type Say = (text: string) => void;
+
 /**
  * Starts the system, and returns when a signal has stopped it.
  *
@@ -42,13 +45,16 @@ interface StartSettings {
 export async function runStart(settings: StartSettings): Promise<void> {
   const flags = parseFlags(settings);
   refuseUnknownVariables(settings);
+  const isJson = flags['json'] === true;
+  // Standard output is for the machine then.
+  const say: Say = isJson ? (text) => console.error(text) : (text) => console.log(text);
   const stopping = new AbortController();
-  stopOnSignals(stopping);
+  stopOnSignals(stopping, say);
   await onNpmGone(() => stopping.abort());
   const dataDir = resolve(process.env[DATA_DIR_VARIABLE] || settings.dataFolder);
-  console.log(`Starting Portcullis; data folder: ${dataDir}`);
+  say(`Starting Portcullis; data folder: ${dataDir}`);
   const began = performance.now();
-  const display = showProgress();
+  const display = showProgress(say);
   let system: System;
   try {
     system = await startSystem({
@@ -60,17 +66,19 @@ export async function runStart(settings: StartSettings): Promise<void> {
       signal: stopping.signal,
     });
   } catch (error) {
-    if (stopping.signal.aborted) return console.log('Stopped; nothing is left running.');
+    if (stopping.signal.aborted) return say('Stopped; nothing is left running.');
     throw error;
   } finally {
     display.end();
   }
-  console.log(`\n${describe(system, performance.now() - began, settings)}`);
+  const tookMs = performance.now() - began;
+  if (isJson) console.log(JSON.stringify(readySystem(system, tookMs)));
+  else say(`\n${describe(system, tookMs, settings)}`);
   const parts = [system.postgres, system.nats, system.auth, ...system.inventory, system.payment];
-  for (const part of parts) if (part !== undefined) void keepRunning(part, stopping.signal);
+  for (const part of parts) if (part !== undefined) void keepRunning(part, stopping.signal, say);
   await new Promise((done) => stopping.signal.addEventListener('abort', done, { once: true }));
   await system.stop();
-  console.log('Stopped; nothing is left running. The data are kept.');
+  say('Stopped; nothing is left running. The data are kept.');
 }
 
 /** `portcullis start` has the same flags with its own help. */
@@ -78,6 +86,7 @@ function parseFlags({ words }: StartSettings): Record<string, unknown> {
   const program = new Command('npm start --')
     .description('Starts the whole system: database, broker, auth, two instances of inventory, payment.')
     .option('--free-ports', 'use free ports instead of the documented ones')
+    .option('--json', 'print one JSON object when everything is ready, and the rest to standard error')
     .addHelpText(
       'after',
       `\nVariables: ${[DATA_DIR_VARIABLE, 'DATABASE_URL', 'NATS_URL', 'NATS_SERVER_BIN', ...Object.keys(FORWARDED_VARIABLES)].join(', ')}`,
@@ -88,16 +97,16 @@ function parseFlags({ words }: StartSettings): Record<string, unknown> {
   return program.parse(words, { from: 'user' }).opts<Record<string, unknown>>();
 }
 
-function stopOnSignals(stopping: AbortController): void {
+function stopOnSignals(stopping: AbortController, say: Say): void {
   let firstSignalMs: number | undefined;
   for (const signal of STOP_SIGNALS) {
     process.on(signal, () => {
       if (firstSignalMs === undefined) {
-        console.log('\nStopping …');
+        say('\nStopping …');
         firstSignalMs = performance.now();
         stopping.abort();
       } else if (performance.now() - firstSignalMs > SAME_SIGNAL_MS) {
-        console.log('Not waiting any longer; remaining processes are ended in the background.');
+        say('Not waiting any longer; remaining processes are ended in the background.');
         process.exit(1);
       }
     });
@@ -135,18 +144,18 @@ function parsePort(text: string): number {
 }
 
 /** Prints a line for each part that is ready, and names the parts that take long. */
-function showProgress(): { show: (progress: Progress) => void; end: () => void } {
+function showProgress(say: Say): { show: (progress: Progress) => void; end: () => void } {
   const pending = new Set<string>();
   const timer = setInterval(() => {
-    if (pending.size > 0) console.log(`  … still starting: ${[...pending].join(', ')}`);
+    if (pending.size > 0) say(`  … still starting: ${[...pending].join(', ')}`);
   }, STILL_WAITING_MS);
   return {
     show({ part, state, detail, elapsedMs }) {
-      if (state === 'note') console.log(`  · ${detail}`);
+      if (state === 'note') say(`  · ${detail}`);
       if (state === 'starting') pending.add(part);
       if (state === 'ready') {
         pending.delete(part);
-        console.log(`  ✓ ${part.padEnd(12)} ${detail.padEnd(20)} ${seconds(elapsedMs)}`);
+        say(`  ✓ ${part.padEnd(12)} ${detail.padEnd(20)} ${seconds(elapsedMs)}`);
       }
     },
     end: () => clearInterval(timer),
@@ -154,23 +163,41 @@ function showProgress(): { show: (progress: Progress) => void; end: () => void }
 }
 
 /** Restarts a part whenever it has ended on its own. */
-async function keepRunning(part: Part, stopping: AbortSignal): Promise<void> {
+async function keepRunning(part: Part, stopping: AbortSignal, say: Say): Promise<void> {
   let delayMs = RESTART_DELAY_MS;
   for (;;) {
     const how = await part.ended();
     if (stopping.aborted) return;
-    console.log(`${part.name} has ended (${how}); restarting it. Its log: ${part.logFile}`);
+    say(`${part.name} has ended (${how}); restarting it. Its log: ${part.logFile}`);
     try {
       await sleep(delayMs, undefined, { signal: stopping });
       await part.restart();
       delayMs = RESTART_DELAY_MS;
-      console.log(`${part.name} is back.`);
+      say(`${part.name} is back.`);
     } catch (error) {
       if (stopping.aborted) return;
       console.error(error instanceof Error ? error.message : error);
       delayMs = Math.min(2 * delayMs, RESTART_DELAY_MAX_MS);
     }
   }
+}
+
+/** What `--json` prints. Addresses have no passwords of the broker and the database in them. */
+function readySystem(system: System, tookMs: number): Record<string, unknown> {
+  const { auth, inventory, payment, nats, postgres, users, dataDir, issuer } = system;
+  return {
+    readyAfterMs: Math.round(tookMs),
+    issuer,
+    dataFolder: dataDir,
+    services: [auth, ...inventory, payment].map(({ name, address, opsAddress }) => ({
+      name,
+      address,
+      opsAddress,
+    })),
+    nats: nats && withoutPassword(nats.url('auth')),
+    postgres: postgres && withoutPassword(postgres.url('')),
+    users: Object.values(users).map(({ username, password, roles }) => ({ username, password, roles })),
+  };
 }
 
 function describe(system: System, elapsedMs: number, settings: StartSettings): string {

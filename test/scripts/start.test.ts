@@ -97,6 +97,28 @@ describe('npm start', function () {
     await second.ended;
   });
 
+  it('prints one JSON object for a machine, and all else to standard error', async () => {
+    const start = begin('json', ['--json']);
+    await start.said('readyAfterMs');
+    start.child.kill('SIGTERM');
+    const { code, stdout, stderr } = await start.ended;
+    expect(code, stderr).to.equal(0);
+    const printed = JSON.parse(stdout);
+    expect(printed).to.include.keys('readyAfterMs', 'issuer', 'dataFolder', 'nats', 'postgres');
+    expect(printed.services.map(({ name }: { name: string }) => name)).to.deep.equal([
+      'auth',
+      'inventory-1',
+      'inventory-2',
+      'payment',
+    ]);
+    expect(printed.services[0]).to.have.keys('name', 'address', 'opsAddress');
+    expect(printed.users.find(({ username }: { username: string }) => username === 'alice')).to.include.keys(
+      'password',
+      'roles',
+    );
+    expect(stderr).to.include('✓ auth').and.to.include('nothing is left running');
+  });
+
   it('leaves nothing running when only the launcher is killed', async () => {
     const start = begin('alone');
     const { ports } = await readyOutput(start);
@@ -152,9 +174,9 @@ describe('npm start', function () {
     await start.ended;
   });
 
-  function begin(name: string): Program {
+  function begin(name: string, flags: readonly string[] = []): Program {
     const env = { PORTCULLIS_DATA_DIR: join(folder.path, name) };
-    const start = startProgram(['scripts/start', '--free-ports'], { env });
+    const start = startProgram(['scripts/start', '--free-ports', ...flags], { env });
     starts.add(start.child);
     return start;
   }
