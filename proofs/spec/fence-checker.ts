@@ -33,6 +33,7 @@ export class FenceChecker {
       seen: new Map(),
       sharing: new Set(),
       raising: undefined,
+      unseen: undefined,
       known: new Map(),
       ...from,
     };
@@ -61,11 +62,14 @@ export class FenceChecker {
       case 'raise':
         return decide(RAISE_ROWS, state, step, without) ?? 'idle';
       case 'commit':
-        if (state.raising?.transaction === step.transaction) state.place = state.raising.to;
+        if (state.raising?.transaction !== step.transaction) return undefined;
+        state.unseen = { transaction: step.transaction, from: state.place };
+        state.place = state.raising.to;
         return undefined;
       case 'end':
         state.sharing.delete(step.transaction);
         if (state.raising?.transaction === step.transaction) state.raising = undefined;
+        if (state.unseen?.transaction === step.transaction) state.unseen = undefined;
         return undefined;
       case 'confirm':
         decide(CONFIRM_ROWS, state, step, without);

@@ -52,6 +52,8 @@ export interface FenceState {
   readonly sharing: Set<string>;
   /** The transaction that has locked it against them, and what it has written. */
   raising: { readonly transaction: string; readonly to: PlaceStep } | undefined;
+  /** A raise that is durable, and that other transactions may not see before its transaction ends; and the place before. */
+  unseen: { readonly transaction: string; readonly from: PlaceStep } | undefined;
   /** Where instances know it to stand. */
   readonly known: Map<string, PlaceStep>;
 }
@@ -94,8 +96,8 @@ export const RAISE_ROWS: readonly Row<FenceState, StepOf<'raise'>, 'waits' | Pla
     id: 'X5',
     when: ({ known }, { instance, place, wanted }) =>
       !isBelow(place, wanted) && isBelow(known.get(instance) ?? UNKNOWN, wanted),
-    act: (state, { transaction, wanted, reads = false }) => {
-      const { place } = state;
+    act: (state, { transaction, wanted, reads = false, expect }) => {
+      const place = reads && isUnseen(state, expect) ? state.unseen.from : state.place;
       // Where it stands there already, nothing is written.
       if (reads || !isBelow(place, wanted)) {
         state.seen.set(transaction, place);
@@ -108,6 +110,17 @@ export const RAISE_ROWS: readonly Row<FenceState, StepOf<'raise'>, 'waits' | Pla
     },
   },
 ];
+
+/**
+ * Whether a transaction that only reads has found the place before a commit that is durable: databases make a commit durable
+ * first and visible then. The instance then knows, and reports, less than there is, which is safe.
+ */
+function isUnseen(
+  state: FenceState,
+  found: StepOf<'raise'>['expect'],
+): state is FenceState & { readonly unseen: NonNullable<FenceState['unseen']> } {
+  return JSON.stringify(state.unseen?.from) === JSON.stringify(found);
+}
 
 /** An instance learns that its transaction is committed. */
 export const CONFIRM_ROWS: readonly Row<FenceState, StepOf<'confirm'>, never>[] = [
