@@ -73,6 +73,9 @@ export const CUSTOMER_FLOODS: readonly Flood[] = [
     name: 'refreshes-of-one-session',
     attacker: 'customer',
     title: '1,500 refreshes at once with one refresh token and one request id',
+    notReached:
+      'Auth grew by 53 and 67 MB in two measured runs, some 40 kB for each call in flight. A full collection did not always ' +
+      'come within the ten seconds, so how much of it is garbage is not known.',
     run: (attack) => {
       const requestId = randomUUID();
       return attack.repeat({ perSecond: 3_000, atOnce: 1_500, most: 15_000 }, async (index) => {
@@ -87,6 +90,9 @@ export const CUSTOMER_FLOODS: readonly Flood[] = [
     name: 'ends-of-one-session',
     attacker: 'customer',
     title: 'RevokeSession and Logout of one session, 1,000 at once',
+    notReached:
+      'Auth grew by 55 and 56 MB in two measured runs, for 1,000 calls in flight. A full collection did not always come within ' +
+      'the ten seconds, so how much of it is garbage is not known.',
     run: (attack) =>
       attack.repeat({ perSecond: 2_000, atOnce: 1_000, most: 10_000 }, async (index) => {
         const { accessToken: token, from } = customerOf(attack, 2);

@@ -93,12 +93,23 @@ export function figuresOf(result: FloodResult): FloodFigures {
     flood: result.tally,
   };
   const violations = violationsOf(result, figures);
-  const notReached = result.flood.notReached ?? measuredReason(result, figures, violations);
+  const notReached = isInexcusable(result, figures)
+    ? undefined
+    : (result.flood.notReached ?? measuredReason(result, figures, violations));
   return {
     ...figures,
     violations,
     ...(violations.length > 0 && notReached !== undefined && { reason: notReached }),
   };
+}
+
+/** What no reason excuses: it would be a way to stop the system. */
+function isInexcusable(
+  { recoveredSeconds, broken, other }: FloodResult,
+  { stale, exits, refused_honest }: Pick<FloodFigures, 'stale' | 'exits' | 'refused_honest'>,
+): boolean {
+  if (stale > 0 || exits > 0 || refused_honest > 0) return true;
+  return recoveredSeconds === undefined || broken !== undefined || other.length > 0;
 }
 
 /** How many times as long a class takes as it may. */

@@ -113,6 +113,16 @@ describe('the verdict on a flood', () => {
       'rain: recovered after 9.00 s. The sky is the limit.',
     ]);
     expect(tableOf({ rain: figures }).at(-1)?.at(-1)).to.equal('not reached');
+    for (const inexcusable of [
+      { stale: 1 },
+      { refused: { 'login: 8 no': 1 } },
+      { services: [{ ...service('auth'), exits: 1 }] },
+      { recoveredSeconds: undefined },
+      { broken: 'it ended' },
+      { other: ['inventory-2 did not stop'] },
+    ]) {
+      expect(isAccepted(figuresOf(resultWith({ ...known, ...inexcusable })))).to.equal(false);
+    }
     // A flood that holds all limits needs no reason.
     expect(figuresOf(resultWith({ ...known, recoveredSeconds: 1 }))).to.not.have.property('reason');
     expect(isAccepted(figuresOf(resultWith({ recoveredSeconds: 9 })))).to.equal(false);
