@@ -95,7 +95,7 @@ export function figuresOf(result: FloodResult): FloodFigures {
   const violations = violationsOf(result, figures);
   const notReached = isInexcusable(result, figures)
     ? undefined
-    : (result.flood.notReached ?? measuredReason(result, figures, violations));
+    : (measuredReason(result, figures, violations) ?? result.flood.notReached);
   return {
     ...figures,
     violations,
