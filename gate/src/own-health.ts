@@ -25,7 +25,7 @@ const UNKNOWN = plainStatus(NOT_FOUND, 'unknown service');
 const TOO_MANY = plainStatus(RESOURCE_EXHAUSTED, 'too many services: ask for one');
 const STOPPING = plainStatus(UNAVAILABLE, 'the gate stops');
 
-/** How many watchers are told of a change, or ended, in one turn of the event loop: anyone may watch. */
+/** The maximum number of watchers that are notified or ended in one turn of the event loop. Anyone may watch. */
 export const WATCHERS_PER_TURN = 256;
 
 /** What the answers depend on. */
@@ -71,7 +71,7 @@ export class OwnHealth {
 
   /** Tells those who watch, when the answer has changed; resolves when all know the present one. */
   async changed(): Promise<void> {
-    // A round under way starts again when it has told somebody, so it tells of this change as well.
+    // The loop below runs until no watcher was notified, so a running one notifies of this change, too.
     if (this.#isTelling) return;
     this.#isTelling = true;
     try {

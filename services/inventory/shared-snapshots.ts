@@ -33,7 +33,7 @@ interface PageReads {
  * take the connections from the calls that change stock.
  *
  * A watcher gets only a page whose read began after it had asked: an earlier one may lack changes up to the position from
- * which the watcher goes on. A shared read is nobody's turn in particular, so it waits in the turn of work without a user.
+ * which the watcher goes on. A shared read belongs to no user, so it takes turns as work without a user does.
  */
 export function shareSnapshots(read: ReadSnapshot): ReadSnapshot {
   const readsByPage = new Map<string, PageReads>();

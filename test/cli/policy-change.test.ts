@@ -25,7 +25,7 @@ interface Change {
   readonly authorization: string;
 }
 
-/** A token in the form of one, by which calls are told apart. */
+/** A text in the form of a token; each session has another one. */
 const tokenOf = (name: string): string =>
   `e30.${Buffer.from(JSON.stringify({ iss: 'https://auth.example', name })).toString('base64url')}.e30`;
 
