@@ -22,9 +22,7 @@ const OWN_SOURCE = /^(?!.*(?:^|\/)(?:node_modules|gen|dist|test)\/).*(?<!\.test)
 export interface PageFigures {
   /** Time of all steps, without the start of the system, in seconds. */
   readonly seconds: number;
-  /** Blocks of commands until the first service runs. A reader pastes each at once. */
-  readonly blocks: number;
-  /** The commands in these blocks. */
+  /** Commands until the first service runs. Those that `&&` joins count each. */
   readonly commands: number;
   /** Lines of code about the guard, for each guard: those that create it, and those that use it. */
   readonly guardLines: number;
@@ -55,11 +53,9 @@ export interface PageOptions {
 export async function followPage(options: PageOptions): Promise<PageFigures> {
   const steps = stepsOf(await readFile(options.page, 'utf8'));
   const ms = await carryOut(options, steps);
-  const blocks = blocksUntilRunning(steps);
   return {
     seconds: ms / 1000,
-    blocks: blocks.length,
-    commands: blocks.flatMap(commandsIn).length,
+    commands: blocksUntilRunning(steps).flatMap(commandsIn).length,
     guardLines: await guardLinesIn(options.project),
   };
 }

@@ -62,16 +62,11 @@ export async function install(
     filter: (path) => !/[/\\](node_modules|dist|gen)$/.test(path),
   });
   const file = join(folder, 'package.json');
-  const manifest = JSON.parse(await readFile(file, 'utf8')) as {
-    scripts: Record<string, string>;
-    dependencies: Record<string, string>;
-  };
+  const manifest = JSON.parse(await readFile(file, 'utf8')) as { dependencies: Record<string, string> };
   manifest.dependencies[PACKAGE] = `file:${tarball}`;
   await writeFile(file, JSON.stringify(manifest, null, 2));
   await command('npm', ['install', '--no-audit', '--no-fund', '--no-package-lock'], folder, env);
-  for (const script of ['generate', 'build']) {
-    if (manifest.scripts[script] !== undefined) await command('npm', ['run', script], folder, env);
-  }
+  await command('npm', ['run', 'build'], folder, env);
   return { name, folder };
 }
 
