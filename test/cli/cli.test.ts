@@ -4,22 +4,14 @@ import { randomUUID } from 'node:crypto';
 import { chmod, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
-import { create, toBinary } from '@bufbuild/protobuf';
-import {
-  FileDescriptorProtoSchema,
-  FileDescriptorSetSchema,
-  MethodDescriptorProtoSchema,
-  MethodOptionsSchema,
-  ServiceDescriptorProtoSchema,
-} from '@bufbuild/protobuf/wkt';
 import { credentials, Server } from '@grpc/grpc-js';
 import { codeRules, createGuard } from '@portcullis/guard';
 import { expect } from 'chai';
 import { connect as connectNats, nkeyAuthenticator } from 'nats';
 import { createContextStore } from '../../cli/src/contexts.js';
 import { runProgram } from '../../cli/src/program.js';
-import { Rule } from '../../proto/gen/portcullis/access/v1/access.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
+import { descriptorSetWith } from '../support/descriptor-set.js';
 import { identity } from '../support/echo.js';
 import { sharedSystem, type TestSystem } from '../support/system.js';
 import { until } from '../support/waiting.js';
@@ -28,20 +20,6 @@ interface Outcome {
   readonly code: number;
   readonly out: string;
   readonly err: string;
-}
-
-/** A descriptor set with one method, whose rule requires this scope. */
-function descriptorSet(service: string, scope: string): Uint8Array {
-  const rule = Rule.encode(Rule.fromPartial({ scopes: [scope] })).finish();
-  const options = create(MethodOptionsSchema);
-  options.$unknown = [{ no: 52_473, wireType: 2, data: Buffer.concat([Buffer.from([rule.length]), rule]) }];
-  const method = create(MethodDescriptorProtoSchema, { name: 'Call', options });
-  const file = create(FileDescriptorProtoSchema, {
-    name: `${service}.proto`,
-    package: `${service}.v1`,
-    service: [create(ServiceDescriptorProtoSchema, { name: 'Service', method: [method] })],
-  });
-  return toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [file] }));
 }
 
 describe('the command line', () => {
@@ -203,7 +181,7 @@ describe('the command line', () => {
     it('brings a service in: its scopes, its client, its keys, and its user at the broker', async function () {
       this.timeout(60_000);
       const proto = path('greeter.binpb');
-      await writeFile(proto, descriptorSet('greeter', 'greeter.call'));
+      await writeFile(proto, descriptorSetWith('greeter', 'greeter.call'));
       const nats = `nats://127.0.0.1:${new URL(system.nats?.url('auth') ?? '').port}`;
       const words = ['service', 'add', 'greeter', '--proto', proto, '--role', 'customer'];
       words.push('--out', path('keys'), '--nats-url', nats, '--env', path('greeter.env'));
@@ -293,7 +271,7 @@ describe('the command line', () => {
 
     it('does not take the client of somebody else', async () => {
       const proto = path('stolen.binpb');
-      await writeFile(proto, descriptorSet('payment2', 'payment2.call'));
+      await writeFile(proto, descriptorSetWith('payment2', 'payment2.call'));
       await run([
         '--context',
         'default',
@@ -322,7 +300,7 @@ describe('the command line', () => {
 
     it('takes no key that others could know, nor one behind a link', async () => {
       const proto = path('shared.binpb');
-      await writeFile(proto, descriptorSet('shared', 'shared.call'));
+      await writeFile(proto, descriptorSetWith('shared', 'shared.call'));
       const words = [
         '--context',
         'default',
@@ -369,7 +347,7 @@ describe('the command line', () => {
       expect(missing.err).to.include('buf build');
       await writeFile(path('broken.key.pem'), 'no key', { mode: 0o600 });
       const proto = path('broken.binpb');
-      await writeFile(proto, descriptorSet('broken', 'broken.call'));
+      await writeFile(proto, descriptorSetWith('broken', 'broken.call'));
       const broken = await run([
         '--context',
         'default',

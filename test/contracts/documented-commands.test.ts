@@ -5,13 +5,8 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import type { Command, Option } from 'commander';
 import { describeProgram } from '../../cli/src/program.js';
+import { commandsOf } from '../support/documented-commands.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';
-
-/** A word of a shell: quoted, or without spaces. */
-const WORD = /'[^']*'|"[^"]*"|[^\s'"]+/g;
-
-/** What ends a command: an operator of the shell, or a comment. */
-const END = /^(?:\||\|\||&&|&|;|<|>|>>|2>.*|#.*)$/;
 
 describe('the commands on the pages', () => {
   it('exist, with their flags and arguments', async () => {
@@ -55,31 +50,6 @@ async function pages(): Promise<string[]> {
     ...docs.filter((file) => file !== join('reference', 'cli.md')).map((file) => join('docs', file)),
     ...examples.map((file) => join('examples', file)),
   ].filter((file) => file.endsWith('.md') && !file.includes('node_modules'));
-}
-
-/** The words after `portcullis` of each command in the blocks for a shell. */
-function commandsOf(page: string): string[][] {
-  const blocks = [...page.matchAll(/^```(?:sh|bash|console)[^\n]*\n(.*?)^```/gms)].map(
-    ([, block = '']) => block,
-  );
-  return blocks
-    .flatMap((block) => block.replaceAll('\\\n', ' ').replaceAll('; ', ' ; ').split('\n'))
-    .flatMap((line) =>
-      [...line.matchAll(/(?:^|npx |\(|\| |&& )portcullis(?=\s)((?:'[^']*'|"[^"]*"|[^'")])*)/g)].flatMap(
-        ([, rest = '']) => splitOff(rest),
-      ),
-    );
-}
-
-/** A match goes on behind an operator of the shell, where another command of ours may stand. */
-function splitOff(rest: string): string[][] {
-  const words = rest.match(WORD) ?? [];
-  const end = words.findIndex((word) => END.test(word));
-  if (end === -1) return [words];
-  const after = words.slice(end + 1);
-  const next = after.indexOf('portcullis');
-  const command = words.slice(0, end);
-  return next === -1 ? [command] : [command, ...splitOff(after.slice(next + 1).join(' '))];
 }
 
 /** What is wrong with a command; undefined if nothing is. */
