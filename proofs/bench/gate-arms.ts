@@ -7,12 +7,16 @@ import { haproxy, LIBRARIES, nginx } from '../interop/peers.js';
 import { type Program, startProgram, waitForPort } from '../interop/programs.js';
 import type { Peer } from '../shared/programs.js';
 import type { Deployment } from './gate-deployment.js';
+import type { PipeCommands } from './gate-pipe-process.js';
 import { haproxySettings, nginxSettings } from './gate-proxies.js';
 import type { BenchContext } from './section.js';
-import { pinned } from './worker.js';
+import { pinned, startWorker } from './worker.js';
 
-/** The arms; `gate-again` is a second gate, which shows the noise of the method. */
-export type GateArmName = 'direct' | 'gate' | 'gate-again' | 'nginx' | 'haproxy';
+/**
+ * The arms; `gate-again` is a second gate, which shows the noise of the method, and `pipe` passes bytes in Node without
+ * looking at them.
+ */
+export type GateArmName = 'direct' | 'pipe' | 'gate' | 'gate-again' | 'nginx' | 'haproxy';
 
 /** A way to the server. */
 export interface GateArm {
@@ -46,6 +50,9 @@ export async function openArms(context: BenchContext, deployment: Deployment): P
     for (const step of undo.splice(0).reverse()) await step();
   };
   try {
+    const pipe = startWorker<PipeCommands>({ program: 'gate-pipe-process', core: context.cores.server });
+    undo.push(() => pipe.stop());
+    arms.push({ name: 'pipe', port: await pipe.call('pipe', upstream.port), pid: pipe.pid, version: '' });
     for (const name of ['gate', 'gate-again'] as const) {
       context.progress(`starting ${name}`);
       const gate = await deployment.startGate(context.cores.server, {

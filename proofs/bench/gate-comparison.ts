@@ -10,7 +10,7 @@ import type { Worker } from './worker.js';
 
 /** A kind of load, for which all arms are compared. */
 export interface GateLoad {
-  readonly name: 'busy' | 'tokens' | 'idle' | 'large';
+  readonly name: 'busy' | 'tokens' | 'idle' | 'idle-connections' | 'large';
   readonly title: string;
   /** Size of the request and of its response, in bytes. */
   readonly bytes: number;

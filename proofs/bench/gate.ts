@@ -35,6 +35,11 @@ const LOADS: readonly GateLoad[] = [
     ...{ bytes: 64, connections: 1, inFlight: 1, tokens: 1, rounds: 24, callsPerTurn: 3_000 },
   },
   {
+    name: 'idle-connections',
+    title: '64 B, 1 in flight on each of 4 connections',
+    ...{ bytes: 64, connections: 4, inFlight: 4, tokens: 1, rounds: 16, callsPerTurn: 6_000 },
+  },
+  {
     // What is in flight on a connection must fit into the initial window: the load generator knows no flow control.
     name: 'large',
     title: '16 KB in both directions, 4 in flight on 4 connections',
