@@ -2,6 +2,7 @@
 
 import { FLAG_PADDED, FRAME_HEADER_BYTES, type HeadersExtras, STREAM_ID_MAX } from '../http2/frames.js';
 import type { RequestHead } from '../http2/request-head.js';
+import { IdMap } from './id-map.js';
 import type { CutHandler, RelayCall, RelayStatus } from './judge.js';
 import { MessageMeter } from './message-meter.js';
 
@@ -152,8 +153,8 @@ const RESET_IDS_MIN = 1000;
 
 /** The streams of one connection. */
 export class StreamTable {
-  readonly #byId = new Map<number, RelayStream>();
-  readonly #byServerId = new Map<number, RelayStream>();
+  readonly #byId = new IdMap<RelayStream>();
+  readonly #byServerId = new IdMap<RelayStream>();
   /** Streams that were closed before the client had ended them: its frames may be on their way. */
   readonly #resetIds = new Set<number>();
   readonly #resetIdsMax: number;
@@ -180,9 +181,9 @@ export class StreamTable {
     return this.#byServerId.get(id);
   }
 
-  /** All streams, as they are now. */
+  /** All streams, as they are now, in any order. */
   all(): RelayStream[] {
-    return [...this.#byId.values()];
+    return this.#byId.values();
   }
 
   /**
