@@ -68,7 +68,9 @@ export function gateFindings(measured: GateMeasured): Findings {
       check_cpu_us: checks.cpuMicroseconds.median,
       checks_per_second: checks.perSecond.median,
       versions: measured.versions,
-      loads: Object.fromEntries(loads.map(({ kind, turns }) => [kind.name.replaceAll('-', '_'), loadFigures(turns)])),
+      loads: Object.fromEntries(
+        loads.map(({ kind, turns }) => [kind.name.replaceAll('-', '_'), loadFigures(turns)]),
+      ),
     },
     goals: [
       ...ratioGoal(

@@ -3,11 +3,16 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-/** The size of the heap after a full collection, in bytes. */
-export function heapUsedAfterCollection(): number {
+/** Collects garbage: all of it, or that of the young generation. */
+export function collectGarbage(type: 'major' | 'minor'): void {
   setFlagsFromString('--expose-gc');
   const collect: unknown = runInNewContext('gc');
   if (typeof collect !== 'function') throw new Error('this Node has no garbage collection by hand');
-  collect();
+  collect({ type });
+}
+
+/** The size of the heap after a full collection, in bytes. */
+export function heapUsedAfterCollection(): number {
+  collectGarbage('major');
   return process.memoryUsage().heapUsed;
 }
