@@ -50,6 +50,8 @@ export function createTurns(limits: TurnLimits): Turns {
   /** In the order in which the callers get the next turn. */
   const lines = new Map<string, Line>();
   let running = 0;
+  /** Turns that have ended are about to pass to those that wait. */
+  let isPassing = false;
 
   const begin = (caller: string, line: Line): (() => void) => {
     running += 1;
@@ -58,11 +60,21 @@ export function createTurns(limits: TurnLimits): Turns {
       running -= 1;
       line.running -= 1;
       if (line.running === 0 && line.waiting.size === 0) lines.delete(caller);
-      beginNext();
+      passOn();
     };
   };
-  const beginNext = (): void => {
-    if (running >= atOnceMax) return;
+  /** Once everything that ends in this turn of the event loop has ended: callers that leave together begin nothing more. */
+  const passOn = (): void => {
+    if (isPassing) return;
+    isPassing = true;
+    setImmediate(() => {
+      isPassing = false;
+      while (beginNext());
+    });
+  };
+  /** @returns whether a turn has begun */
+  const beginNext = (): boolean => {
+    if (running >= atOnceMax) return false;
     for (const [caller, line] of lines) {
       const [next] = line.waiting;
       if (next === undefined || line.running >= atOncePerCallerMax) continue;
@@ -70,8 +82,9 @@ export function createTurns(limits: TurnLimits): Turns {
       lines.delete(caller);
       lines.set(caller, line);
       next();
-      return;
+      return true;
     }
+    return false;
   };
 
   return {
@@ -79,7 +92,7 @@ export function createTurns(limits: TurnLimits): Turns {
       signal.throwIfAborted();
       const line = lines.get(caller) ?? { running: 0, waiting: new Set() };
       lines.set(caller, line);
-      if (running < atOnceMax && line.running < atOncePerCallerMax) return begin(caller, line);
+      if (!isPassing && running < atOnceMax && line.running < atOncePerCallerMax) return begin(caller, line);
       if (line.waiting.size >= waitingPerCallerMax) throw refusal;
       return await new Promise((resolve, reject) => {
         const start = (): void => {

@@ -84,4 +84,30 @@ describe('turns of Pulls', () => {
     const late = await take('inventory', leaving.signal).catch((cause: unknown) => cause);
     expect(late).to.equal('gone');
   });
+
+  it('begin nothing for callers that leave together', async () => {
+    const leaving = new AbortController();
+    await ask('inventory', PULLS_PER_CLIENT_MAX);
+    const left = Promise.allSettled(Array.from({ length: 5 }, () => take('inventory', leaving.signal)));
+    await ask('inventory', 1);
+    // As when connections close: what runs ends, and what waits is told so.
+    for (const end of ends.splice(0)) end();
+    leaving.abort('gone');
+    expect((await left).map(({ status }) => status)).to.deep.equal(new Array(5).fill('rejected'));
+    await new Promise(setImmediate);
+    expect(countOf('inventory')).to.equal(PULLS_PER_CLIENT_MAX + 1);
+  });
+
+  it('let nobody overtake those that wait', async () => {
+    await ask('inventory', PULLS_PER_CLIENT_MAX);
+    const order: string[] = [];
+    const waiting = take('inventory').then(() => order.push('waiting'));
+    await new Promise(setImmediate);
+    ends.shift()?.();
+    const late = take('inventory').then(() => order.push('late'));
+    await waiting;
+    await endOne();
+    await late;
+    expect(order).to.deep.equal(['waiting', 'late']);
+  });
 });
