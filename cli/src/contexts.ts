@@ -1,11 +1,12 @@
 /** The sessions that commands share: systems with their tokens, in a file that only its owner can read. */
 
 import { randomUUID } from 'node:crypto';
-import { chmod, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, open, readFile, rename, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { CommandError, EXIT } from './failures.js';
+import { makeFolder } from './folders.js';
 import { whileLocked } from './lock-file.js';
 
 /** The name of a context when none is given. */
@@ -153,7 +154,7 @@ function jsonOf(text: string): unknown {
  * @param work - the new content; undefined when nothing changes
  */
 async function change(file: string, work: (known: Contexts) => Contexts | undefined): Promise<void> {
-  await mkdir(dirname(file), { recursive: true, mode: FOLDER_MODE });
+  await makeFolder(dirname(file), FOLDER_MODE);
   await whileLocked(`${file}.lock`, async () => {
     const changed = work(await read(file));
     if (changed !== undefined) await write(file, changed);

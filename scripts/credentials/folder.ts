@@ -1,8 +1,8 @@
 /** The folder of a deployment's credentials: files are made once, and never overwritten. */
 
-import { chmod, mkdir, readFile } from 'node:fs/promises';
+import { chmod, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeAtomically } from '../system/files.js';
+import { makeFolder, writeAtomically } from '../system/files.js';
 
 /**
  * A container sees single files, mounted, and its user must be able to read them. On the host, the folder admits its owner
@@ -23,7 +23,7 @@ export class CredentialFolder {
 
   /** Creates the folder unless it exists. */
   static async open(path: string): Promise<CredentialFolder> {
-    await mkdir(path, { recursive: true, mode: FOLDER_MODE });
+    await makeFolder(path, FOLDER_MODE);
     await chmod(path, FOLDER_MODE);
     return new CredentialFolder(path);
   }

@@ -1,6 +1,6 @@
 /** The whole system as processes: starts them in order, ends what a crashed start left, and stops everything. */
 
-import { access, constants, mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
+import { access, constants, readFile, realpath, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChannelCredentials, credentials } from '@grpc/grpc-js';
 import { type BrokerKeys, followBrokerKeys } from './broker-users.js';
@@ -11,6 +11,7 @@ import {
   type ServiceDatabases,
 } from './databases.js';
 import { createDemoData, type DemoAccounts } from './demo.js';
+import { makeFolder } from './files.js';
 import { lockFolder } from './folder-lock.js';
 import { FORWARDED_VARIABLES, type Service } from './forwarded-variables.js';
 import { type DatabaseUrls, recordDatabases } from './invariants.js';
@@ -164,13 +165,13 @@ interface Preparation {
 /** A new folder may be in the project of a user, whose repository must not get the secrets. */
 async function createDataFolder(path: string): Promise<void> {
   try {
-    const created = await mkdir(path, { recursive: true, mode: 0o711 });
-    if (created !== undefined) await writeFile(join(path, '.gitignore'), '*\n');
+    const isNew = await makeFolder(path, 0o711);
+    if (isNew) await writeFile(join(path, '.gitignore'), '*\n');
     await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new SystemError(
-      `The data folder must be a folder that this user can read and write: ${reason}. ` +
+      `The data folder ${path} must be a folder that this user can read and write: ${reason}. ` +
         'Choose another one with PORTCULLIS_DATA_DIR.',
       { cause },
     );

@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { expect } from 'chai';
 import { AuthServiceClient } from '../../proto/gen/auth/v1/auth_service.js';
+import { InventoryServiceClient } from '../../proto/gen/inventory/v1/inventory_service.js';
 import { ask } from '../../scripts/system/calls.js';
 import { findFreePort } from '../../scripts/system/ports.js';
 import { makeTemporaryFolder } from '../../scripts/system/temporary-folder.js';
 import { createAuthority, type Identity } from '../support/certificates.js';
+import { refusalOf } from '../support/outcomes.js';
 import { PROJECT_FOLDER } from '../support/project-copy.js';
 import { startTestSystem, type TestSystem } from '../support/system.js';
 import { until } from '../support/waiting.js';
@@ -178,6 +180,61 @@ describe('an operator on the command line', function () {
       ]);
       const none = await run(['revocations', '--by', 'alice']);
       expect(none.out).to.equal('The log has no such revocation.\n');
+    } finally {
+      auth.close();
+    }
+  });
+
+  it('revokes several sessions or tokens in one call, and names those that failed', async () => {
+    await login();
+    const auth = new AuthServiceClient(system.auth.address, system.credentials);
+    const open = async (deviceName: string) => {
+      const { username, password } = system.users.bob;
+      const request = { username, password, audiences: [], scopes: [], deviceName };
+      const { session, accessToken } = await ask(auth.login.bind(auth), request);
+      return { sessionId: session?.sessionId ?? '', accessToken };
+    };
+    try {
+      const [one, two, three] = [await open('one'), await open('two'), await open('three')];
+      const names = [one, two].map(({ sessionId }) => `bob/${sessionId.slice(0, 8)}`);
+      const planned = await run(['revoke', '--session', ...names, '--dry-run']);
+      expect(planned.out).to.equal(names.map((name) => `Would end session ${name}.\n`).join(''));
+      const done = await run(['--json', 'revoke', '--session', ...names, '--reason', 'two laptops']);
+      expect(done.code, done.err).to.equal(0);
+      const { receipt, results } = JSON.parse(done.out);
+      expect(Number(receipt)).to.be.above(0);
+      expect(
+        results.map(({ name, errorReason }: Record<string, string>) => [name, errorReason]),
+      ).to.deep.equal(names.map((name) => [name, '']));
+      const { sessions } = JSON.parse((await run(['--json', 'sessions', 'bob'])).out);
+      const left = sessions.map(({ sessionId }: { sessionId: string }) => sessionId);
+      expect(left).to.include(three.sessionId).and.not.include(one.sessionId).and.not.include(two.sessionId);
+
+      const input = `${three.accessToken}\n\nnonsense\n`;
+      const counted = await run(['revoke', '--token', '-', '--dry-run'], { input });
+      expect(counted.out).to.equal('Would revoke 2 tokens.\n');
+      const some = await run(['revoke', '--token', '-', '--reason', 'leaked log'], { input });
+      expect(some.code).to.equal(1);
+      expect(some.out).to.match(/^Revoked 1 of 2\. Receipt \d+\.$/m);
+      expect(some.err)
+        .to.match(/^token 2: \w+: /m)
+        .and.not.include(three.accessToken);
+      const inventory = new InventoryServiceClient(system.inventory[0].address, system.credentials);
+      const request = { pageSize: 1, pageToken: '', filter: '' };
+      await until(async () => {
+        const call = ask(inventory.listItems.bind(inventory), request, { token: three.accessToken });
+        return (await refusalOf(call)).reason === 'TOKEN_REVOKED';
+      });
+      inventory.close();
+
+      expect((await run(['revoke', '--token', '-'], { input: '\n' })).code).to.equal(2);
+      const many = await run(['revoke', '--token', '-'], { input: 'x\n'.repeat(1_001) });
+      expect(many).to.include({ code: 2, out: '' });
+      expect(many.err).to.include('At most 1000 targets at once, got 1001.');
+      const both = await run(['revoke', '--user', 'alice', 'bob', '--role', 'customer']);
+      expect(both.err).to.include('Conditions on sessions go with one --user at most.');
+      const of = await run(['--json', 'revoke', '--user', 'alice', 'bob', '--dry-run']);
+      expect(Number(JSON.parse(of.out).sessionCount)).to.be.at.least(1);
     } finally {
       auth.close();
     }

@@ -36,7 +36,6 @@ describe('a command on a page for operators', () => {
   let system: TestSystem;
   let folder: Awaited<ReturnType<typeof makeTemporaryFolder>>;
   let run: ReturnType<typeof createCliRunner>;
-  let found: string;
   let etag: string;
   const path = (name: string): string => join(folder.path, name);
 
@@ -47,14 +46,6 @@ describe('a command on a page for operators', () => {
     run = createCliRunner(path('contexts.json'));
     await writeFile(path('greeter.binpb'), descriptorSetWith('greeter', 'greeter.call'));
     await logIn();
-    const auth = new AuthServiceClient(system.auth.address, system.credentials);
-    try {
-      const { username, password } = system.users.alice;
-      const request = { username, password, audiences: [], scopes: [], deviceName: 'laptop' };
-      found = (await ask(auth.login.bind(auth), request)).accessToken;
-    } finally {
-      auth.close();
-    }
     // The evidence that the page verifies.
     const { out } = await good(['revoke', '--user', 'bob']);
     const number = /Receipt (\d+)/.exec(out)?.[1] ?? '';
@@ -64,6 +55,18 @@ describe('a command on a page for operators', () => {
     await system.remove();
     await folder.remove();
   });
+
+  /** A token that was found somewhere. */
+  async function foundToken(): Promise<string> {
+    const auth = new AuthServiceClient(system.auth.address, system.credentials);
+    try {
+      const { username, password } = system.users.alice;
+      const request = { username, password, audiences: [], scopes: [], deviceName: 'laptop' };
+      return (await ask(auth.login.bind(auth), request)).accessToken;
+    } finally {
+      auth.close();
+    }
+  }
 
   async function good(words: readonly string[], options?: RunOptions): Promise<Outcome> {
     const outcome = await run(words, options);
@@ -91,9 +94,9 @@ describe('a command on a page for operators', () => {
     return own[1] === 'add' ? [...own, '--out', folder.path] : own;
   }
 
-  async function carryOut(words: readonly string[]): Promise<Outcome> {
+  async function carryOut(words: readonly string[], input: string): Promise<Outcome> {
     const here = hereOf(words);
-    if (!ENDLESS.test(words.join(' '))) return await run(here, { input: found });
+    if (!ENDLESS.test(words.join(' '))) return await run(here, { input });
     return await run(here, { interrupt: AbortSignal.timeout(ENDLESS_MS) });
   }
 
@@ -106,9 +109,10 @@ describe('a command on a page for operators', () => {
         (words) => !ELSEWHERE.some((beginning) => words.join(' ').startsWith(beginning)),
       );
       expect(commands).not.to.be.empty;
+      const found = await foundToken();
       for (const words of commands) {
         const line = `portcullis ${words.join(' ')}`;
-        const { code, out, err } = await carryOut(words);
+        const { code, out, err } = await carryOut(words, found);
         expect(code, `${line}: ${out}${err}`).to.equal(0);
         // There may be no event to follow.
         if (!line.includes('--follow')) expect(out, line).not.to.equal('');

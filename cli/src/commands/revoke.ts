@@ -22,11 +22,11 @@ export function addRevokeCommand(program: Command, cli: Cli): void {
   program
     .command('revoke')
     .description('end sessions and revoke tokens, at every instance')
-    .option('--user <name>', 'all sessions and tokens of a user', nonEmpty)
-    .option('--session <name>', 'one session, as portcullis sessions prints it', nonEmpty)
+    .option('--user <names...>', 'all sessions and tokens of users', each)
+    .option('--session <names...>', 'sessions, as portcullis sessions prints them', each)
     .option(
       '--token <->',
-      'the token on standard input: an access token, or a refresh token with its session',
+      'the tokens on standard input, one on each line: an access token, or a refresh token with its session',
     )
     .option('--client <id>', 'all tokens whose chain includes a client', nonEmpty)
     .option('--key <kid>', 'all tokens that a key signed; the start of the kid is enough', nonEmpty)
@@ -46,8 +46,8 @@ export function addRevokeCommand(program: Command, cli: Cli): void {
 }
 
 interface RevokeOptions {
-  readonly user?: string;
-  readonly session?: string;
+  readonly user?: readonly string[];
+  readonly session?: readonly string[];
   readonly token?: string;
   readonly client?: string;
   readonly key?: string;
@@ -63,6 +63,27 @@ interface RevokeOptions {
 
 const TARGETS = ['user', 'session', 'token', 'client', 'key', 'foreign'] as const;
 
+/** Most targets of one call. */
+const TARGETS_MAX = 1000;
+
+/** One of the names that an option takes. */
+function each(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, nonEmpty(text)];
+}
+
+/** A session that a dry run has found. */
+interface NamedSession {
+  readonly name: string;
+  readonly createTime?: Date | undefined;
+  readonly clientId: string;
+}
+
+/** A target, and how to name it. */
+interface Named {
+  readonly name: string;
+  readonly target: NonNullable<RevokeRequest['target']>;
+}
+
 /** Conditions on sessions: those of a user, or of all users, for which all of them hold. */
 const CONDITIONS = ['role', 'loginClient', 'loggedInBefore', 'network'] as const;
 
@@ -74,6 +95,9 @@ function kindOf(options: RevokeOptions): Kind {
   const chosen = TARGETS.filter((name) => options[name] !== undefined);
   const [first] = chosen;
   const isFiltered = CONDITIONS.some((name) => options[name] !== undefined);
+  if (isFiltered && options.user !== undefined && options.user.length > 1) {
+    throw new CommandError('Conditions on sessions go with one --user at most.', { exitCode: EXIT.usage });
+  }
   if (isFiltered && (first === undefined || (first === 'user' && chosen.length === 1))) return 'filter';
   if (first !== undefined && chosen.length === 1 && !isFiltered) return first;
   throw new CommandError(
@@ -95,18 +119,54 @@ async function revoke(cli: Cli, options: RevokeOptions): Promise<void> {
     if (kind === 'filter') {
       const done = await session.call(revocations.revokeSessions.bind(revocations), {
         ...NO_FILTER_RUN,
-        filter: await filterOf(session, options),
+        filter: await filterOf(session, options, options.user?.[0]),
         reason,
       });
       return await tell(session, terminal, options, done, `Ended ${done.sessionCount} sessions.`);
     }
-    const target = await targetOf(session, terminal, kind, options);
+    const all = await targetsOf(session, terminal, kind, options);
+    const [first] = all;
+    if (first === undefined || all.length > 1) return await revokeAll(session, terminal, options, all);
+    const { target } = first;
     const done = await session.call(revocations.revoke.bind(revocations), { ...NO_TARGET, target, reason });
     const unknown = done.targetKnown
       ? ''
       : ' Auth keeps no record of it: it takes effect if the identifier is right.';
     await tell(session, terminal, options, done, `Revoked.${unknown}`);
   });
+}
+
+/** Revokes several targets in one call. @throws CommandError when some of them failed; the others are revoked */
+async function revokeAll(
+  session: Session,
+  terminal: Terminal,
+  options: RevokeOptions,
+  all: readonly Named[],
+): Promise<void> {
+  if (all.length === 0) throw new CommandError('There is nothing to revoke.', { exitCode: EXIT.usage });
+  if (all.length > TARGETS_MAX) {
+    throw new CommandError(`At most ${TARGETS_MAX} targets at once, got ${all.length}.`, {
+      exitCode: EXIT.usage,
+    });
+  }
+  const revocations = session.client(RevocationServiceClient);
+  const done = await session.call(revocations.revoke.bind(revocations), {
+    ...NO_TARGET,
+    target: undefined,
+    targets: all.map(({ target }) => ({ target })),
+    reason: options.reason ?? '',
+  });
+  const results = done.results.map((result, index) => ({ name: all[index]?.name ?? '', ...result }));
+  const failed = results.filter(({ errorReason }) => errorReason !== '');
+  const count = `${results.length - failed.length} of ${results.length}`;
+  const told = { ...done, results };
+  await tell(session, terminal, options, told, `Revoked ${count}.`);
+  if (failed.length === 0) return;
+  throw new CommandError(
+    failed
+      .map(({ name, errorReason, errorMessage }) => `${name}: ${errorReason}: ${errorMessage}`)
+      .join('\n'),
+  );
 }
 
 async function tell(
@@ -133,16 +193,18 @@ async function dryRun(
 ): Promise<void> {
   const revocations = session.client(RevocationServiceClient);
   if (kind === 'session') {
-    const sessionId = await findSessionId(session, options.session ?? '');
-    return writeResult(
-      terminal,
-      { sessionCount: 1, sessions: [{ sessionId }] },
-      () => `Would end session ${options.session}.`,
+    const sessions: { readonly name: string; readonly sessionId: string }[] = [];
+    for (const name of options.session ?? [])
+      sessions.push({ name, sessionId: await findSessionId(session, name) });
+    return writeResult(terminal, { sessionCount: BigInt(sessions.length), sessions }, () =>
+      sessions.map(({ name }) => `Would end session ${name}.`).join('\n'),
     );
   }
   if (kind === 'key' || kind === 'token') {
     const what =
-      kind === 'key' ? `all tokens signed by key ${await keyIdOf(session, options.key ?? '')}` : 'the token';
+      kind === 'key'
+        ? `all tokens signed by key ${await keyIdOf(session, options.key ?? '')}`
+        : tokensText((await tokensOf(terminal)).length);
     return writeResult(terminal, { what }, () => `Would revoke ${what}.`);
   }
   if (kind === 'foreign') {
@@ -161,15 +223,17 @@ async function dryRun(
       () => `Would revoke ${options.foreign}; auth keeps no record to count.`,
     );
   }
-  const sought = await filterOf(session, options);
-  const filter = kind === 'client' ? { ...sought, clientId: options.client ?? '' } : sought;
-  const { sessionCount, sessions } = await session.call(revocations.revokeSessions.bind(revocations), {
-    ...NO_FILTER_RUN,
-    filter,
-    reason: '',
-    dryRun: true,
-  });
-  const named = sessions.map((one) => ({ name: sessionName(one.username, one.sessionId), ...one }));
+  // A filter names one user.
+  let sessionCount = 0n;
+  const named: NamedSession[] = [];
+  for (const user of kind === 'user' ? (options.user ?? []) : [options.user?.[0]]) {
+    const sought = await filterOf(session, options, user);
+    const filter = kind === 'client' ? { ...sought, clientId: options.client ?? '' } : sought;
+    const request = { ...NO_FILTER_RUN, filter, reason: '', dryRun: true };
+    const found = await session.call(revocations.revokeSessions.bind(revocations), request);
+    sessionCount += found.sessionCount;
+    named.push(...found.sessions.map((one) => ({ name: sessionName(one.username, one.sessionId), ...one })));
+  }
   writeResult(terminal, { sessionCount, sessions: named }, () =>
     [
       `Would end ${sessionCount} sessions${kind === 'client' ? ', and revoke every token whose chain includes the client' : ''}.`,
@@ -186,32 +250,55 @@ async function dryRun(
   );
 }
 
-async function targetOf(
+async function targetsOf(
   session: Session,
   terminal: Terminal,
   kind: (typeof TARGETS)[number],
   options: RevokeOptions,
-): Promise<NonNullable<RevokeRequest['target']>> {
+): Promise<readonly Named[]> {
+  const all: Named[] = [];
   switch (kind) {
     case 'user':
-      return { $case: 'userId', value: (await findUser(session, options.user ?? '')).userId };
+      for (const name of options.user ?? []) {
+        all.push({ name, target: { $case: 'userId', value: (await findUser(session, name)).userId } });
+      }
+      return all;
     case 'session':
-      return { $case: 'sessionId', value: await findSessionId(session, options.session ?? '') };
+      for (const name of options.session ?? []) {
+        all.push({ name, target: { $case: 'sessionId', value: await findSessionId(session, name) } });
+      }
+      return all;
     case 'token':
-      return { $case: 'token', value: (await readInput(terminal)).trim() };
+      return (await tokensOf(terminal)).map((value, index) => ({
+        name: `token ${index + 1}`,
+        target: { $case: 'token', value },
+      }));
     case 'client':
-      return { $case: 'clientId', value: options.client ?? '' };
+      return [{ name: '', target: { $case: 'clientId', value: options.client ?? '' } }];
     case 'key':
-      return { $case: 'keyId', value: await keyIdOf(session, options.key ?? '') };
+      return [{ name: '', target: { $case: 'keyId', value: await keyIdOf(session, options.key ?? '') } }];
     case 'foreign':
-      return { $case: 'foreign', value: foreignOf(options.foreign ?? '') };
+      return [{ name: '', target: { $case: 'foreign', value: foreignOf(options.foreign ?? '') } }];
   }
+}
+
+/** The tokens on standard input, one on each line. @throws CommandError when there is none */
+async function tokensOf(terminal: Terminal): Promise<readonly string[]> {
+  const lines = (await readInput(terminal)).split('\n').map((line) => line.trim());
+  const tokens = lines.filter((line) => line !== '');
+  if (tokens.length > 0) return tokens;
+  throw new CommandError('There is no token on standard input.', { exitCode: EXIT.usage });
+}
+
+function tokensText(count: number): string {
+  return count === 1 ? 'the token' : `${count} tokens`;
 }
 
 /** The sessions for which the conditions hold. */
 async function filterOf(
   session: Session,
-  { user, role = '', loginClient = '', loggedInBefore, network = '' }: RevokeOptions,
+  { role = '', loginClient = '', loggedInBefore, network = '' }: RevokeOptions,
+  user: string | undefined,
 ): Promise<SessionFilter> {
   return {
     role,

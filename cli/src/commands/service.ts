@@ -1,7 +1,7 @@
 /** `portcullis service add` and `portcullis service broker-config`: services of one's own. */
 
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { errorOf } from '@portcullis/guard/client';
 import {
@@ -14,6 +14,7 @@ import { PolicyServiceClient, type RegisterServiceResponse } from '../../gen/aut
 import { brokerUserConfig } from '../broker-config.js';
 import type { ContextStore } from '../contexts.js';
 import { CommandError, EXIT } from '../failures.js';
+import { makeFolder } from '../folders.js';
 import { brokerKey, clientKey, type KeyFile } from '../key-files.js';
 import { describeChanges } from '../policy-text.js';
 import type { Session } from '../session.js';
@@ -67,7 +68,7 @@ export async function addService(
       );
       return;
     }
-    await mkdir(options.out, { recursive: true });
+    await makeFolder(options.out, 0o777);
     const key = await clientKey(join(options.out, `${name}.key.pem`));
     const nkey = await brokerKey(join(options.out, `${name}.nkey`));
     const isCreated = await createClient(

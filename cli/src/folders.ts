@@ -1,0 +1,33 @@
+/** Folders that a user names. */
+
+import { mkdir, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+/**
+ * Creates a folder and those above it, unless they exist. Node's own `recursive` never returns where the file system says that
+ * a parent is missing although it exists, such as in /proc.
+ *
+ * @returns whether something was created
+ */
+export async function makeFolder(path: string, mode: number): Promise<boolean> {
+  const make = async (): Promise<boolean> => {
+    try {
+      await mkdir(path, { mode });
+      return true;
+    } catch (error) {
+      if (codeOf(error) === 'EEXIST' && (await stat(path)).isDirectory()) return false;
+      throw error;
+    }
+  };
+  try {
+    return await make();
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT' || dirname(path) === path) throw error;
+  }
+  await makeFolder(dirname(path), mode);
+  return await make();
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}
