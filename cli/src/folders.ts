@@ -1,7 +1,7 @@
 /** Folders that a user names. */
 
 import { mkdir, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 
 /**
  * Creates a folder and those above it, unless they exist. Node's own `recursive` never returns where the file system says that
@@ -9,7 +9,8 @@ import { dirname } from 'node:path';
  *
  * @returns whether something was created
  */
-export async function makeFolder(path: string, mode: number): Promise<boolean> {
+export async function makeFolder(named: string, mode: number): Promise<boolean> {
+  const path = resolve(named);
   const make = async (): Promise<boolean> => {
     try {
       await mkdir(path, { mode });

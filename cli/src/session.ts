@@ -59,11 +59,14 @@ export interface Connection {
 export async function connect(endpoint: Endpoint): Promise<Connection> {
   const channelCredentials = await credentialsOf(endpoint);
   const options = channelOptions(endpoint.address, channelCredentials);
-  const clients: Closable[] = [];
+  /** One for each service: each has a connection of its own, and auth limits those of an address. */
+  const clients = new Map<unknown, Closable>();
   return {
-    client: (of) => {
+    client: <Client extends Closable>(of: ClientClass<Client>): Client => {
+      const known = clients.get(of);
+      if (known instanceof of) return known;
       const client = new of(endpoint.address, channelCredentials, options);
-      clients.push(client);
+      clients.set(of, client);
       return client;
     },
     call: (method, request, token) =>
@@ -76,7 +79,7 @@ export async function connect(endpoint: Endpoint): Promise<Connection> {
         });
       }),
     close: () => {
-      for (const client of clients) client.close();
+      for (const client of clients.values()) client.close();
     },
   };
 }

@@ -48,7 +48,7 @@ export async function runGate(flags: RawSettings, configFile: string | undefined
     else void running.reload();
   };
   process.on('SIGHUP', onHangUp);
-  running = await start(settings, { flags, configFile, log });
+  running = await start(settings, { flags, configFile, log }, stopped);
   if (isReloadDue) await running.reload();
   const signal = await stopped;
   log.info({ event: 'stopping', signal }, 'the gate stops: calls may end');
@@ -83,11 +83,13 @@ function faultsOfRules(rules: RulesSettings): readonly string[] {
 async function start(
   settings: GateSettings,
   options: { readonly flags: RawSettings; readonly configFile: string | undefined; readonly log: GateLog },
+  stopped: Promise<NodeJS.Signals>,
 ): Promise<Running> {
   if (settings.workers === 1) return await startGate(settings, options);
   const workers = await startWorkers({ settings, ...options });
   try {
-    await workers.opened;
+    // A worker may fail again and again: a signal ends the wait for it.
+    if ((await Promise.race([workers.opened, stopped])) !== undefined) return workers;
   } catch (error) {
     await workers.close();
     throw error;

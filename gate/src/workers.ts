@@ -204,7 +204,9 @@ class WorkerSet implements Workers {
       for (const worker of this.#workers) this.#tell(worker, { kind: 'hurry' });
     };
     hurry?.addEventListener('abort', onHurry);
-    await Promise.all([...this.#workers].map((worker) => this.#stop(worker, limitMs)));
+    const stopped = Promise.all([...this.#workers].map((worker) => this.#stop(worker, limitMs)));
+    if (hurry?.aborted === true) onHurry();
+    await stopped;
     hurry?.removeEventListener('abort', onHurry);
     for (const port of this.#ports) await port.close();
   }

@@ -42,7 +42,11 @@ export const TARGETS: readonly Target[] = [
     name: 'exchange',
     needsDatabase: true,
     sources: ['services/auth/tokens/exchange.ts'],
-    tests: ['test/services/auth/tokens/'],
+    tests: [
+      'test/services/auth/tokens/',
+      'test/services/auth/policy/policy-races.test.ts',
+      'test/services/auth/policy/client-rights.test.ts',
+    ],
   },
   {
     name: 'keys',

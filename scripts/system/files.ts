@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { access, mkdir, rename, stat, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 
 /** Writes a file that only its owner can read; the file has the old content or the new one, never a part. */
 export async function writeAtomically(file: string, content: string): Promise<void> {
@@ -24,7 +24,8 @@ export async function exists(path: string): Promise<boolean> {
  *
  * @returns whether something was created
  */
-export async function makeFolder(path: string, mode: number): Promise<boolean> {
+export async function makeFolder(named: string, mode: number): Promise<boolean> {
+  const path = resolve(named);
   const make = async (): Promise<boolean> => {
     try {
       await mkdir(path, { mode });

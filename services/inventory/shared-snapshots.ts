@@ -1,4 +1,4 @@
-/** Snapshots of all items, read once for all watchers that wait for the same page. */
+/** Snapshots of all items, read once for all watchers of a user that wait for the same page. */
 
 import type { StockLevel } from './stock.js';
 import { inTurns } from './turns.js';
@@ -29,11 +29,12 @@ interface PageReads {
 }
 
 /**
- * Shares the reads of pages among the watchers of all items. Hundreds that begin at once ask for the same pages, and would
- * take the connections from the calls that change stock.
+ * Shares the reads of pages among the watchers of a user. Hundreds that begin at once ask for the same pages, and would
+ * take the connections from the calls that change stock. Users share none: a resume token can name any page, so one user
+ * could fill the queue of all others.
  *
  * A watcher gets only a page whose read began after it had asked: an earlier one may lack changes up to the position from
- * which the watcher goes on. A shared read belongs to no user, so it takes turns as work without a user does.
+ * which the watcher goes on.
  */
 export function shareSnapshots(read: ReadSnapshot): ReadSnapshot {
   const readsByPage = new Map<string, PageReads>();
@@ -43,7 +44,7 @@ export function shareSnapshots(read: ReadSnapshot): ReadSnapshot {
       const served = reads.waiting;
       reads.waiting = [];
       try {
-        const result = await read({ ...range, caller: undefined });
+        const result = await read(range);
         await inTurns(served, ({ resolve }) => resolve(result));
       } catch (error) {
         await inTurns(served, ({ reject }) => reject(error));
@@ -54,7 +55,7 @@ export function shareSnapshots(read: ReadSnapshot): ReadSnapshot {
 
   return (range) => {
     if (range.skus !== undefined) return read(range);
-    const page = `${range.limit} ${range.afterSku}`;
+    const page = JSON.stringify([range.caller, range.limit, range.afterSku]);
     return new Promise((resolve, reject) => {
       const waiter = { resolve, reject };
       const reads = readsByPage.get(page);

@@ -25,7 +25,7 @@ for (const [name, makeFolder] of [
       expect(await makeFolder(path, 0o700)).to.equal(true);
       expect(await makeFolder(path, 0o700)).to.equal(false);
       expect((await stat(path)).mode & 0o777).to.equal(0o700);
-      expect(await makeFolder(join(folder.path, 'a', 'd', ''), 0o700)).to.equal(true);
+      expect(await makeFolder(`${folder.path}/a/d/.`, 0o700)).to.equal(true);
       expect((await stat(join(folder.path, 'a', 'd'))).isDirectory()).to.equal(true);
     });
 
@@ -47,7 +47,9 @@ for (const [name, makeFolder] of [
       const file = join(folder.path, 'file');
       await writeFile(file, '');
       for (const path of [file, join(file, 'below')]) {
-        expect(await rejectionOf(makeFolder(path, 0o700))).to.have.property('code').that.is.oneOf(['EEXIST', 'ENOTDIR']);
+        expect(await rejectionOf(makeFolder(path, 0o700)))
+          .to.have.property('code')
+          .that.is.oneOf(['EEXIST', 'ENOTDIR']);
       }
       if (process.platform !== 'linux') return;
       // The answer there is that the parent is missing.

@@ -210,14 +210,16 @@ describe('an operator on the command line', function () {
       const left = sessions.map(({ sessionId }: { sessionId: string }) => sessionId);
       expect(left).to.include(three.sessionId).and.not.include(one.sessionId).and.not.include(two.sessionId);
 
-      const input = `${three.accessToken}\n\nnonsense\n`;
+      // A log has the same token many times.
+      const input = `${three.accessToken}\n\n${three.accessToken}\nnonsense\n`;
       const counted = await run(['revoke', '--token', '-', '--dry-run'], { input });
       expect(counted.out).to.equal('Would revoke 2 tokens.\n');
       const some = await run(['revoke', '--token', '-', '--reason', 'leaked log'], { input });
       expect(some.code).to.equal(1);
       expect(some.out).to.match(/^Revoked 1 of 2\. Receipt \d+\.$/m);
       expect(some.err)
-        .to.match(/^token 2: \w+: /m)
+        .to.match(/^line 4: \w+: /m)
+        .and.include('Not revoked: line 4.')
         .and.not.include(three.accessToken);
       const inventory = new InventoryServiceClient(system.inventory[0].address, system.credentials);
       const request = { pageSize: 1, pageToken: '', filter: '' };
@@ -228,7 +230,9 @@ describe('an operator on the command line', function () {
       inventory.close();
 
       expect((await run(['revoke', '--token', '-'], { input: '\n' })).code).to.equal(2);
-      const many = await run(['revoke', '--token', '-'], { input: 'x\n'.repeat(1_001) });
+      const many = await run(['revoke', '--token', '-'], {
+        input: Array.from({ length: 1_001 }, (_, index) => `x${index}\n`).join(''),
+      });
       expect(many).to.include({ code: 2, out: '' });
       expect(many.err).to.include('At most 1000 targets at once, got 1001.');
       const both = await run(['revoke', '--user', 'alice', 'bob', '--role', 'customer']);

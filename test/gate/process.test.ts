@@ -1,7 +1,7 @@
 /** `portcullis gate` as a process that follows a running auth. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
@@ -80,6 +80,29 @@ describe('portcullis gate', function () {
     ];
     return { port, ops, words };
   }
+
+  it('stops while a worker does not begin, and does not wait for calls that a signal before has given up', async () => {
+    const { words } = await settings();
+    const { child, said, exit } = start([...words, '--workers=2', '--drain-seconds=60']);
+    // A worker that is stopped says nothing until it goes on.
+    let frozen: number[] = [];
+    await until(async () => {
+      frozen = await childrenOf(child.pid ?? 0);
+      return frozen.length === 2;
+    });
+    for (const pid of frozen) process.kill(pid, 'SIGSTOP');
+    try {
+      child.kill('SIGTERM');
+      await until(() => said.output.includes('"stopping"'));
+      // One within a second counts as the same signal.
+      await sleep(1_200);
+      child.kill('SIGTERM');
+      await until(() => said.output.includes('"hurrying"'));
+    } finally {
+      for (const pid of frozen) process.kill(pid, 'SIGCONT');
+    }
+    expect(await exit, said.errors).to.equal(0);
+  });
 
   it('admits, refuses and cuts with two workers, publishes one key, and stops on SIGTERM', async () => {
     const { port, ops, words } = await settings();
@@ -332,3 +355,13 @@ describe('portcullis gate', function () {
     expect(ops).to.be.above(0);
   });
 });
+
+/** The processes that a process has started (Linux). */
+async function childrenOf(pid: number): Promise<number[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return text
+    .trim()
+    .split(' ')
+    .filter((word) => word !== '')
+    .map(Number);
+}

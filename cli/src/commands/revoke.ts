@@ -16,7 +16,7 @@ import { CommandError, EXIT } from '../failures.js';
 import { nonEmpty, timeOf } from '../options.js';
 import type { Session } from '../session.js';
 import { tableOf, timeText } from '../tables.js';
-import { readInput, type Terminal, writeResult } from '../terminal.js';
+import { note, readInput, type Terminal, writeResult } from '../terminal.js';
 
 export function addRevokeCommand(program: Command, cli: Cli): void {
   program
@@ -143,12 +143,6 @@ async function revokeAll(
   options: RevokeOptions,
   all: readonly Named[],
 ): Promise<void> {
-  if (all.length === 0) throw new CommandError('There is nothing to revoke.', { exitCode: EXIT.usage });
-  if (all.length > TARGETS_MAX) {
-    throw new CommandError(`At most ${TARGETS_MAX} targets at once, got ${all.length}.`, {
-      exitCode: EXIT.usage,
-    });
-  }
   const revocations = session.client(RevocationServiceClient);
   const done = await session.call(revocations.revoke.bind(revocations), {
     ...NO_TARGET,
@@ -158,15 +152,28 @@ async function revokeAll(
   });
   const results = done.results.map((result, index) => ({ name: all[index]?.name ?? '', ...result }));
   const failed = results.filter(({ errorReason }) => errorReason !== '');
-  const count = `${results.length - failed.length} of ${results.length}`;
+  // Before the wait, which may end early.
+  for (const { name, errorReason, errorMessage } of failed) {
+    note(terminal, `${name}: ${errorReason}: ${errorMessage}`);
+  }
   const told = { ...done, results };
-  await tell(session, terminal, options, told, `Revoked ${count}.`);
-  if (failed.length === 0) return;
-  throw new CommandError(
-    failed
-      .map(({ name, errorReason, errorMessage }) => `${name}: ${errorReason}: ${errorMessage}`)
-      .join('\n'),
+  await tell(
+    session,
+    terminal,
+    options,
+    told,
+    `Revoked ${results.length - failed.length} of ${results.length}.`,
   );
+  if (failed.length > 0) throw new CommandError(`Not revoked: ${failed.map(({ name }) => name).join(', ')}.`);
+}
+
+/** Names without those that are there twice. @throws CommandError when they are too many for one call */
+function distinct<T>(all: readonly T[]): readonly T[] {
+  const names = [...new Set(all)];
+  if (names.length <= TARGETS_MAX) return names;
+  throw new CommandError(`At most ${TARGETS_MAX} targets at once, got ${names.length}.`, {
+    exitCode: EXIT.usage,
+  });
 }
 
 async function tell(
@@ -194,7 +201,7 @@ async function dryRun(
   const revocations = session.client(RevocationServiceClient);
   if (kind === 'session') {
     const sessions: { readonly name: string; readonly sessionId: string }[] = [];
-    for (const name of options.session ?? [])
+    for (const name of distinct(options.session ?? []))
       sessions.push({ name, sessionId: await findSessionId(session, name) });
     return writeResult(terminal, { sessionCount: BigInt(sessions.length), sessions }, () =>
       sessions.map(({ name }) => `Would end session ${name}.`).join('\n'),
@@ -226,7 +233,7 @@ async function dryRun(
   // A filter names one user.
   let sessionCount = 0n;
   const named: NamedSession[] = [];
-  for (const user of kind === 'user' ? (options.user ?? []) : [options.user?.[0]]) {
+  for (const user of kind === 'user' ? distinct(options.user ?? []) : [options.user?.[0]]) {
     const sought = await filterOf(session, options, user);
     const filter = kind === 'client' ? { ...sought, clientId: options.client ?? '' } : sought;
     const request = { ...NO_FILTER_RUN, filter, reason: '', dryRun: true };
@@ -259,19 +266,19 @@ async function targetsOf(
   const all: Named[] = [];
   switch (kind) {
     case 'user':
-      for (const name of options.user ?? []) {
+      for (const name of distinct(options.user ?? [])) {
         all.push({ name, target: { $case: 'userId', value: (await findUser(session, name)).userId } });
       }
       return all;
     case 'session':
-      for (const name of options.session ?? []) {
+      for (const name of distinct(options.session ?? [])) {
         all.push({ name, target: { $case: 'sessionId', value: await findSessionId(session, name) } });
       }
       return all;
     case 'token':
-      return (await tokensOf(terminal)).map((value, index) => ({
-        name: `token ${index + 1}`,
-        target: { $case: 'token', value },
+      return (await tokensOf(terminal)).map(({ line, token }) => ({
+        name: `line ${line}`,
+        target: { $case: 'token', value: token },
       }));
     case 'client':
       return [{ name: '', target: { $case: 'clientId', value: options.client ?? '' } }];
@@ -282,11 +289,17 @@ async function targetsOf(
   }
 }
 
-/** The tokens on standard input, one on each line. @throws CommandError when there is none */
-async function tokensOf(terminal: Terminal): Promise<readonly string[]> {
+/** A token, and in which line it was first found. */
+interface FoundToken {
+  readonly line: number;
+  readonly token: string;
+}
+
+/** The tokens on standard input, one on each line. @throws CommandError when there is none, or too many */
+async function tokensOf(terminal: Terminal): Promise<readonly FoundToken[]> {
   const lines = (await readInput(terminal)).split('\n').map((line) => line.trim());
-  const tokens = lines.filter((line) => line !== '');
-  if (tokens.length > 0) return tokens;
+  const tokens = distinct(lines.filter((line) => line !== ''));
+  if (tokens.length > 0) return tokens.map((token) => ({ token, line: lines.indexOf(token) + 1 }));
   throw new CommandError('There is no token on standard input.', { exitCode: EXIT.usage });
 }
 

@@ -20,6 +20,9 @@ import type { LinkSink } from './link.js';
 import type { ConnectionPort } from './port.js';
 import type { RelayStream, StreamTable } from './stream.js';
 
+/** Larger requests are not remembered, in bytes: a few bytes can refer to large entries of the table. */
+const REMEMBERED_HEAD_BYTES_MAX = 8 * 1024;
+
 /** The client's side of one connection. */
 export class ClientFrames implements LinkSink {
   readonly #port: ConnectionPort;
@@ -198,7 +201,8 @@ export class ClientFrames implements LinkSink {
     if (known !== undefined) return known;
     const fields = this.#decoder.decode(bytes, start, end);
     const head = fields === undefined ? undefined : readRequestHead(fields, this.#port.forwardsToken);
-    if (typeof head === 'object' && this.#decoder.version === version) {
+    if (typeof head !== 'object' || head.block.length > REMEMBERED_HEAD_BYTES_MAX) return head;
+    if (this.#decoder.version === version) {
       this.#heads.set(bytes, start, end, version, head);
     }
     return head;

@@ -93,7 +93,9 @@ export function createTurns(limits: TurnLimits): Turns {
       const line = lines.get(caller) ?? { running: 0, waiting: new Set() };
       lines.set(caller, line);
       if (!isPassing && running < atOnceMax && line.running < atOncePerCallerMax) return begin(caller, line);
-      if (line.waiting.size >= waitingPerCallerMax) throw refusal;
+      // A turn that is about to pass is one for which nobody waits any longer.
+      const passing = isPassing ? Math.min(atOnceMax - running, atOncePerCallerMax - line.running) : 0;
+      if (line.waiting.size >= waitingPerCallerMax + passing) throw refusal;
       return await new Promise((resolve, reject) => {
         const start = (): void => {
           signal.removeEventListener('abort', leave);

@@ -46,7 +46,7 @@ describe('inventory shared snapshots', () => {
     const again = numberOf(shared(FIRST_PAGE));
     ends[3]?.resolve();
     expect(await again, 'after all have been served').to.equal(4);
-    expect(ranges.map(({ caller }) => caller)).to.deep.equal(Array(4).fill(undefined));
+    expect(ranges.map(({ caller }) => caller)).to.deep.equal(Array(4).fill('alice'));
   });
 
   it('reads other pages, and chosen items, for themselves', async () => {
@@ -55,11 +55,21 @@ describe('inventory shared snapshots', () => {
     const asked = [FIRST_PAGE, { ...FIRST_PAGE, afterSku: 'B' }, chosen, chosen];
     for (const range of asked) void shared(range);
     expect(ranges.map(({ afterSku, skus, caller }) => [afterSku, skus, caller])).to.deep.equal([
-      ['', undefined, undefined],
-      ['B', undefined, undefined],
+      ['', undefined, 'alice'],
+      ['B', undefined, 'alice'],
       ['', ['A'], 'alice'],
       ['', ['A'], 'alice'],
     ]);
+  });
+
+  it('reads for each user in the turns of that user', async () => {
+    const { ranges, ends, shared } = startReads();
+    const asked = ['mallory', 'alice', undefined].map((caller) => shared({ ...FIRST_PAGE, caller }));
+    expect(ranges.map(({ caller }) => caller)).to.deep.equal(['mallory', 'alice', undefined]);
+    ends[0]?.reject(new Error('too many wait'));
+    for (const { resolve } of ends.slice(1)) resolve();
+    const outcomes = await Promise.allSettled(asked);
+    expect(outcomes.map(({ status }) => status)).to.deep.equal(['rejected', 'fulfilled', 'fulfilled']);
   });
 
   it('lets watchers go on in turns of the event loop, also when the read fails', async () => {

@@ -110,4 +110,18 @@ describe('turns of Pulls', () => {
     await late;
     expect(order).to.deep.equal(['waiting', 'late']);
   });
+
+  it('take a caller back whose turn has just ended, although as many as may wait do so', async () => {
+    await ask('inventory', PULLS_PER_CLIENT_MAX + WAITING_PULLS_PER_CLIENT_MAX);
+    // A search for sessions takes a turn for each of its steps.
+    ends.shift()?.();
+    const next = take('inventory').then(
+      () => 'begun',
+      (error: unknown) => error,
+    );
+    const refused = await take('inventory').catch((cause: unknown) => cause);
+    expect(refused).to.include({ code: 'RATE_LIMITED' });
+    for (let count = 0; count <= WAITING_PULLS_PER_CLIENT_MAX; count += 1) await endOne();
+    expect(await next).to.equal('begun');
+  });
 });

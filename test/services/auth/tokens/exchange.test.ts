@@ -205,7 +205,9 @@ describe('exchange', () => {
       const { token } = await exchange(subjectToken, { scopes: ['inventory.read'] });
       expect(claimsOf(token)['scope']).to.equal('inventory.read');
       for (const scope of ['inventory.manage', 'auth.users.read']) {
-        expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('SCOPE_MISSING');
+        const refused = await serviceErrorOf(exchange(subjectToken, { scopes: [scope] }));
+        expect(refused).to.include({ code: 'SCOPE_MISSING' });
+        expect(refused.message).to.equal(`the subject token has no scope ${scope}`);
       }
       for (const scope of ['inventory', 'inventory.read.all']) {
         expect(await codeOf(exchange(subjectToken, { scopes: [scope] })), scope).to.equal('FIELD_INVALID');
