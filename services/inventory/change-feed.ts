@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from '@portcullis/guard/clock';
-import { type ChangeStore, createChangeTail, POLL_INTERVAL_MS } from './change-tail.js';
+import { type ChangeRange, type ChangeStore, createChangeTail, POLL_INTERVAL_MS } from './change-tail.js';
 import { InventoryError } from './errors.js';
 import { createPause, type Pause } from './pause.js';
 import {
@@ -13,6 +13,7 @@ import {
   type ReadResult,
   type RecentChanges,
 } from './recent-changes.js';
+import type { StockLevel } from './stock.js';
 import { inTurns } from './turns.js';
 
 /** How long the database may be unreadable before watchers fail, in milliseconds. */
@@ -23,8 +24,17 @@ interface ChangeFeedLog {
   warn(fields: object, message: string): void;
 }
 
+/** What the feed reads. */
+export interface FeedStore extends ChangeStore {
+  /**
+   * The same as `changesAfter`, for one watcher who resumes far behind. `caller` is the user whom it is for, as in
+   * {@link StockPlace.caller}: a resume token can name the beginning of the history.
+   */
+  pastChanges(range: ChangeRange, caller: string | undefined): Promise<readonly StockLevel[]>;
+}
+
 interface ChangeFeedDeps {
-  readonly store: ChangeStore;
+  readonly store: FeedStore;
   readonly clock: Clock;
   readonly log: ChangeFeedLog;
 }
@@ -53,6 +63,8 @@ interface ReadRange {
   readonly upTo: bigint;
   /** All items when undefined. */
   readonly skus: ReadonlySet<string> | undefined;
+  /** The user whom they are for. */
+  readonly caller: string | undefined;
 }
 
 /** Creates a feed that is idle until the first watcher attaches. */
@@ -131,9 +143,9 @@ function startRun({ store, clock, log }: ChangeFeedDeps, waiting: Set<Waiting>, 
 }
 
 async function readChanges(
-  store: ChangeStore,
+  store: FeedStore,
   recent: RecentChanges | undefined,
-  { after, upTo, skus }: ReadRange,
+  { after, upTo, skus, caller }: ReadRange,
 ): Promise<ReadResult> {
   const kept = recent?.between(after, upTo);
   if (kept !== undefined) {
@@ -141,7 +153,7 @@ async function readChanges(
     return { changes, upTo: kept.upTo };
   }
   const range = { after, upTo, skus: skus && [...skus], limit: CHANGES_READ_MAX };
-  const changes = await store.changesAfter(range);
+  const changes = await store.pastChanges(range, caller);
   const last = changes.at(-1);
   return { changes, upTo: changes.length < CHANGES_READ_MAX || last === undefined ? upTo : last.changeId };
 }

@@ -15,15 +15,19 @@ export const POLL_INTERVAL_MS = 1_000;
 /** The pause before the next read while an id is missing, in milliseconds. */
 const GAP_PAUSE_MS = 20;
 
+/** Which changes to read. */
+export interface ChangeRange {
+  readonly after: bigint;
+  readonly upTo?: bigint | undefined;
+  /** All items when undefined. */
+  readonly skus?: readonly string[] | undefined;
+  readonly limit: number;
+}
+
 /** Reads the history. Every method sees what was committed before it was called. */
 export interface ChangeStore {
   /** Visible changes by id, after one and up to another, of some items or of all. */
-  changesAfter(range: {
-    after: bigint;
-    upTo?: bigint | undefined;
-    skus?: readonly string[] | undefined;
-    limit: number;
-  }): Promise<readonly StockLevel[]>;
+  changesAfter(range: ChangeRange): Promise<readonly StockLevel[]>;
   /** The highest visible id; 0 when there is none. */
   latestChangeId(): Promise<bigint>;
   /** Names of the transactions that may have drawn an id and have not ended. */

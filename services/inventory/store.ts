@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Database } from '../common/database/database.js';
 import { forgetRequests } from '../common/database/requests.js';
 import type { Log } from '../common/host/log.js';
-import type { ChangeStore } from './change-tail.js';
+import type { FeedStore } from './change-feed.js';
 import { createItemStore } from './item-store.js';
 import type { ItemStore } from './items.js';
 import type { ReservationStore } from './reservation.js';
@@ -21,7 +21,7 @@ export const CHANGES_CHANNEL = 'stock_changes';
 const NOTIFICATION_PAUSE_MS = 20;
 
 /** The store of inventory. */
-export type Store = ItemStore & ReservationStore & ChangeStore & WatchStore & RequestStore;
+export type Store = ItemStore & ReservationStore & FeedStore & WatchStore & RequestStore;
 
 /** Creates the store on a migrated database. */
 export function createStore({ database, log }: { database: Database; log: Log }): Store {

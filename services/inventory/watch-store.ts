@@ -1,7 +1,8 @@
 /** What the change feed and the watchers read in SQL. */
 
 import type { Sql } from '../common/database/database.js';
-import type { ChangeStore } from './change-tail.js';
+import type { FeedStore } from './change-feed.js';
+import type { ChangeRange, ChangeStore } from './change-tail.js';
 import type { StockLevel } from './stock.js';
 import type { WatchStore } from './watch.js';
 
@@ -21,19 +22,26 @@ const WRITERS = `
    WHERE locktype = 'relation' AND relation = 'stock_changes'::regclass AND mode = 'RowExclusiveLock' AND granted
      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`;
 
+async function changesAfter(
+  sql: Sql,
+  { after, upTo, skus, limit }: ChangeRange,
+  caller?: string,
+): Promise<readonly StockLevel[]> {
+  const { rows } = await sql.query<LevelRow>(
+    `SELECT ${LEVEL_COLUMNS} FROM stock_changes
+      WHERE change_id > $1 AND ($2::bigint IS NULL OR change_id <= $2)
+        AND ($3::text[] IS NULL OR sku = ANY ($3))
+      ORDER BY change_id LIMIT $4`,
+    [after, upTo ?? null, skus ?? null, limit],
+    { caller },
+  );
+  return rows.map(levelOf);
+}
+
 /** Creates the store that the change feed reads. */
 export function createChangeStore(sql: Sql): ChangeStore {
   return {
-    changesAfter: async ({ after, upTo, skus, limit }) => {
-      const { rows } = await sql.query<LevelRow>(
-        `SELECT ${LEVEL_COLUMNS} FROM stock_changes
-          WHERE change_id > $1 AND ($2::bigint IS NULL OR change_id <= $2)
-            AND ($3::text[] IS NULL OR sku = ANY ($3))
-          ORDER BY change_id LIMIT $4`,
-        [after, upTo ?? null, skus ?? null, limit],
-      );
-      return rows.map(levelOf);
-    },
+    changesAfter: (range) => changesAfter(sql, range),
     latestChangeId: async () => {
       const { rows } = await sql.query<{ change_id: bigint | null }>(
         'SELECT max(change_id) AS change_id FROM stock_changes',
@@ -54,7 +62,7 @@ export function createChangeStore(sql: Sql): ChangeStore {
 }
 
 /** Creates the store that watchers read. */
-export function createWatchStore(sql: Sql): WatchStore {
+export function createWatchStore(sql: Sql): WatchStore & Pick<FeedStore, 'pastChanges'> {
   return {
     levels: async ({ afterSku, skus, limit, caller }) => {
       const { rows } = await sql.query<LevelRow>(
@@ -74,6 +82,7 @@ export function createWatchStore(sql: Sql): WatchStore {
       );
       return rows.map(({ sku }) => sku);
     },
+    pastChanges: (range, caller) => changesAfter(sql, range, caller),
     isChange: async (changeId, caller) => {
       const { rowCount } = await sql.query('SELECT FROM stock_changes WHERE change_id = $1', [changeId], {
         caller,

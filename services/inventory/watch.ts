@@ -195,7 +195,7 @@ async function* readChanges(
   page?: SnapshotPage,
 ): AsyncGenerator<StockNotice, void, undefined> {
   while (progress.position < upTo) {
-    const read = await feed.read({ after: progress.position, upTo, skus: watched.skus });
+    const read = await feed.read({ after: progress.position, upTo, ...watched });
     for (const change of read.changes) {
       if (progress.snapshotSku === undefined || change.sku <= progress.snapshotSku) {
         progress.position = change.changeId;

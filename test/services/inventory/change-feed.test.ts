@@ -6,9 +6,10 @@ import type { Sql } from '../../../services/common/database/database.js';
 import {
   type ChangeFeed,
   createChangeFeed,
+  type FeedStore,
   UNREADABLE_MAX_MS,
 } from '../../../services/inventory/change-feed.js';
-import type { ChangeStore } from '../../../services/inventory/change-tail.js';
+import type { ChangeRange } from '../../../services/inventory/change-tail.js';
 import { CHANGES_KEPT_MAX } from '../../../services/inventory/recent-changes.js';
 import type { StockLevel } from '../../../services/inventory/stock.js';
 import { WATCHERS_PER_TURN } from '../../../services/inventory/turns.js';
@@ -82,7 +83,7 @@ describe('inventory change feed', () => {
       return { id: await id, commit: () => finish('commit'), rollBack: () => finish('roll back') };
     }
     async function idsAfter(after: bigint, upTo: bigint): Promise<bigint[]> {
-      const { changes } = await reading.feed.read({ after, upTo, skus: undefined });
+      const { changes } = await reading.feed.read({ after, upTo, skus: undefined, caller: undefined });
       return changes.map(({ changeId }) => changeId);
     }
     async function isReached(changeId: bigint, withinMs: number): Promise<boolean> {
@@ -174,16 +175,26 @@ describe('inventory change feed', () => {
       };
     }
     /** A store with the changes 1 to `count`. */
-    function fakeStore(count: () => bigint): ChangeStore & { reads: number } {
+    function fakeStore(count: () => bigint): FeedStore & { reads: number; readonly callers: unknown[] } {
+      const between = ({ after, upTo = count(), skus, limit }: ChangeRange): StockLevel[] => {
+        const found: StockLevel[] = [];
+        for (let id = after + 1n; id <= upTo && found.length < limit; id += 1n) {
+          if (skus === undefined || skus.includes(change(id).sku)) found.push(change(id));
+        }
+        return found;
+      };
+      const callers: unknown[] = [];
       return {
         reads: 0,
-        async changesAfter({ after, upTo = count(), skus, limit }) {
+        callers,
+        async changesAfter(range) {
           this.reads += 1;
-          const found: StockLevel[] = [];
-          for (let id = after + 1n; id <= upTo && found.length < limit; id += 1n) {
-            if (skus === undefined || skus.includes(change(id).sku)) found.push(change(id));
-          }
-          return found;
+          return between(range);
+        },
+        async pastChanges(range, caller) {
+          this.reads += 1;
+          callers.push(caller);
+          return between(range);
         },
         latestChangeId: async () => count(),
         writers: async () => [],
@@ -198,7 +209,7 @@ describe('inventory change feed', () => {
     ): Promise<bigint[]> {
       const ids: bigint[] = [];
       for (let position = after; position < upTo; ) {
-        const read = await feed.read({ after: position, upTo, skus: skus && new Set(skus) });
+        const read = await feed.read({ after: position, upTo, skus: skus && new Set(skus), caller: 'alice' });
         ids.push(...read.changes.map(({ changeId }) => changeId));
         expect(read.upTo > position).to.equal(true);
         position = read.upTo;
@@ -221,6 +232,8 @@ describe('inventory change feed', () => {
       expect(all[0]).to.equal(51n);
       expect(all.at(-1)).to.equal(count);
       expect(await readAll(feed, 20n, count, ['EVEN'])).to.have.length((Number(count) - 20) / 2);
+      // A resume token can name any position: such reads take the turns of their user.
+      expect([...new Set(store.callers)]).to.deep.equal(['alice']);
       const before = store.reads;
       await readAll(feed, count - 5_000n, count);
       expect(store.reads).to.equal(before);
