@@ -134,7 +134,9 @@ class WorkerSet implements Workers {
       if (!('kind' in report)) return;
       if (report.kind === 'listening') {
         const opensWhenReady = this.#hasBeenReady;
-        this.#tell(worker, { kind: 'start', flags, configFile, identityKey, opensWhenReady });
+        // What it was told before it listened is lost.
+        if (this.#isStopping) this.#tell(worker, { kind: 'stop' });
+        else this.#tell(worker, { kind: 'start', flags, configFile, identityKey, opensWhenReady });
       } else if (report.kind === 'state') {
         this.#reported.set(worker, report.missing);
       } else {
