@@ -101,7 +101,7 @@ export function createRevocations(deps: RevocationDeps): Revocations {
   const shared = createShared(deps);
   const { groups = createRevocationGroups(deps) } = deps;
   const search = createSessionSearch(deps);
-  const turns = createTurns(PULL_LIMITS);
+  const turns = createTurns(PULL_LIMITS, deps.timers);
   return {
     revoke: (request) => revoke({ ...deps, groups }, request),
     checkOnly: (request) => checkOnly({ ...deps, groups }, request),

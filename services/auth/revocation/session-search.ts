@@ -1,7 +1,7 @@
 /** The search for the sessions that a revocation is about: the checks of its filter, and its steps. */
 
 import { isIPv4, isIPv6, SocketAddress } from 'node:net';
-import type { Clock } from '@portcullis/guard/clock';
+import type { Clock, Timers } from '@portcullis/guard/clock';
 import { invalidField } from '@portcullis/guard/errors';
 import { CLOCK_SKEW_SECONDS } from '@portcullis/guard/limits';
 import { networkOf } from '@portcullis/guard/networks';
@@ -30,6 +30,7 @@ export interface SessionSearchDeps {
     ): Promise<T>;
   };
   readonly clock: Clock;
+  readonly timers?: Timers;
 }
 
 /** Who searches. */
@@ -62,13 +63,14 @@ export interface SessionSearch {
  * Creates the search. One step runs at a time, because steps use the connections with which instances sync; callers take
  * turns.
  */
-export function createSessionSearch({ store, clock }: SessionSearchDeps): SessionSearch {
-  const turns = createTurns({
+export function createSessionSearch({ store, clock, timers }: SessionSearchDeps): SessionSearch {
+  const limits = {
     atOnceMax: 1,
     atOncePerCallerMax: 1,
     waitingPerCallerMax: WAITING_SEARCHES_PER_CALLER_MAX,
     refusal: new AuthError('RATE_LIMITED', 'too many searches for sessions wait', { retryAfterMs: 1000 }),
-  });
+  };
+  const turns = createTurns(limits, timers);
   const step = async <T>(
     { actor, signal }: SearchCaller,
     { role }: SessionFilter,

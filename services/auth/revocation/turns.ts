@@ -1,5 +1,6 @@
 /** Turns at work that costs much: so much of it runs at once, of one caller only a part. Callers take turns. */
 
+import { systemTimers, type Timers } from '@portcullis/guard/clock';
 import { type ServiceError, shareError } from '@portcullis/guard/errors';
 import { AuthError } from '../errors.js';
 
@@ -44,7 +45,7 @@ interface Line {
 }
 
 /** Creates turns of which none is taken. */
-export function createTurns(limits: TurnLimits): Turns {
+export function createTurns(limits: TurnLimits, timers: Pick<Timers, 'soon'> = systemTimers): Turns {
   const { atOnceMax, atOncePerCallerMax, waitingPerCallerMax } = limits;
   const refusal = shareError(limits.refusal);
   /** In the order in which the callers get the next turn. */
@@ -67,7 +68,7 @@ export function createTurns(limits: TurnLimits): Turns {
   const passOn = (): void => {
     if (isPassing) return;
     isPassing = true;
-    setImmediate(() => {
+    timers.soon(() => {
       isPassing = false;
       while (beginNext());
     });

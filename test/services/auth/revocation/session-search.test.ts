@@ -168,7 +168,11 @@ describe('the steps of searches', () => {
       clock: systemClock,
     });
   });
-  const turn = () => new Promise(setImmediate);
+  /** A turn passes on in the turn of the event loop after the one in which it has ended. */
+  const turn = async () => {
+    await new Promise(setImmediate);
+    await new Promise(setImmediate);
+  };
 
   it('run one at a time, and callers take turns', async () => {
     const ended = new AbortController();
@@ -194,6 +198,13 @@ describe('the steps of searches', () => {
       search.count(filter, { actor: 'olga', signal }).catch((error: unknown) => error),
     );
     expect(await codeOf(search.count(filter, OLGA))).to.equal('RATE_LIMITED');
+    await turn();
+    // One that has begun takes a turn for each of its steps, and is not refused between two of them.
+    for (let step = 1; step <= 25; step += 1) {
+      expect(running).to.have.length(step);
+      running.at(-1)?.();
+      await turn();
+    }
     for (const caller of callers) caller.abort('over');
     running.at(-1)?.();
     expect(new Set(await Promise.all(searches))).to.deep.equal(new Set(['over']));
