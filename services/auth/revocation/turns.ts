@@ -94,7 +94,7 @@ export function createTurns(limits: TurnLimits, timers: Pick<Timers, 'soon'> = s
       const line = lines.get(caller) ?? { running: 0, waiting: new Set() };
       lines.set(caller, line);
       if (!isPassing && running < atOnceMax && line.running < atOncePerCallerMax) return begin(caller, line);
-      // A turn that is about to pass is one for which nobody waits any longer.
+      // As many as there are free turns will begin in a moment, and then wait no longer.
       const passing = isPassing ? Math.min(atOnceMax - running, atOncePerCallerMax - line.running) : 0;
       if (line.waiting.size >= waitingPerCallerMax + passing) throw refusal;
       return await new Promise((resolve, reject) => {

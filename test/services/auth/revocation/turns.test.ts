@@ -90,7 +90,7 @@ describe('turns of Pulls', () => {
     await ask('inventory', PULLS_PER_CLIENT_MAX);
     const left = Promise.allSettled(Array.from({ length: 5 }, () => take('inventory', leaving.signal)));
     await ask('inventory', 1);
-    // As when connections close: what runs ends, and what waits is told so.
+    // When a connection closes, its running calls end, and its waiting calls are aborted.
     for (const end of ends.splice(0)) end();
     leaving.abort('gone');
     expect((await left).map(({ status }) => status)).to.deep.equal(new Array(5).fill('rejected'));
